@@ -1,0 +1,1 @@
+"""How people talk to isoflop: HTTP, pages, Python client and command line."""
