@@ -1,0 +1,340 @@
+"""The seam to the cluster: facts come in, orders go out. No Ray here.
+
+A *host* is a named process that lives apart from the controller: one generator actor per engine, one dispatcher per
+node for scoring and preparing. A host answers one call, `exchange`: it takes orders and reports facts. Every order is
+idempotent on the attempt id (grants on their version), so the controller may repeat any of them after a crash.
+
+Credit. A generator admits a sample into its engine only while
+`used + inflight_worst + worst_case(sample) <= credit`. The controller raises `credit` by grants; it may also lower it,
+and a host then keeps `max(asked, used + inflight_worst)` and echoes what it holds, which is when the difference may be
+voided. Grants carry a version; a host ignores one that is not newer than the last it took.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.currency import Currency
+from service.jobs import PromptSpec, SamplingSpec
+from service.models import ModelSpec
+
+Runs = npt.NDArray[np.int32]
+"""Planned samples, shape [n, 3]: problem index, first sample index, number of samples."""
+Indices = npt.NDArray[np.int32]
+"""Single samples, shape [n, 2]: problem index, sample index."""
+
+
+class TaskKind(StrEnum):
+    """What a task does."""
+
+    prepare = "prepare"
+    generate = "generate"
+    score = "score"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareWork:
+    """Render and tokenise every problem for one model into `<out_dir>/part-00000.parquet` (rows `PreparedRow`)."""
+
+    model: ModelSpec
+    problems_path: str
+    num_problems: int
+    prompt: PromptSpec
+    sampling: SamplingSpec
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateWork:
+    """Draw the planned samples, in the order of `runs`, within the credit.
+
+    Args:
+        prepared_path: Parquet of `PreparedRow`.
+        currency: what the credit counts.
+        seed: the job's seed; a sample's own seed is derived from it, the model, the problem and the sample index.
+        flush_s: finished samples become a part at least this often [s].
+        flush_rows: ... and at the latest when this many rows are finished.
+    """
+
+    model: ModelSpec
+    prepared_path: str
+    sampling: SamplingSpec
+    currency: Currency
+    runs: Runs
+    seed: int
+    flush_s: float = 30.0
+    flush_rows: int = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreWork:
+    """Grade one committed shard with every scorer of the job into one Parquet of `ScoreRow`."""
+
+    model: str
+    shard_path: str
+    shard_sha256: str
+    problems_path: str
+    scorers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSpec:
+    """One attempt at a task. `attempt_id` is `<task_id>.<attempt>`; it writes only under `out_dir`."""
+
+    attempt_id: str
+    job_id: str
+    kind: TaskKind
+    work: PrepareWork | GenerateWork | ScoreWork
+    out_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a part or an attempt used. Sums add with `+`.
+
+    Args:
+        flops: exact accounting [FLOPs].
+        flops_paper: 2 * P * completion tokens [FLOPs].
+        truncated_flops: the share of `flops` spent on samples cut at max_tokens.
+        busy_s: seconds of engine or scorer time.
+    """
+
+    samples: int = 0
+    errors: int = 0
+    truncated: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    flops: float = 0.0
+    flops_paper: float = 0.0
+    truncated_flops: float = 0.0
+    truncated_flops_paper: float = 0.0
+    truncated_tokens: int = 0
+    busy_s: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreDelta:
+    """What a scored shard tells strategies, one entry a sample; arrays of equal length.
+
+    Args:
+        problem: int32 problem index.
+        sample_index: int32.
+        is_correct: bool, the answer scorer's verdict.
+        steps: int8, 1 valid, 0 invalid, -1 unknown.
+        solution: uint64 exact key of the completion.
+    """
+
+    problem: npt.NDArray[np.int32]
+    sample_index: npt.NDArray[np.int32]
+    is_correct: npt.NDArray[np.bool_]
+    steps: npt.NDArray[np.int8]
+    solution: npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """One durable file of an attempt: written, fsynced, named once. Parts count from 0 without gaps."""
+
+    part: int
+    path: str
+    sha256: str
+    rows: int
+    usage: Usage
+    indices: Indices | None = None
+    delta: ScoreDelta | None = None
+    facts: dict[str, float] = field(default_factory=dict)
+    """Prepare only: `num_errors`, `max_prompt_tokens`, `total_prompt_tokens`, `min_worst_case` and such."""
+
+
+class AttemptState(StrEnum):
+    """What a host says of an attempt."""
+
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    stopped = "stopped"
+    """Ended early by order or final grant; what it did not draw is in `returned`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """Facts about one attempt. All numbers only grow, except `inflight_worst`, `next_worst` and `wanted`.
+
+    Args:
+        receipts: every part not yet acknowledged, oldest first.
+        credit_held: credit the host holds after the last grant [natural units of the currency].
+        grant_version: version of that grant.
+        used: actual cost of all finished samples, committed or not.
+        inflight_worst: worst case of the samples inside the engine now.
+        next_worst: worst case of the next sample waiting for credit; 0.0 when none waits.
+        wanted: credit that would keep the engine full until the next exchange.
+        returned: on `stopped`: planned samples that were neither drawn nor written.
+        wasted: usage of samples that were drawn in part and dropped (cancel).
+    """
+
+    attempt_id: str
+    state: AttemptState
+    error: str | None = None
+    is_retriable: bool = True
+    receipts: tuple[Receipt, ...] = ()
+    credit_held: float = 0.0
+    grant_version: int = 0
+    used: float = 0.0
+    inflight_worst: float = 0.0
+    next_worst: float = 0.0
+    wanted: float = 0.0
+    admitted: int = 0
+    finished: int = 0
+    completion_tokens: int = 0
+    returned: Indices | None = None
+    wasted: Usage = field(default_factory=Usage)
+
+
+class HostKind(StrEnum):
+    """What a host can run: `generator` takes generate tasks of one model, `dispatcher` takes prepare and score."""
+
+    generator = "generator"
+    dispatcher = "dispatcher"
+
+
+class HostState(StrEnum):
+    """What is known of a host. `dead` is confirmed: its process is gone and writes no more."""
+
+    starting = "starting"
+    loading = "loading"
+    ready = "ready"
+    draining = "draining"
+    unreachable = "unreachable"
+    failed = "failed"
+    dead = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    """What one host said in its last exchange."""
+
+    state: HostState
+    attempts: tuple[AttemptReport, ...] = ()
+    error: str | None = None
+    pid: int | None = None
+    node: str | None = None
+    engine_version: str = ""
+    running_requests: int = 0
+    total_tokens: int = 0
+    """Completion tokens since the host started: grows while requests run, or the engine is stuck."""
+    busy_s: float = 0.0
+    load_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Credit for an attempt [natural units]; `is_final`: no more will come, end when what is admitted has finished."""
+
+    attempt_id: str
+    version: int
+    credit: float
+    is_final: bool = False
+
+
+class StopMode(StrEnum):
+    """`finish`: admit no more, finish what runs, flush, return the rest. `abort`: drop what runs, flush what is done."""
+
+    finish = "finish"
+    abort = "abort"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Ends an attempt early."""
+
+    attempt_id: str
+    mode: StopMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """Receipts below `num_parts` are committed (or refused) and need not be reported again.
+
+    With `is_forgotten` the attempt is over for the controller too, and the host drops it.
+    """
+
+    attempt_id: str
+    num_parts: int
+    is_forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """Everything the controller tells one host in one exchange. Applied in the order of the fields."""
+
+    submits: tuple[AttemptSpec, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    acknowledges: tuple[Acknowledge, ...] = ()
+
+
+class Host(Protocol):
+    """A process that runs attempts. `exchange` is quick (well under 100 ms) and never blocks on an engine."""
+
+    def exchange(self, orders: Orders) -> HostReport:
+        """Takes orders, returns facts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpec:
+    """A host the controller wants to exist. `name` is unique for ever; a restarted engine gets a new name."""
+
+    name: str
+    kind: HostKind
+    model: ModelSpec | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One machine of the cluster."""
+
+    id: str
+    num_cpus: float
+    num_gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Facts since the last look. A host missing here has never been started or was forgotten after `stop_host`."""
+
+    hosts: dict[str, HostReport]
+    nodes: tuple[NodeStatus, ...] = ()
+
+
+class Cluster(Protocol):
+    """Runs hosts. Methods return at once; effects and failures show in later observations."""
+
+    def observe(self) -> Observation:
+        """The latest facts about every known host. A dead generator's report still lists receipts found on storage."""
+        ...
+
+    def start_host(self, spec: HostSpec) -> None:
+        """Starts the host unless one of that name exists or existed."""
+        ...
+
+    def stop_host(self, name: str, *, is_forced: bool) -> None:
+        """Ends the host: gracefully (attempts flushed first), or by killing its process. It is reported `dead` when gone."""
+        ...
+
+    def send(self, name: str, orders: Orders) -> None:
+        """Queues orders for the host's next exchange. Lost if the host dies; the controller repeats what matters."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the cluster. Hosts live on where the cluster outlives the controller."""
+        ...

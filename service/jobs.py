@@ -1,0 +1,133 @@
+"""Job documents, resolved, and the state a job is in.
+
+A job stores what people want (`Desired`); what it *is* (`Phase`) is derived from that, its tasks and its ledger, so
+that the two cannot drift apart. A spec is immutable: another sampling parameter is another job.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from service.currency import Budget
+
+
+class Desired(StrEnum):
+    """What people want of a job."""
+
+    run = "run"
+    pause = "pause"
+    cancel = "cancel"
+
+
+class Phase(StrEnum):
+    """What a job is doing. The last four are terminal."""
+
+    queued = "queued"
+    preparing = "preparing"
+    running = "running"
+    pausing = "pausing"
+    paused = "paused"
+    cancelling = "cancelling"
+    succeeded = "succeeded"
+    finished_with_errors = "finished_with_errors"
+    failed = "failed"
+    cancelled = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job will never change again."""
+        return self in (Phase.succeeded, Phase.finished_with_errors, Phase.failed, Phase.cancelled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FewShot:
+    """Worked examples before the question.
+
+    Args:
+        examples: pairs of question and solution.
+        num_shots: how many of them a prompt shows.
+        choice: the same first ones for every prompt, or drawn anew for each problem by the job's seed.
+    """
+
+    examples: tuple[tuple[str, str], ...] = ()
+    num_shots: int = 0
+    choice: Literal["fixed", "per_problem"] = "fixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSpec:
+    """How a problem becomes a prompt.
+
+    Args:
+        template: text with `{question}` for the unsolved problem; a worked example is the same text with its solution after it.
+        system: system text; with a chat template the system message, otherwise put before everything.
+        use_chat_template: render messages through the tokenizer's own chat template.
+        add_bos: put the tokenizer's beginning-of-sequence id first where the tokenizer does not do so itself.
+    """
+
+    template: str = "{question}\n"
+    system: str | None = None
+    few_shot: FewShot = field(default_factory=FewShot)
+    use_chat_template: bool = False
+    add_bos: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How completions are drawn.
+
+    Args:
+        max_tokens: most tokens of one completion; None is the remaining context of each prompt.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationSpec:
+    """Which strategy spends the budget.
+
+    Args:
+        strategy: a name in `service.allocation.STRATEGIES`.
+        target_correct: unique correct solutions wanted per problem (`until_correct`).
+        max_samples: most samples for one problem; None means no cap (`until_correct`).
+        counts: which verdict counts as correct: the answer alone, or the answer and the step check.
+    """
+
+    strategy: str = "uniform"
+    target_correct: int = 1
+    max_samples: int | None = None
+    counts: Literal["answer", "verified"] = "answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A resolved job document: every default filled in, every name checked."""
+
+    name: str
+    problems: str
+    models: tuple[str, ...]
+    budget: Budget
+    allocation: AllocationSpec = field(default_factory=AllocationSpec)
+    prompt: PromptSpec = field(default_factory=PromptSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    scorers: tuple[str, ...] = ("math_answer",)
+    seed: int = 0
+    max_problems: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A stored job."""
+
+    id: str
+    spec: JobSpec
+    desired: Desired
+    created_at: datetime
+    phase: Phase
+    ended_at: datetime | None = None
+    error: str | None = None

@@ -1,0 +1,43 @@
+"""Catalogue entries: what a model is, what its tokens cost, how an engine should load it.
+
+A `ModelSpec` is complete when it exists: files checked, FLOP coefficients traced, revision fingerprinted. Its
+revision is a hash over the files, so that two directories with the same name never pass for one model.
+"""
+
+from dataclasses import dataclass, field
+
+from service.flops import ForwardCost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How a pool loads the model. Defaults suit one CPU core or one GPU."""
+
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    max_num_seqs: int = 256
+    kv_cache_gib: float = 1.0
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    enforce_eager: bool = True
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One generator model.
+
+    Args:
+        name: unique name in the catalogue.
+        path: directory with config.json, safetensors and tokenizer files.
+        revision: "sha256:<hex>" over the files' contents.
+        context_len: most tokens of prompt and completion together [tokens].
+        cost: FLOP coefficients traced from the model's own code.
+    """
+
+    name: str
+    path: str
+    revision: str
+    context_len: int
+    cost: ForwardCost
+    engine: EngineOptions = field(default_factory=EngineOptions)
