@@ -1,0 +1,28 @@
+"""The registry of scorers: a name in a job document becomes a scorer here and nowhere else.
+
+To add one: write a module with a frozen dataclass that fulfils `Scorer`, add it to SCORERS, and add its table of
+judgements under tests/service/scoring. Must not import anything heavier than the standard library.
+"""
+
+from collections.abc import Callable
+
+from service.errors import UnknownName
+from service.scoring.answers import MathAnswer
+from service.scoring.base import Graded, Scorer, Steps, Verdict
+from service.scoring.steps import StepCheck
+
+SCORERS: dict[str, Callable[[], Scorer]] = {"math_answer": MathAnswer, "steps": StepCheck}
+
+
+def scorer_named(name: str) -> Scorer:
+    """A fresh scorer with default settings.
+
+    Raises:
+        UnknownName: if no scorer has this name.
+    """
+    if name not in SCORERS:
+        raise UnknownName(kind="scorer", got=name, allowed=SCORERS)
+    return SCORERS[name]()
+
+
+__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named"]

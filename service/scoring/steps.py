@@ -1,0 +1,45 @@
+"""The `steps` scorer: is the arithmetic of a solution right, calculation by calculation?
+
+It judges arithmetic alone: a solution may calculate flawlessly with the wrong numbers and still be `valid`. That limit
+is what makes the check cheap, exact and free of a reference. Invariant: pure, linear in the completion's length.
+"""
+
+from dataclasses import dataclass
+
+from service.scoring.base import Graded, Steps
+from service.scoring.calculations import calculations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCheck:
+    """Valid: at least one calculation is written and all hold. Invalid: one is false. Unknown: none could be judged.
+
+    A solution with a calculator mark that cannot be read is unknown unless another calculation is false: half a check
+    is no check.
+    """
+
+    name: str = "steps"
+    version: str = "1"
+
+    def grade(
+        self, *, completion: str, reference: str, finish_reason: str, question: str, structure: str | None
+    ) -> Graded:
+        """Judge the calculations of `completion`; the other arguments play no part."""
+        count = 0
+        unreadable: str | None = None
+        for calculation in calculations(completion):
+            if calculation.holds is False:
+                return _steps(Steps.INVALID, f"{calculation.text[:80]} does not hold")
+            if calculation.holds is None:
+                unreadable = unreadable or calculation.text
+            else:
+                count += 1
+        if unreadable is not None:
+            return _steps(Steps.UNKNOWN, f"cannot read the calculation {unreadable[:80]!r}")
+        if count == 0:
+            return _steps(Steps.UNKNOWN, "no calculation found")
+        return _steps(Steps.VALID, f"{count} calculations hold" if count > 1 else "1 calculation holds")
+
+
+def _steps(steps: Steps, explanation: str) -> Graded:
+    return Graded(verdict=None, predicted_answer=None, steps=steps, explanation=explanation)
