@@ -1,0 +1,61 @@
+# make demo    the whole story on this machine
+# make test    every test and every check
+# Both build .venv first.  VARIANT=cpu | cuda; without it, cuda where an NVIDIA GPU answers.
+SHELL   := /bin/bash
+ifndef VARIANT
+VARIANT := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo cuda || echo cpu)
+endif
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+LOCK    := requirements/$(VARIANT).lock
+# The first interpreter that the lock supports; another one: make PYTHON=/path/to/python3.12
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+             "$$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+# Named after content: touching a file or switching branches installs nothing, a changed lock does.
+STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tools/venv_diff.py pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+
+COMPILE := uv pip compile pyproject.toml --group dev --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+             --only-binary :all: --no-header --no-annotate -q
+
+.PHONY: demo test lint format bench chaos tiny-world venv lock clean-venv
+
+demo: $(STAMP)
+	$(BIN)/isoflop demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest tests -m "not bench and not chaos"
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest tests -m bench -s
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest tests -m chaos
+
+# Trains the demo's models from scratch; the result is in the repository's examples already.
+tiny-world: $(STAMP)
+	$(BIN)/python examples/tiny-world/train.py
+
+venv: $(STAMP)
+
+$(STAMP):
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' LOCK='$(LOCK)' STAMP='$@' VARIANT='$(VARIANT)' bash tools/bootstrap.sh
+
+# For maintainers.  The uv is the locked one.
+lock: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" $(COMPILE) --extra cpu --override requirements/overrides-cpu.txt -o requirements/cpu.lock >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" UV_FIND_LINKS= $(COMPILE) --extra cuda -o requirements/cuda.lock >/dev/null
+	@! grep -n '://' requirements/*.lock
+	@! grep -n '+cpu' requirements/cuda.lock
+
+clean-venv:
+	rm -rf $(VENV)
