@@ -320,7 +320,7 @@ class Cluster(Protocol):
     """Runs hosts. Methods return at once; effects and failures show in later observations."""
 
     def observe(self) -> Observation:
-        """The latest facts about every known host. A dead generator's report still lists receipts found on storage."""
+        """The latest facts about every known host; complete from the first call on, so a missing host is a dead one."""
         ...
 
     def start_host(self, spec: HostSpec) -> None:
@@ -333,6 +333,10 @@ class Cluster(Protocol):
 
     def send(self, name: str, orders: Orders) -> None:
         """Queues orders for the host's next exchange. Lost if the host dies; the controller repeats what matters."""
+        ...
+
+    def salvage(self, attempt_id: str, out_dir: str, first_part: int) -> tuple[Receipt, ...]:
+        """Receipts that a dead attempt left on storage from `first_part` on. Only for hosts reported `dead`."""
         ...
 
     def close(self) -> None:

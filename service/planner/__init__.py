@@ -1,0 +1,38 @@
+"""plan(snapshot, seen, states, now, options) -> Plan: pure and deterministic, the heart of the control loop.
+
+The order inside a tick matters: hosts before attempts (a dead host loses its attempts), receipts before credit (a
+settlement frees nothing but a void does), ended work before new work, phases last.
+"""
+
+from datetime import datetime
+
+from service.allocation import AllocationState
+from service.planner.attempts import fold_reports
+from service.planner.credit import grant_credit
+from service.planner.draft import Draft, Options
+from service.planner.plan import Plan, Seen, Snapshot
+from service.planner.pools import fold_hosts, scale_pools
+from service.planner.work import create_tasks, end_jobs, lease_tasks, wind_down
+
+
+def plan(
+    *, snapshot: Snapshot, seen: Seen, states: dict[str, AllocationState], now: datetime, options: Options
+) -> Plan:
+    """Everything to change and to order in this tick.
+
+    Args:
+        states: allocation state of every active job, as of the last commit; read only.
+    """
+    draft = Draft(snapshot=snapshot, seen=seen, states=states, now=now, options=options)
+    fold_hosts(draft)
+    fold_reports(draft)
+    wind_down(draft)
+    grant_credit(draft)
+    create_tasks(draft)
+    lease_tasks(draft)
+    scale_pools(draft)
+    end_jobs(draft)
+    return draft.build()
+
+
+__all__ = ["Options", "Plan", "Seen", "Snapshot", "plan"]

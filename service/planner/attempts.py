@@ -1,0 +1,295 @@
+"""Folds what hosts say about attempts: receipts are committed and settled, ended attempts leave, lost ones go again.
+
+Consumes the observation; produces task moves, parts, transfers, usage and score tasks. A report may be old, repeated
+or of an attempt that is no longer current: parts below `num_parts` are known, and reports of other attempts are told
+to stop and forgotten without a commit.
+"""
+
+import dataclasses
+from datetime import timedelta
+
+from service.cluster import (
+    Acknowledge,
+    AttemptReport,
+    AttemptState,
+    HostState,
+    Receipt,
+    ScoreDelta,
+    Stop,
+    StopMode,
+    TaskKind,
+    Usage,
+)
+from service.currency import Currency, from_amount, to_amount
+from service.jobs import Desired
+from service.ledger import TransferKind
+from service.planner.draft import Draft
+from service.planner.plan import JobView, Prepared, StateChange
+from service.planner.submit import attempt_spec
+from service.tasks import MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
+
+END_OF_ATTEMPT = -1
+"""Number of the settlement that closes an attempt; parts count from 0."""
+
+
+def fold_reports(draft: Draft) -> None:
+    """Brings every task in flight up to date with its host's last report."""
+    for task in list(draft.tasks.values()):
+        if not task.state.is_in_flight:
+            continue
+        host = draft.report(task.host)
+        if host is None or host.state is HostState.dead:
+            _fold_loss(draft, task)
+            continue
+        if host.state in (HostState.unreachable, HostState.failed):
+            continue  # it may still write; only a confirmed death frees the attempt
+        report = next((report for report in host.attempts if report.attempt_id == task.attempt_id), None)
+        if report is not None:
+            _fold_report(draft, task, report)
+        elif task.state is TaskState.running:
+            _fold_loss(draft, task)  # the host lives but has forgotten the attempt: it will never report it again
+        elif task.attempt_id not in draft.seen.recently_sent:
+            draft.submit(str(task.host), attempt_spec(task, draft.jobs[task.job_id], draft.options))
+    _refuse_strangers(draft)
+
+
+def _refuse_strangers(draft: Draft) -> None:
+    """Stops and forgets attempts that are not current: their rows are refused, what they used is waste already."""
+    current = {task.attempt_id for task in draft.tasks.values() if task.state.is_in_flight}
+    for name, host in draft.seen.observation.hosts.items():
+        for report in host.attempts:
+            if report.attempt_id in current or host.state is HostState.dead:
+                continue
+            if report.state is AttemptState.running:
+                draft.stop(name, Stop(attempt_id=report.attempt_id, mode=StopMode.abort))
+            else:
+                draft.acknowledge(name, Acknowledge(attempt_id=report.attempt_id, num_parts=1 << 30, is_forgotten=True))
+
+
+def _fold_report(draft: Draft, task: Task, report: AttemptReport) -> None:
+    if task.state is TaskState.submitted:
+        task = draft.put_task(move(task, TaskState.running))
+    known = task.num_parts
+    for receipt in report.receipts:
+        if receipt.part == task.num_parts:
+            task = _commit(draft, task, receipt)
+    host = str(task.host)
+    if report.state is not AttemptState.running:
+        attempt_id = task.attempt_id
+        _fold_end(draft, task, report)
+        draft.acknowledge(host, Acknowledge(attempt_id=attempt_id, num_parts=task.num_parts, is_forgotten=True))
+    elif task.num_parts > known or report.receipts:
+        draft.acknowledge(host, Acknowledge(attempt_id=task.attempt_id, num_parts=task.num_parts))
+
+
+def _commit(draft: Draft, task: Task, receipt: Receipt) -> Task:
+    draft.commit_part(task, receipt)
+    job = draft.jobs[task.job_id]
+    match task.kind:
+        case TaskKind.generate:
+            task = _settle(draft, task, job, receipt)
+        case TaskKind.score:
+            draft.record_usage(task, "useful", receipt.usage)
+            draft.change_state(_delta_change(job, task, receipt.delta))
+        case TaskKind.prepare:
+            _commit_prepared(draft, task, receipt)
+    return draft.put_task(dataclasses.replace(draft.tasks[task.id], num_parts=receipt.part + 1))
+
+
+def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> Task:
+    value = task.settled_value + in_currency(job.account.currency, receipt.usage)
+    settled = min(to_amount(job.account.currency, value), task.credit)
+    draft.transfer(task, TransferKind.settle, number=receipt.part, amount=settled - task.settled)
+    task = draft.put_task(dataclasses.replace(task, settled=settled, settled_value=value))
+    useful, truncated = split_truncated(receipt.usage)
+    draft.record_usage(task, "useful", useful)
+    if truncated.truncated:
+        draft.record_usage(task, "truncated", truncated)
+    draft.change_job(
+        job.id,
+        num_samples=draft.jobs[job.id].num_samples + receipt.rows,
+        num_errors=draft.jobs[job.id].num_errors + receipt.usage.errors,
+    )
+    if receipt.rows and job.spec.scorers:
+        order = draft.new_task_order(job.id)
+        draft.put_task(
+            Task(
+                id=f"{job.id}-{order}",
+                job_id=job.id,
+                kind=TaskKind.score,
+                order=order,
+                model=task.model,
+                num_planned=receipt.rows,
+                created_at=draft.now,
+                source=ShardRef(
+                    attempt_id=task.attempt_id, part=receipt.part, path=receipt.path, sha256=receipt.sha256
+                ),
+            )
+        )
+    return task
+
+
+def _commit_prepared(draft: Draft, task: Task, receipt: Receipt) -> None:
+    job = draft.jobs[task.job_id]
+    draft.record_prepared(
+        Prepared(
+            job_id=job.id,
+            model=task.model,
+            path=receipt.path,
+            sha256=receipt.sha256,
+            facts=receipt.facts,
+            excluded=receipt.indices,
+        )
+    )
+    draft.record_usage(task, "useful", receipt.usage)
+    if receipt.indices is not None and len(receipt.indices):
+        draft.change_state(StateChange(job_id=job.id, model=_model_index(job, task.model), excluded=receipt.indices))
+        draft.event(job.id, "prompts_refused", f"{task.model}: {len(receipt.indices)} problems cannot be sampled")
+
+
+def _fold_end(draft: Draft, task: Task, report: AttemptReport) -> None:
+    job = draft.jobs[task.job_id]
+    if task.kind is TaskKind.generate:
+        task = _close_credit(draft, task, used=report.used, outcome="dropped", waste=report.wasted)
+    match report.state:
+        case AttemptState.succeeded:
+            draft.put_task(move(task, TaskState.succeeded))
+        case AttemptState.stopped:
+            _fold_stopped(draft, task, job, report)
+        case _:
+            _fold_failure(draft, task, job, report)
+
+
+def _fold_stopped(draft: Draft, task: Task, job: JobView, report: AttemptReport) -> None:
+    num_returned = 0 if report.returned is None else len(report.returned)
+    if num_returned == 0 and task.kind is TaskKind.generate:
+        draft.put_task(move(task, TaskState.succeeded))
+    elif is_over(job):
+        draft.put_task(move(task, TaskState.cancelled))
+    else:
+        draft.put_task(move(task, TaskState.pending))
+
+
+def _fold_failure(draft: Draft, task: Task, job: JobView, report: AttemptReport) -> None:
+    error = report.error or "failed without a message"
+    if report.is_retriable and task.num_failed + 1 < MAX_FAILED and not is_over(job):
+        not_before = draft.now + timedelta(seconds=draft.options.retry_s)
+        draft.put_task(
+            move(task, TaskState.pending, num_failed=task.num_failed + 1, not_before=not_before, error=error)
+        )
+        draft.event(job.id, "task_retried", f"{task.id}: {error}")
+        return
+    draft.put_task(move(task, TaskState.failed, num_failed=task.num_failed + 1, error=error))
+    fail_job(draft, job.id, f"{task.kind} {task.id}: {error}")
+
+
+def _fold_loss(draft: Draft, task: Task) -> None:
+    """The attempt's process is gone for certain: adopt what it left on storage, charge the rest of its credit."""
+    job = draft.jobs[task.job_id]
+    for receipt in draft.seen.salvaged.get(task.attempt_id, ()):
+        if receipt.part == task.num_parts:
+            task = _commit(draft, task, receipt)
+    if task.kind is TaskKind.generate and task.credit > task.settled:
+        # Nobody can say what the engine did after its last word, only that it kept within its credit: the whole
+        # rest is charged, so that the limit holds whatever happened.
+        limit = from_amount(job.account.currency, task.credit)
+        lost = limit - task.settled_value
+        task = _close_credit(draft, task, used=limit, outcome="lost", waste=_as_usage(job.account.currency, lost))
+    host_view = draft.hosts.get(str(task.host))
+    reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
+    task = draft.put_task(move(task, TaskState.lost, num_lost=task.num_lost + 1, error=reason))
+    draft.event(job.id, "task_lost", f"{task.attempt_id}: {reason}")
+    if is_over(job):
+        draft.put_task(move(task, TaskState.cancelled))
+    elif task.num_lost >= MAX_LOST:
+        draft.put_task(move(task, TaskState.failed))
+        fail_job(draft, job.id, f"{task.kind} {task.id}: lost {task.num_lost} attempts, the last one because {reason}")
+    else:
+        draft.put_task(move(task, TaskState.pending))
+
+
+def _close_credit(draft: Draft, task: Task, *, used: float, outcome: str, waste: Usage) -> Task:
+    """Settles what the attempt used beyond its committed parts and voids the rest of its reservation."""
+    currency = draft.account(task.job_id).currency
+    settled = max(task.settled, min(to_amount(currency, used), task.credit))
+    if settled > task.settled:
+        draft.transfer(task, TransferKind.settle, number=END_OF_ATTEMPT, amount=settled - task.settled)
+        draft.record_usage(task, outcome, waste)
+    if task.credit > settled:
+        draft.transfer(task, TransferKind.void, number=task.grant_version + 1, amount=task.credit - settled)
+    return draft.put_task(
+        dataclasses.replace(
+            task,
+            settled=settled,
+            credit=settled,
+            settled_value=max(used, task.settled_value),
+            grant_version=task.grant_version + 1,
+        )
+    )
+
+
+def fail_job(draft: Draft, job_id: str, error: str) -> None:
+    """Marks a job as failing; its other attempts are aborted by `work.wind_down`."""
+    if draft.jobs[job_id].error is None:
+        draft.change_job(job_id, error=error, closing="failed")
+        draft.event(job_id, "job_failing", error)
+
+
+def is_over(job: JobView) -> bool:
+    """Whether the job draws no more samples, so that handed-back work is dropped."""
+    return job.desired is Desired.cancel or job.error is not None or job.closing == "budget spent"
+
+
+def in_currency(currency: Currency, usage: Usage) -> float:
+    """What a usage amounts to in natural units of the currency."""
+    match currency:
+        case Currency.flops:
+            return usage.flops
+        case Currency.flops_paper:
+            return usage.flops_paper
+        case Currency.tokens:
+            return float(usage.prompt_tokens + usage.completion_tokens)
+        case Currency.samples:
+            return float(usage.samples - usage.errors)
+
+
+def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
+    """The usage as useful and truncated parts that add up to it; prompts and time stay with the useful one."""
+    truncated = Usage(
+        samples=usage.truncated,
+        truncated=usage.truncated,
+        completion_tokens=usage.truncated_tokens,
+        flops=usage.truncated_flops,
+        flops_paper=usage.truncated_flops_paper,
+    )
+    useful = dataclasses.replace(
+        usage,
+        samples=usage.samples - usage.truncated,
+        truncated=0,
+        completion_tokens=usage.completion_tokens - usage.truncated_tokens,
+        flops=usage.flops - usage.truncated_flops,
+        flops_paper=usage.flops_paper - usage.truncated_flops_paper,
+    )
+    return useful, truncated
+
+
+def _as_usage(currency: Currency, value: float) -> Usage:
+    match currency:
+        case Currency.flops:
+            return Usage(flops=value)
+        case Currency.flops_paper:
+            return Usage(flops_paper=value)
+        case Currency.tokens:
+            return Usage(completion_tokens=int(value))
+        case Currency.samples:
+            return Usage(samples=int(value))
+
+
+def _delta_change(job: JobView, task: Task, delta: ScoreDelta | None) -> StateChange:
+    if delta is None:
+        raise ValueError(f"score task {task.id}: a receipt without a delta")
+    return StateChange(job_id=job.id, model=_model_index(job, task.model), delta=delta)
+
+
+def _model_index(job: JobView, model: str) -> int:
+    return job.spec.models.index(model)

@@ -1,0 +1,129 @@
+"""Who gets how much credit, and when the budget is spent.
+
+Credit goes to a job's attempts in the order of their tasks. When the next sample in order cannot be paid, credit that
+later attempts hold but do not use is called back (it is voided only when the host echoes the lower number). When
+nothing is in flight any more and the sample still does not fit, the job closes: it never skips to a cheaper sample,
+which would bias the data.
+"""
+
+import dataclasses
+
+from service.cluster import AttemptReport, Grant, HostState, TaskKind
+from service.currency import from_amount, to_amount
+from service.jobs import Desired
+from service.ledger import TransferKind
+from service.planner.attempts import is_over
+from service.planner.draft import Draft
+from service.planner.plan import JobView
+from service.tasks import Task, TaskState
+
+
+def grant_credit(draft: Draft) -> None:
+    """Grants, calls back and closes, job by job."""
+    for job in list(draft.jobs.values()):
+        attempts = _running_attempts(draft, job)
+        attempts = [(_void_returned(draft, task, report), report) for task, report in attempts]
+        if job.closing == "budget spent":
+            _send_final(draft, attempts)
+        elif job.desired is Desired.run and not is_over(job) and not draft.seen.is_draining:
+            _grant_in_order(draft, job, attempts)
+
+
+def _running_attempts(draft: Draft, job: JobView) -> list[tuple[Task, AttemptReport]]:
+    found: list[tuple[Task, AttemptReport]] = []
+    for task in draft.job_tasks(job.id, TaskKind.generate):
+        host = draft.report(task.host)
+        if task.state is TaskState.running and host is not None and host.state is not HostState.dead:
+            found += [(task, report) for report in host.attempts if report.attempt_id == task.attempt_id]
+    return found
+
+
+def _void_returned(draft: Draft, task: Task, report: AttemptReport) -> Task:
+    """Gives back what the host says it no longer holds, and repeats a grant it has not heard."""
+    currency = draft.account(task.job_id).currency
+    if report.grant_version < task.grant_version:
+        draft.grant(
+            str(task.host),
+            Grant(
+                attempt_id=task.attempt_id,
+                version=task.grant_version,
+                credit=from_amount(currency, task.credit),
+                is_final=task.is_final_sent,
+            ),
+        )
+        return task
+    held = max(to_amount(currency, report.credit_held), task.settled)
+    if held >= task.credit:
+        return task
+    version = task.grant_version + 1
+    draft.transfer(task, TransferKind.void, number=version, amount=task.credit - held)
+    return _grant(draft, dataclasses.replace(task, credit=held), version)
+
+
+def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]]) -> None:
+    currency = job.account.currency
+    for position, (task, report) in enumerate(attempts):
+        is_heard = report.grant_version == task.grant_version
+        slack = from_amount(currency, task.credit) - report.used - report.inflight_worst
+        lookahead = report.wanted - report.used - report.inflight_worst
+        need = to_amount(currency, report.wanted) - task.credit
+        given = min(need, draft.account(job.id).available)
+        # half a lookahead is kept as slack: topping up on every tick would write a ledger row a tick and engine
+        if given > 0 and slack < lookahead / 2:
+            version = task.grant_version + 1
+            draft.transfer(task, TransferKind.reserve, number=version, amount=given)
+            task = _grant(draft, dataclasses.replace(task, credit=task.credit + given), version)
+            is_heard = False
+        if is_heard and 0.0 < report.next_worst and slack < report.next_worst:
+            _handle_shortage(draft, job, attempts, position)
+            return
+
+
+def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]], position: int) -> None:
+    """The first attempt in order that waits gets what later ones do not use; without any in flight the job closes."""
+    currency = job.account.currency
+    is_calling_back = False
+    for task, report in attempts[position + 1 :]:
+        task = draft.tasks[task.id]
+        unused = from_amount(currency, task.credit) - report.used - report.inflight_worst
+        if report.grant_version < task.grant_version:
+            is_calling_back = True
+        elif to_amount(currency, report.used + report.inflight_worst) < task.credit and unused > 0.0:
+            version = task.grant_version + 1
+            draft.put_task(dataclasses.replace(task, grant_version=version))
+            draft.grant(str(task.host), Grant(attempt_id=task.attempt_id, version=version, credit=0.0))
+            is_calling_back = True
+    is_quiet = all(report.inflight_worst == 0.0 for _, report in attempts)
+    num_in_flight = sum(task.state.is_in_flight for task in draft.job_tasks(job.id, TaskKind.generate))
+    if is_quiet and not is_calling_back and num_in_flight == len(attempts):
+        left = from_amount(currency, draft.account(job.id).available)
+        draft.change_job(job.id, closing="budget spent")
+        draft.event(
+            job.id,
+            "budget_spent",
+            f"the next sample may cost {attempts[position][1].next_worst:.4g}, {left:.4g} is left",
+        )
+        _send_final(draft, attempts)
+
+
+def _send_final(draft: Draft, attempts: list[tuple[Task, AttemptReport]]) -> None:
+    for task, _ in attempts:
+        task = draft.tasks[task.id]
+        if not task.is_final_sent:
+            version = task.grant_version + 1
+            _grant(draft, dataclasses.replace(task, is_final_sent=True), version)
+
+
+def _grant(draft: Draft, task: Task, version: int) -> Task:
+    currency = draft.account(task.job_id).currency
+    task = draft.put_task(dataclasses.replace(task, grant_version=version))
+    draft.grant(
+        str(task.host),
+        Grant(
+            attempt_id=task.attempt_id,
+            version=version,
+            credit=from_amount(currency, task.credit),
+            is_final=task.is_final_sent,
+        ),
+    )
+    return task

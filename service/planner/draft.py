@@ -1,0 +1,285 @@
+"""The working copy of one tick: starts from a snapshot, collects changes, ends as a `Plan`.
+
+Lives inside one call of `plan()` and is never shared, so the planner stays a pure function while its parts read what
+earlier parts of the same tick have decided.
+"""
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.allocation import AllocationState
+from service.cluster import (
+    Acknowledge,
+    AttemptSpec,
+    Grant,
+    HostKind,
+    HostReport,
+    HostSpec,
+    Orders,
+    Receipt,
+    Stop,
+    TaskKind,
+    Usage,
+)
+from service.jobs import Phase
+from service.ledger import Account, Transfer, TransferKind
+from service.planner.plan import (
+    EventWrite,
+    HostView,
+    JobView,
+    JobWrite,
+    PartWrite,
+    Plan,
+    PoolView,
+    Prepared,
+    Seen,
+    Snapshot,
+    StateChange,
+    TaskWrite,
+    UsageWrite,
+)
+from service.tasks import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Constants of the planner, each with its reason.
+
+    Args:
+        data_dir: where jobs write; part of every path in the plan.
+        uniform_task_s: engine seconds of a task: long enough that a border costs nothing, short enough to lose little.
+        adaptive_task_s: shorter, or feedback comes too late to shape what is drawn.
+        first_task_samples: size of tasks while no rate is known.
+        max_task_samples: bounds one task's memory on its host.
+        tasks_per_engine: in flight, so that an engine never idles at a task border.
+        scores_in_flight: score attempts a dispatcher holds at once.
+        max_unscored_parts: generation waits when scoring is this far behind.
+        flush_s: a part at least this often.
+        adaptive_flush_s: ... for adaptive jobs, whose feedback must be early.
+        retry_s: pause before a failed task runs again.
+        wait_event_s: a task that waited this long for resources is named.
+    """
+
+    data_dir: str
+    uniform_task_s: float = 15.0
+    adaptive_task_s: float = 4.0
+    first_task_samples: int = 512
+    max_task_samples: int = 50_000
+    tasks_per_engine: int = 2
+    scores_in_flight: int = 4
+    max_unscored_parts: int = 64
+    flush_s: float = 20.0
+    adaptive_flush_s: float = 2.0
+    retry_s: float = 2.0
+    wait_event_s: float = 30.0
+
+
+class Draft:
+    """Changes of one tick so far. `tasks` and `accounts` are the current values, changes included."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Snapshot,
+        seen: Seen,
+        states: dict[str, AllocationState],
+        now: datetime,
+        options: Options,
+    ) -> None:
+        self.snapshot, self.seen, self.states, self.now, self.options = snapshot, seen, states, now, options
+        self.tasks: dict[str, Task] = {task.id: task for task in snapshot.tasks}
+        self.jobs: dict[str, JobView] = {job.id: job for job in snapshot.jobs}
+        self.hosts: dict[str, HostView] = {host.name: host for host in snapshot.hosts}
+        self.pools: dict[str, PoolView] = {pool.model: pool for pool in snapshot.pools}
+        self.num_hosts_ever = snapshot.num_hosts_ever
+        self._before_tasks = dict(self.tasks)
+        self._parts: list[PartWrite] = []
+        self._transfers: list[Transfer] = []
+        self._usage: list[UsageWrite] = []
+        self._prepared: list[Prepared] = []
+        self._events: list[EventWrite] = []
+        self._state_changes: list[StateChange] = []
+        self._start_hosts: list[HostSpec] = []
+        self._stop_hosts: list[tuple[str, bool]] = []
+        self._finished_jobs: list[str] = []
+        self._submits: defaultdict[str, list[AttemptSpec]] = defaultdict(list)
+        self._grants: defaultdict[str, list[Grant]] = defaultdict(list)
+        self._stops: defaultdict[str, list[Stop]] = defaultdict(list)
+        self._acknowledges: defaultdict[str, list[Acknowledge]] = defaultdict(list)
+
+    # -- reading
+
+    def report(self, host: str | None) -> HostReport | None:
+        """What the cluster says of a host, or None if it knows none of that name."""
+        return self.seen.observation.hosts.get(host) if host else None
+
+    def job_tasks(self, job_id: str, kind: TaskKind | None = None) -> list[Task]:
+        """Tasks of a job that are not over, in order."""
+        found = [
+            task
+            for task in self.tasks.values()
+            if task.job_id == job_id and not task.state.is_terminal and (kind is None or task.kind is kind)
+        ]
+        return sorted(found, key=lambda task: task.order)
+
+    def tasks_on(self, host: str) -> list[Task]:
+        """Tasks whose current attempt is on the host."""
+        return [task for task in self.tasks.values() if task.host == host and task.state.is_in_flight]
+
+    # -- changing
+
+    def put_task(self, task: Task) -> Task:
+        """Creates or replaces a task."""
+        self.tasks[task.id] = task
+        return task
+
+    def new_task_order(self, job_id: str) -> int:
+        """Takes the job's next task order."""
+        job = self.jobs[job_id]
+        self.jobs[job_id] = dataclasses.replace(job, next_order=job.next_order + 1)
+        return job.next_order
+
+    def change_job(self, job_id: str, **changes: object) -> JobView:
+        """Replaces fields of a job."""
+        self.jobs[job_id] = dataclasses.replace(self.jobs[job_id], **changes)  # type: ignore[arg-type]
+        return self.jobs[job_id]
+
+    def finish_job(self, job_id: str, phase: Phase) -> None:
+        """Ends a job."""
+        self.change_job(job_id, phase=phase)
+        self._finished_jobs.append(job_id)
+
+    def transfer(self, task: Task, kind: TransferKind, *, number: int, amount: int) -> None:
+        """Moves an amount on the account of the task's job.
+
+        Raises:
+            BudgetExceeded: a reservation beyond what is available; callers ask for less.
+        """
+        job = self.jobs[task.job_id]
+        transfer = Transfer(account=job.account.id, attempt_id=task.attempt_id, kind=kind, number=number, amount=amount)
+        self.jobs[job.id] = dataclasses.replace(job, account=job.account.apply(transfer))
+        self._transfers.append(transfer)
+
+    def account(self, job_id: str) -> Account:
+        """The job's account, changes of this tick included."""
+        return self.jobs[job_id].account
+
+    def commit_part(self, task: Task, receipt: Receipt) -> None:
+        """Makes a receipt part of what exists."""
+        self._parts.append(PartWrite(task=task, attempt_id=task.attempt_id, receipt=receipt))
+
+    def record_usage(self, task: Task, outcome: str, usage: Usage) -> None:
+        """Adds to the usage rollup."""
+        self._usage.append(
+            UsageWrite(job_id=task.job_id, model=task.model, stage=task.kind, outcome=outcome, usage=usage)
+        )
+
+    def record_prepared(self, prepared: Prepared) -> None:
+        """Makes a job's prompts known."""
+        job = self.jobs[prepared.job_id]
+        self.jobs[job.id] = dataclasses.replace(job, prepared={**job.prepared, prepared.model: prepared})
+        self._prepared.append(prepared)
+
+    def change_state(self, change: StateChange) -> None:
+        """Queues a change of an allocation state for after the commit."""
+        self._state_changes.append(change)
+
+    def has_state_change(self, job_id: str) -> bool:
+        """Whether this tick changes the job's allocation state, so that the one at hand is out of date."""
+        return any(change.job_id == job_id for change in self._state_changes)
+
+    def event(self, job_id: str | None, kind: str, message: str) -> None:
+        """Writes a line for people."""
+        self._events.append(EventWrite(job_id=job_id, kind=kind, message=message))
+
+    # -- orders
+
+    def submit(self, host: str, attempt: AttemptSpec) -> None:
+        """Sends an attempt."""
+        self._submits[host].append(attempt)
+
+    def grant(self, host: str, grant: Grant) -> None:
+        """Sends credit."""
+        self._grants[host].append(grant)
+
+    def stop(self, host: str, stop: Stop) -> None:
+        """Ends an attempt early."""
+        self._stops[host].append(stop)
+
+    def acknowledge(self, host: str, acknowledge: Acknowledge) -> None:
+        """Lets a host forget receipts."""
+        self._acknowledges[host].append(acknowledge)
+
+    def start_host(self, view: HostView, spec: HostSpec) -> None:
+        """Starts a host after the commit that records it."""
+        self.hosts[view.name] = view
+        self.num_hosts_ever += 1
+        self._start_hosts.append(spec)
+
+    def stop_host(self, name: str, *, is_forced: bool) -> None:
+        """Ends a host."""
+        self.hosts[name] = dataclasses.replace(self.hosts[name], is_stopping=True)
+        self._stop_hosts.append((name, is_forced))
+
+    def living_hosts(self, kind: HostKind, model: str | None = None) -> list[HostView]:
+        """Hosts that are not over, oldest first."""
+        found = [
+            host
+            for host in self.hosts.values()
+            if host.kind is kind and host.ended_at is None and (model is None or host.model == model)
+        ]
+        return sorted(found, key=lambda host: host.created_at)
+
+    # -- ending
+
+    def build(self) -> Plan:
+        """The plan: everything that differs from the snapshot, and the orders."""
+        snapshot = self.snapshot
+        before_jobs = {job.id: job for job in snapshot.jobs}
+        before_hosts = {host.name: host for host in snapshot.hosts}
+        before_pools = {pool.model: pool for pool in snapshot.pools}
+        names = {*self._submits, *self._grants, *self._stops, *self._acknowledges}
+        return Plan(
+            tasks=tuple(
+                TaskWrite(before=self._before_tasks.get(task.id), after=task)
+                for task in self.tasks.values()
+                if self._before_tasks.get(task.id) is not task
+            ),
+            parts=tuple(self._parts),
+            transfers=tuple(self._transfers),
+            usage=tuple(self._usage),
+            jobs=tuple(
+                JobWrite(
+                    id=job.id,
+                    phase=job.phase,
+                    closing=job.closing,
+                    error=job.error,
+                    is_ended=job.id in self._finished_jobs,
+                )
+                for job in self.jobs.values()
+                if _job_state(job) != _job_state(before_jobs[job.id])
+            ),
+            prepared=tuple(self._prepared),
+            hosts=tuple(host for host in self.hosts.values() if before_hosts.get(host.name) != host),
+            pools=tuple(pool for pool in self.pools.values() if before_pools.get(pool.model) != pool),
+            events=tuple(self._events),
+            state_changes=tuple(self._state_changes),
+            start_hosts=tuple(self._start_hosts),
+            stop_hosts=tuple(self._stop_hosts),
+            orders={
+                name: Orders(
+                    submits=tuple(self._submits[name]),
+                    grants=tuple(self._grants[name]),
+                    stops=tuple(self._stops[name]),
+                    acknowledges=tuple(self._acknowledges[name]),
+                )
+                for name in sorted(names)
+            },
+            finished_jobs=tuple(self._finished_jobs),
+        )
+
+
+def _job_state(job: JobView) -> tuple[object, ...]:
+    return (job.phase, job.closing, job.error)

@@ -1,0 +1,219 @@
+"""What a tick reads and what it decides: frozen in, frozen out.
+
+`Snapshot` is one bounded read of the database: active jobs, tasks that are not over, living hosts. `Seen` is what the
+cluster says. `Plan` holds every change of the tick, committed in one transaction, and the orders sent afterwards.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from service.cluster import AttemptReport, HostKind, HostSpec, HostState, Indices, Observation, Orders, Receipt, Runs
+from service.cluster import ScoreDelta, TaskKind, Usage
+from service.jobs import Desired, JobSpec, Phase
+from service.ledger import Account, Transfer
+from service.models import ModelSpec
+from service.tasks import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A finished prepare task: prompts of one job for one model.
+
+    Args:
+        facts: see `Receipt.facts`.
+        excluded: problems that cannot be sampled, [n, 2].
+    """
+
+    job_id: str
+    model: str
+    path: str
+    sha256: str
+    facts: dict[str, float]
+    excluded: Indices | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """An active job as the planner sees it.
+
+    Args:
+        closing: why no more samples are planned ("budget spent", ...), or None while they are.
+        models: the job's models, resolved when it was submitted.
+        next_order: order of the next task.
+        num_unscored_parts: committed generate parts that no score task has graded.
+    """
+
+    id: str
+    spec: JobSpec
+    desired: Desired
+    phase: Phase
+    closing: str | None
+    error: str | None
+    models: tuple[ModelSpec, ...]
+    problems_path: str
+    num_problems: int
+    account: Account
+    prepared: dict[str, Prepared]
+    next_order: int
+    num_errors: int
+    num_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """A host that is wanted or not yet known to be gone."""
+
+    name: str
+    kind: HostKind
+    model: str | None
+    state: HostState
+    is_stopping: bool
+    has_been_ready: bool
+    error: str | None = None
+    load_s: float | None = None
+    pid: int | None = None
+    node: str | None = None
+    created_at: datetime
+    idle_since: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """One pool of generator hosts, one per model.
+
+    Args:
+        replicas: engines wanted while there is work.
+        minimum: engines kept without work.
+        failures: engines that failed to load since the last one that did.
+    """
+
+    model: str
+    replicas: int
+    minimum: int
+    idle_s: float
+    failures: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the database says."""
+
+    jobs: tuple[JobView, ...]
+    tasks: tuple[Task, ...]
+    hosts: tuple[HostView, ...]
+    pools: tuple[PoolView, ...]
+    num_hosts_ever: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the cluster says, and what the controller remembers of it.
+
+    Args:
+        salvaged: receipts found on storage for attempts of dead hosts, by attempt id.
+        recently_sent: attempts whose submission was sent so lately that a report without them proves nothing.
+        rates: samples per second of an engine, measured, by model.
+        last_reports: the last report of each attempt, for hosts that have gone since.
+        stuck_hosts: hosts whose engine has requests but makes no tokens.
+        is_draining: the controller is about to stop: hand work back, lease nothing.
+    """
+
+    observation: Observation
+    salvaged: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
+    recently_sent: frozenset[str] = frozenset()
+    rates: dict[str, float] = field(default_factory=dict)
+    last_reports: dict[str, AttemptReport] = field(default_factory=dict)
+    stuck_hosts: frozenset[str] = frozenset()
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWrite:
+    """A task before and after; `before` None creates it. The store refuses it if the row moved on meanwhile."""
+
+    before: Task | None
+    after: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartWrite:
+    """A receipt that becomes part of what exists."""
+
+    task: Task
+    attempt_id: str
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageWrite:
+    """Something that was used; adds to the job's rollup of that minute.
+
+    Args:
+        outcome: useful, truncated, lost, zombie or dropped.
+    """
+
+    job_id: str
+    model: str
+    stage: TaskKind
+    outcome: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobWrite:
+    """A job's new derived state."""
+
+    id: str
+    phase: Phase
+    closing: str | None
+    error: str | None
+    is_ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventWrite:
+    """A line people read."""
+
+    job_id: str | None
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """What the controller does to a job's allocation state after the commit; exactly one of the three is set."""
+
+    job_id: str
+    model: int
+    planned: Runs | None = None
+    excluded: Indices | None = None
+    delta: ScoreDelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Every decision of one tick."""
+
+    tasks: tuple[TaskWrite, ...] = ()
+    parts: tuple[PartWrite, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    usage: tuple[UsageWrite, ...] = ()
+    jobs: tuple[JobWrite, ...] = ()
+    prepared: tuple[Prepared, ...] = ()
+    hosts: tuple[HostView, ...] = ()
+    pools: tuple[PoolView, ...] = ()
+    events: tuple[EventWrite, ...] = ()
+    state_changes: tuple[StateChange, ...] = ()
+    start_hosts: tuple[HostSpec, ...] = ()
+    stop_hosts: tuple[tuple[str, bool], ...] = ()
+    orders: dict[str, Orders] = field(default_factory=dict)
+    finished_jobs: tuple[str, ...] = ()
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is anything to commit."""
+        return any(
+            (self.tasks, self.parts, self.transfers, self.usage, self.jobs, self.prepared, self.hosts, self.pools)
+        ) or bool(self.events)

@@ -1,0 +1,180 @@
+"""Which hosts should exist: a dispatcher while there is work, engines where their models are wanted.
+
+The planner, not Ray, arbitrates: it counts engine places, lets pools that need the same place take turns, oldest job
+first, and names work that has waited too long. A host name is used once; a restarted engine is a new host.
+"""
+
+import dataclasses
+import re
+
+from service.cluster import HostKind, HostReport, HostSpec, HostState, TaskKind
+from service.jobs import Desired
+from service.models import ModelSpec
+from service.planner.attempts import fail_job
+from service.planner.draft import Draft
+from service.planner.plan import HostView, JobView, PoolView
+
+MAX_LOAD_FAILURES = 2
+"""Engines that may fail to load in a row: the second one rules out a passing fault."""
+
+
+def fold_hosts(draft: Draft) -> None:
+    """Brings the record of every host up to date with what the cluster says."""
+    for host in list(draft.hosts.values()):
+        report = draft.report(host.name)
+        if report is None or report.state is HostState.dead:
+            _fold_death(draft, host, report)
+            continue
+        is_busy = any(task.host == host.name for task in draft.tasks.values() if task.state.is_in_flight)
+        idle_since = None if is_busy else (host.idle_since or draft.now)
+        is_ready = report.state in (HostState.ready, HostState.draining)
+        draft.hosts[host.name] = dataclasses.replace(
+            host,
+            state=report.state,
+            error=report.error or host.error,
+            pid=report.pid,
+            node=report.node,
+            load_s=report.load_s,
+            has_been_ready=host.has_been_ready or is_ready,
+            idle_since=idle_since,
+        )
+        if is_ready and not host.has_been_ready and host.model in draft.pools:
+            draft.pools[host.model] = dataclasses.replace(draft.pools[host.model], failures=0)
+            draft.event(None, "engine_ready", f"{host.name} loaded in {report.load_s or 0.0:.1f} s")
+        is_hung = report.state is HostState.unreachable or host.name in draft.seen.stuck_hosts
+        if is_hung and not host.is_stopping:
+            reason = "does not answer" if report.state is HostState.unreachable else "makes no tokens"
+            draft.event(None, "host_ended", f"{host.name} {reason}")
+            draft.stop_host(host.name, is_forced=True)
+
+
+def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None:
+    error = (report.error if report else None) or host.error
+    draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=draft.now)
+    if host.is_stopping:
+        return
+    draft.event(None, "host_lost", f"{host.name}: {error or 'its process is gone'}")
+    if host.has_been_ready or host.model not in draft.pools:
+        return
+    pool = draft.pools[host.model]
+    draft.pools[host.model] = dataclasses.replace(pool, failures=pool.failures + 1)
+    if pool.failures + 1 >= MAX_LOAD_FAILURES:
+        draft.pools[host.model] = dataclasses.replace(pool, failures=0)
+        for job in list(draft.jobs.values()):
+            if host.model in job.spec.models and _wants_engine(draft, job, host.model):
+                fail_job(draft, job.id, f"engine for {host.model} does not load: {error or 'no message'}")
+
+
+def scale_pools(draft: Draft) -> None:
+    """Starts and stops hosts."""
+    if draft.seen.is_draining:
+        return
+    _ensure_dispatcher(draft)
+    wanted = _wanted_models(draft)
+    for model in list(draft.pools):
+        _stop_surplus(draft, draft.pools[model], is_wanted=model in wanted)
+    places = num_engine_places(draft) - len(draft.living_hosts(HostKind.generator))
+    order = [*wanted, *(model for model, pool in draft.pools.items() if pool.minimum and model not in wanted)]
+    for model in order:
+        pool = draft.pools[model]
+        target = pool.replicas if model in wanted else min(pool.minimum, pool.replicas)
+        while len(_alive(draft, model)) < target and places > 0:
+            _start_engine(draft, model)
+            places -= 1
+        if model in wanted and not _alive(draft, model):
+            _make_room(draft, wanted, model)
+
+
+def num_engine_places(draft: Draft) -> int:
+    """Engines the cluster can hold at once: one a GPU where there are any, else one a CPU core, at least one."""
+    nodes = draft.seen.observation.nodes
+    num_gpus = sum(node.num_gpus for node in nodes)
+    if num_gpus >= 1:
+        return int(num_gpus)
+    return max(1, int(sum(node.num_cpus for node in nodes)))
+
+
+def _wanted_models(draft: Draft) -> list[str]:
+    """Models with work, those of the oldest job first."""
+    wanted: list[str] = []
+    for job in draft.jobs.values():
+        wanted += [m for m in job.spec.models if m in draft.pools and m not in wanted and _wants_engine(draft, job, m)]
+    return wanted
+
+
+def _wants_engine(draft: Draft, job: JobView, model: str) -> bool:
+    if job.error is not None or job.desired is not Desired.run:
+        return False
+    has_tasks = any(task.model == model for task in draft.job_tasks(job.id, TaskKind.generate))
+    return has_tasks or job.closing is None
+
+
+def _alive(draft: Draft, model: str) -> list[HostView]:
+    return [host for host in draft.living_hosts(HostKind.generator, model) if not host.is_stopping]
+
+
+def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
+    alive = _alive(draft, pool.model)
+    idle = [host for host in alive if host.idle_since is not None]
+    surplus = len(alive) - pool.replicas
+    for host in [*idle, *(host for host in alive if host not in idle)][: max(0, surplus)]:
+        draft.stop_host(host.name, is_forced=False)
+    if is_wanted:
+        return
+    rested = [h for h in idle if h.idle_since and (draft.now - h.idle_since).total_seconds() > pool.idle_s]
+    spare = len(_alive(draft, pool.model)) - min(pool.minimum, pool.replicas)
+    for host in [host for host in rested if not draft.hosts[host.name].is_stopping][: max(0, spare)]:
+        draft.stop_host(host.name, is_forced=False)
+
+
+def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
+    """A wanted model has no engine and no place is left: an idle engine of a model without work leaves."""
+    for host in draft.living_hosts(HostKind.generator):
+        if host.model not in wanted and host.idle_since is not None and not host.is_stopping:
+            draft.event(None, "turn_taken", f"{host.name} leaves so that {waiting} can load")
+            draft.stop_host(host.name, is_forced=False)
+            return
+
+
+def _start_engine(draft: Draft, model: str) -> None:
+    spec = _model_spec(draft, model)
+    if spec is None:
+        return
+    name = f"generate-{_slug(model)}-{draft.num_hosts_ever + 1}"
+    has_gpus = any(node.num_gpus >= 1 for node in draft.seen.observation.nodes)
+    host = HostSpec(
+        name=name,
+        kind=HostKind.generator,
+        model=spec,
+        num_cpus=0.5,
+        num_gpus=float(spec.engine.tensor_parallel_size) if has_gpus else 0.0,
+    )
+    draft.start_host(_new_view(draft, name, HostKind.generator, model), host)
+
+
+def _model_spec(draft: Draft, model: str) -> ModelSpec | None:
+    return next((spec for job in draft.jobs.values() for spec in job.models if spec.name == model), None)
+
+
+def _ensure_dispatcher(draft: Draft) -> None:
+    alive = [host for host in draft.living_hosts(HostKind.dispatcher) if not host.is_stopping]
+    if draft.jobs and not alive:
+        name = f"dispatch-{draft.num_hosts_ever + 1}"
+        view = _new_view(draft, name, HostKind.dispatcher, None)
+        draft.start_host(view, HostSpec(name=name, kind=HostKind.dispatcher, num_cpus=0.01))
+
+
+def _new_view(draft: Draft, name: str, kind: HostKind, model: str | None) -> HostView:
+    return HostView(
+        name=name,
+        kind=kind,
+        model=model,
+        state=HostState.starting,
+        is_stopping=False,
+        has_been_ready=False,
+        created_at=draft.now,
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-").lower()

@@ -1,0 +1,72 @@
+"""Turns a task into the attempt a host runs. Pure: the same task gives the same attempt, so sending twice is harmless."""
+
+import os
+
+from service.cluster import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
+from service.planner.draft import Options
+from service.planner.plan import JobView
+from service.tasks import Task
+
+
+def attempt_spec(task: Task, job: JobView, options: Options) -> AttemptSpec:
+    """The task's current attempt, complete with paths.
+
+    Raises:
+        ValueError: a score task without a shard, or a generate task without runs.
+    """
+    return AttemptSpec(
+        attempt_id=task.attempt_id,
+        job_id=job.id,
+        kind=task.kind,
+        work=_work(task, job, options),
+        out_dir=attempt_dir(options.data_dir, job.id, task.attempt_id),
+    )
+
+
+def attempt_dir(data_dir: str, job_id: str, attempt_id: str) -> str:
+    """The only directory the attempt writes to."""
+    return os.path.join(job_dir(data_dir, job_id), "attempts", attempt_id)
+
+
+def job_dir(data_dir: str, job_id: str) -> str:
+    """Everything a job has on storage."""
+    return os.path.join(data_dir, "jobs", job_id)
+
+
+def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateWork | ScoreWork:
+    spec = job.spec
+    model = next(model for model in job.models if model.name == task.model)
+    match task.kind:
+        case TaskKind.prepare:
+            return PrepareWork(
+                model=model,
+                problems_path=job.problems_path,
+                num_problems=job.num_problems,
+                prompt=spec.prompt,
+                sampling=spec.sampling,
+                seed=spec.seed,
+            )
+        case TaskKind.generate:
+            runs = task.runs if task.remaining is None else task.remaining
+            if runs is None:
+                raise ValueError(f"task {task.id}: generate without runs")
+            is_adaptive = spec.allocation.strategy != "uniform"
+            return GenerateWork(
+                model=model,
+                prepared_path=job.prepared[task.model].path,
+                sampling=spec.sampling,
+                currency=job.account.currency,
+                runs=runs,
+                seed=spec.seed,
+                flush_s=options.adaptive_flush_s if is_adaptive else options.flush_s,
+            )
+        case TaskKind.score:
+            if task.source is None:
+                raise ValueError(f"task {task.id}: score without a shard")
+            return ScoreWork(
+                model=task.model,
+                shard_path=task.source.path,
+                shard_sha256=task.source.sha256,
+                problems_path=job.problems_path,
+                scorers=spec.scorers,
+            )

@@ -1,0 +1,193 @@
+"""Creates tasks and leases them to hosts; winds down what a job no longer wants.
+
+Consumes jobs, allocation states and free places on hosts; produces new tasks and submissions. One generate task a
+model and tick: the allocation state counts it only after the commit, so a second one would plan the same samples.
+"""
+
+import dataclasses
+
+from service.allocation import strategy_for
+from service.cluster import HostKind, HostState, Runs, Stop, StopMode, TaskKind
+from service.currency import from_amount
+from service.jobs import Desired, Phase
+from service.planner.attempts import fail_job, is_over
+from service.planner.draft import Draft
+from service.planner.plan import HostView, JobView, StateChange
+from service.planner.submit import attempt_spec
+from service.tasks import Task, TaskState, count_samples, move
+
+
+def wind_down(draft: Draft) -> None:
+    """Stops attempts and drops tasks of jobs that are paused, cancelled, failing, out of budget, or of a leaving controller."""
+    for job in list(draft.jobs.values()):
+        has_ended = is_over(job)
+        is_aborting = job.desired is Desired.cancel or job.error is not None
+        if not (has_ended or is_aborting or job.desired is Desired.pause or draft.seen.is_draining):
+            continue
+        for task in draft.job_tasks(job.id):
+            if task.state is TaskState.pending and has_ended and (task.kind is not TaskKind.score or is_aborting):
+                draft.put_task(move(task, TaskState.cancelled))
+            elif task.state.is_in_flight and task.kind is TaskKind.generate and not (has_ended and not is_aborting):
+                mode = StopMode.abort if is_aborting else StopMode.finish
+                draft.stop(str(task.host), Stop(attempt_id=task.attempt_id, mode=mode))
+            elif task.state.is_in_flight and is_aborting:
+                draft.stop(str(task.host), Stop(attempt_id=task.attempt_id, mode=StopMode.abort))
+
+
+def create_tasks(draft: Draft) -> None:
+    """Prepare tasks for new jobs, generate tasks for those with a free engine."""
+    for job in list(draft.jobs.values()):
+        if job.desired is not Desired.run or is_over(job) or draft.seen.is_draining:
+            continue
+        if job.phase is Phase.queued:
+            for model in job.spec.models:
+                _new_task(draft, job.id, TaskKind.prepare, model)
+            draft.change_job(job.id, phase=Phase.preparing)
+        elif len(job.prepared) == len(job.spec.models) and job.closing is None:
+            _check_affordable(draft, job)
+            _create_generate(draft, draft.jobs[job.id])
+
+
+def _check_affordable(draft: Draft, job: JobView) -> None:
+    """Fails a job that could not pay a single sample, saying what one costs."""
+    if draft.account(job.id).spent or job.num_samples:
+        return
+    currency = job.account.currency
+    cheapest = [facts.facts.get(f"min_worst_{currency}", 0.0) for facts in job.prepared.values()]
+    limit = job.account.limit
+    if all(facts.facts.get("num_valid", 1.0) == 0.0 for facts in job.prepared.values()):
+        fail_job(
+            draft, job.id, f"none of the {job.num_problems} problems can be sampled; see the prepared rows' errors"
+        )
+    elif limit is not None and min(cheapest) > from_amount(currency, limit):
+        fail_job(
+            draft,
+            job.id,
+            f"budget of {from_amount(currency, limit):.4g} {currency} is smaller than one sample: "
+            f"the cheapest may cost {min(cheapest):.4g}",
+        )
+
+
+def _create_generate(draft: Draft, job: JobView) -> None:
+    strategy = strategy_for(job.spec, job.num_problems)
+    state = draft.states[job.id]
+    scores = draft.job_tasks(job.id, TaskKind.score)
+    if job.error is not None or len(scores) >= draft.options.max_unscored_parts:
+        return
+    is_waiting = False
+    for index, model in enumerate(job.spec.models):
+        num_engines = max(1, sum(not host.is_stopping for host in draft.living_hosts(HostKind.generator, model)))
+        open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.model == model]
+        if len(open_tasks) >= draft.options.tasks_per_engine * num_engines:
+            is_waiting = True
+            continue
+        size = _task_size(draft, job, model, num_engines, strategy.is_adaptive)
+        runs = strategy.next_runs(state, model=index, max_samples=size)
+        if count_samples(runs):
+            _new_task(draft, job.id, TaskKind.generate, model, runs)
+            draft.change_state(StateChange(job_id=job.id, model=index, planned=runs))
+            is_waiting = True
+    has_open_work = bool(draft.job_tasks(job.id, TaskKind.generate)) or bool(scores)
+    if not is_waiting and strategy.is_done(state):
+        draft.change_job(job.id, closing="plan complete")
+    elif not is_waiting and not has_open_work and not draft.has_state_change(job.id):
+        # Nothing is out, nothing just came in, and the strategy asks for nothing: it would wait for ever.
+        draft.change_job(job.id, closing="plan complete")
+
+
+def _task_size(draft: Draft, job: JobView, model: str, num_engines: int, is_adaptive: bool) -> int:
+    options = draft.options
+    rate = draft.seen.rates.get(model)
+    seconds = options.adaptive_task_s if is_adaptive else options.uniform_task_s
+    size = options.first_task_samples if rate is None else int(rate * seconds)
+    if is_adaptive and job.num_samples:
+        # at most 1/50 of what is left, or the budget is planned before the feedback that should shape it arrives
+        account = draft.account(job.id)
+        mean_cost = max(1.0, account.spent / job.num_samples)
+        size = min(size, max(16, int(account.available / mean_cost / 50)))
+    if not is_adaptive:
+        # every engine of the pool gets a share of a round, so that small jobs spread out too
+        size = min(size, max(64, -(-job.num_problems // num_engines)))
+    return max(1, min(size, options.max_task_samples))
+
+
+def _new_task(draft: Draft, job_id: str, kind: TaskKind, model: str, runs: Runs | None = None) -> Task:
+    order = draft.new_task_order(job_id)
+    return draft.put_task(
+        Task(
+            id=f"{job_id}-{order}",
+            job_id=job_id,
+            kind=kind,
+            order=order,
+            model=model,
+            runs=runs,
+            num_planned=count_samples(runs),
+            created_at=draft.now,
+        )
+    )
+
+
+def lease_tasks(draft: Draft) -> None:
+    """Gives pending tasks to hosts with a free place, oldest job and lowest order first."""
+    if draft.seen.is_draining:
+        return
+    position = {job.id: number for number, job in enumerate(draft.snapshot.jobs)}
+    pending = [task for task in draft.tasks.values() if task.state is TaskState.pending and task.job_id in position]
+    for task in sorted(pending, key=lambda task: (position[task.job_id], task.order)):
+        job = draft.jobs[task.job_id]
+        is_held = job.desired is Desired.pause and task.kind is TaskKind.generate
+        is_early = task.not_before is not None and task.not_before > draft.now
+        # `remaining` of a task handed back this tick is known only after the commit
+        is_stale = task.attempt > 1 and task.kind is TaskKind.generate and task.remaining is None
+        if is_held or is_early or is_stale:
+            continue
+        host = _free_host(draft, task)
+        if host is not None:
+            task = draft.put_task(move(task, TaskState.submitted, host=host.name, submitted_at=draft.now, error=None))
+            draft.submit(host.name, attempt_spec(task, job, draft.options))
+
+
+def _free_host(draft: Draft, task: Task) -> HostView | None:
+    is_generate = task.kind is TaskKind.generate
+    kind = HostKind.generator if is_generate else HostKind.dispatcher
+    limit = draft.options.tasks_per_engine if is_generate else draft.options.scores_in_flight
+    free: list[tuple[int, HostView]] = []
+    for host in draft.living_hosts(kind, task.model if is_generate else None):
+        load = len(draft.tasks_on(host.name))
+        if host.state is HostState.ready and not host.is_stopping and load < limit:
+            free.append((load, host))
+    return min(free, key=lambda pair: pair[0])[1] if free else None
+
+
+def end_jobs(draft: Draft) -> None:
+    """Derives every job's phase; ends jobs that have nothing left to do."""
+    before = {task.job_id for task in draft.snapshot.tasks}
+    for job in list(draft.jobs.values()):
+        open_tasks = draft.job_tasks(job.id)
+        is_closing = job.closing is not None or job.desired is Desired.cancel
+        # a job ends one tick after its last task, when everything of it is committed and its manifest can be written
+        if is_closing and not open_tasks and job.id not in before:
+            draft.finish_job(job.id, _final_phase(job))
+        else:
+            phase = _phase(job, open_tasks)
+            if phase is not job.phase:
+                draft.jobs[job.id] = dataclasses.replace(job, phase=phase)
+
+
+def _final_phase(job: JobView) -> Phase:
+    if job.error is not None:
+        return Phase.failed
+    if job.desired is Desired.cancel:
+        return Phase.cancelled
+    return Phase.finished_with_errors if job.num_errors else Phase.succeeded
+
+
+def _phase(job: JobView, open_tasks: list[Task]) -> Phase:
+    is_drawing = any(task.state.is_in_flight and task.kind is TaskKind.generate for task in open_tasks)
+    if job.desired is Desired.cancel or job.error is not None:
+        return Phase.cancelling
+    if job.desired is Desired.pause:
+        return Phase.pausing if is_drawing else Phase.paused
+    if job.phase is Phase.queued:
+        return Phase.queued
+    return Phase.running if len(job.prepared) == len(job.spec.models) else Phase.preparing

@@ -1,0 +1,171 @@
+"""Models, problem sets and pools: what jobs can name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine, Table, insert, select, update
+
+from service.errors import Conflict, InvalidInput, UnknownName
+from service.models import ModelSpec
+from service.planner.plan import PoolView
+from service.problems import ProblemSet
+from service.store import schema
+from service.store.codec import from_json, to_json
+
+DEFAULT_IDLE_S = 600.0
+MAX_REPLICAS = 4096
+
+
+class Catalogue:
+    """Registration is idempotent: the same content under the same name changes nothing, other content is refused."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def register_model(self, spec: ModelSpec) -> ModelSpec:
+        """Stores a model and its pool.
+
+        Raises:
+            Conflict: the name stands for another revision.
+        """
+        with self._engine.begin() as connection:
+            known = _find(connection, schema.models, spec.name)
+            if known is not None:
+                stored = from_json(ModelSpec, known)
+                if stored.revision != spec.revision or stored.engine != spec.engine:
+                    raise Conflict(
+                        f"model {spec.name!r} is registered with revision {stored.revision[:19]} and other content or "
+                        f"engine options; got revision {spec.revision[:19]}; register it under another name"
+                    )
+                return stored
+            connection.execute(
+                insert(schema.models).values(name=spec.name, document=to_json(spec), created_at=datetime.now(UTC))
+            )
+            connection.execute(
+                insert(schema.pools).values(
+                    model=spec.name, replicas=1, minimum=0, idle_s=DEFAULT_IDLE_S, failures=0, version=1
+                )
+            )
+            return spec
+
+    def register_problems(self, problems: ProblemSet) -> ProblemSet:
+        """Stores a problem set.
+
+        Raises:
+            Conflict: the name stands for other rows.
+        """
+        with self._engine.begin() as connection:
+            known = _find(connection, schema.problem_sets, problems.name)
+            if known is not None:
+                stored = from_json(ProblemSet, known)
+                if stored.fingerprint != problems.fingerprint:
+                    raise Conflict(
+                        f"problem set {problems.name!r} is registered with {stored.num_problems} other problems "
+                        f"({stored.fingerprint[:19]}); got {problems.fingerprint[:19]}; use another name"
+                    )
+                return stored
+            connection.execute(
+                insert(schema.problem_sets).values(
+                    name=problems.name, document=to_json(problems), created_at=datetime.now(UTC)
+                )
+            )
+            return problems
+
+    def models(self) -> list[ModelSpec]:
+        """Every model, by name."""
+        return [from_json(ModelSpec, document) for document in self._documents(schema.models)]
+
+    def problem_sets(self) -> list[ProblemSet]:
+        """Every problem set, by name."""
+        return [from_json(ProblemSet, document) for document in self._documents(schema.problem_sets)]
+
+    def model(self, name: str) -> ModelSpec:
+        """One model.
+
+        Raises:
+            UnknownName: no such model.
+        """
+        with self._engine.begin() as connection:
+            document = _find(connection, schema.models, name)
+        if document is None:
+            raise UnknownName(kind="model", got=name, allowed=[model.name for model in self.models()])
+        return from_json(ModelSpec, document)
+
+    def problem_set(self, name: str) -> ProblemSet:
+        """One problem set.
+
+        Raises:
+            UnknownName: no such set.
+        """
+        with self._engine.begin() as connection:
+            document = _find(connection, schema.problem_sets, name)
+        if document is None:
+            raise UnknownName(kind="problem set", got=name, allowed=[item.name for item in self.problem_sets()])
+        return from_json(ProblemSet, document)
+
+    def pools(self) -> list[PoolView]:
+        """Every pool, by model."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(schema.pools).order_by(schema.pools.c.model)).mappings()
+            return [PoolView(**row) for row in rows]
+
+    def pool(self, model: str) -> PoolView:
+        """One pool.
+
+        Raises:
+            UnknownName: no such model.
+        """
+        found = {pool.model: pool for pool in self.pools()}
+        if model not in found:
+            raise UnknownName(kind="pool", got=model, allowed=found)
+        return found[model]
+
+    def change_pool(
+        self,
+        model: str,
+        *,
+        replicas: int | None = None,
+        minimum: int | None = None,
+        idle_s: float | None = None,
+        version: int | None = None,
+    ) -> PoolView:
+        """Sets what operators decide of a pool.
+
+        Args:
+            version: the version the caller saw; another one stored is a conflict.
+
+        Raises:
+            UnknownName: no such model.
+            InvalidInput: numbers out of range.
+            Conflict: somebody else changed the pool since.
+        """
+        pool = self.pool(model)
+        replicas = pool.replicas if replicas is None else replicas
+        minimum = pool.minimum if minimum is None else minimum
+        idle_s = pool.idle_s if idle_s is None else idle_s
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise InvalidInput(f"replicas: got {replicas}, allowed: 0 to {MAX_REPLICAS}")
+        if not 0 <= minimum <= replicas:
+            raise InvalidInput(f"minimum: got {minimum}, allowed: 0 to replicas ({replicas})")
+        if not idle_s >= 0:
+            raise InvalidInput(f"idle_s: got {idle_s}, allowed: >= 0 seconds")
+        pools = schema.pools
+        seen = pool.version if version is None else version
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                update(pools)
+                .where((pools.c.model == model) & (pools.c.version == seen))
+                .values(replicas=replicas, minimum=minimum, idle_s=idle_s, version=seen + 1)
+            )
+        if changed.rowcount != 1:
+            raise Conflict(f"pool {model!r}: you saw version {seen}, it is {self.pool(model).version} now")
+        return self.pool(model)
+
+    def _documents(self, table: Table) -> list[str]:
+        with self._engine.begin() as connection:
+            return list(connection.execute(select(table.c.document).order_by(table.c.name)).scalars())
+
+
+def _find(connection: Any, table: Table, name: str) -> str | None:
+    document: str | None = connection.execute(select(table.c.document).where(table.c.name == name)).scalar()
+    return document

@@ -1,0 +1,342 @@
+"""The control loop's two calls: one bounded read, one write.
+
+`read_snapshot` costs as much as there are active jobs, open tasks and living hosts, whatever has finished before.
+`write_plan` applies a plan or nothing: every task row is fenced by the attempt and state it had when it was read, and
+the account rows carry the CHECK that keeps the budget.
+"""
+
+import dataclasses
+import json
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, func, insert, select, update
+
+from service.cluster import HostKind, HostState, Runs, TaskKind, Usage
+from service.errors import StaleAttempt
+from service.jobs import Desired, JobSpec, Phase
+from service.ledger import TransferKind
+from service.models import ModelSpec
+from service.planner.plan import HostView, JobView, PartWrite, Plan, PoolView, Prepared, Snapshot, TaskWrite, UsageWrite
+from service.shards import pack_array, unpack_array
+from service.store import schema
+from service.store.codec import aware, from_json, to_json
+from service.store.rows import account_from_row, task_from_row
+from service.tasks import Task, TaskState, without
+
+TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
+_OPEN_STATES = tuple(state.value for state in TaskState if not state.is_terminal)
+_UNSENT_STATES = (TaskState.pending.value, TaskState.submitted.value)
+"""States in which an attempt may have to be sent, which is the only use of a task's runs in a tick."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What a job's names stood for when it was submitted."""
+
+    models: tuple[ModelSpec, ...]
+    problems_path: str
+    num_problems: int
+    problems_fingerprint: str
+
+
+class ControlStore:
+    """Reads snapshots and writes plans. Keeps decoded documents of active jobs; they never change."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, tuple[JobSpec, Resolved]] = {}
+
+    def read_snapshot(self, connection: Connection) -> Snapshot:
+        """Everything the planner needs, at one instant."""
+        rows = connection.execute(_OPEN_TASKS).mappings()
+        tasks = [task_from_row(row, with_runs=row["state"] in _UNSENT_STATES) for row in rows]
+        tasks = [_with_remaining(connection, task) for task in tasks]
+        return Snapshot(
+            jobs=tuple(self._read_jobs(connection)),
+            tasks=tuple(tasks),
+            hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
+            pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
+            num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
+        )
+
+    def _read_jobs(self, connection: Connection) -> list[JobView]:
+        jobs = schema.jobs
+        rows = connection.execute(
+            select(jobs).where(jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)
+        ).mappings()
+        views = [self._view(connection, row) for row in rows]
+        self._documents = {view.id: self._documents[view.id] for view in views}
+        return views
+
+    def _view(self, connection: Connection, row: Any) -> JobView:
+        job_id = row["id"]
+        if job_id not in self._documents:
+            self._documents[job_id] = (from_json(JobSpec, row["document"]), from_json(Resolved, row["resolved"]))
+        spec, resolved = self._documents[job_id]
+        account = connection.execute(
+            select(schema.accounts).where(schema.accounts.c.id == account_id(job_id, spec))
+        ).mappings()
+        prepared = connection.execute(select(schema.prepared).where(schema.prepared.c.job_id == job_id)).mappings()
+        tasks, use = schema.tasks, schema.usage
+        last = connection.execute(select(func.max(tasks.c.order)).where(tasks.c.job_id == job_id)).scalar_one()
+        counts = connection.execute(
+            select(func.sum(use.c.samples), func.sum(use.c.errors)).where(
+                use.c.job_id == job_id, use.c.stage == "generate", use.c.outcome.in_(("useful", "truncated"))
+            )
+        ).one()
+        return JobView(
+            id=job_id,
+            spec=spec,
+            desired=Desired(row["desired"]),
+            phase=Phase(row["phase"]),
+            closing=row["closing"],
+            error=row["error"],
+            models=resolved.models,
+            problems_path=resolved.problems_path,
+            num_problems=resolved.num_problems,
+            account=account_from_row(account.one()),
+            prepared={item["model"]: _prepared_from_row(item) for item in prepared},
+            next_order=0 if last is None else last + 1,
+            num_samples=int(counts[0] or 0),
+            num_errors=int(counts[1] or 0),
+        )
+
+    def write_plan(self, connection: Connection, plan: Plan, now: datetime) -> None:
+        """Applies every change of the plan.
+
+        Raises:
+            StaleAttempt: a task row is not what the plan was made from; nothing is applied.
+            sqlalchemy.exc.IntegrityError: a CHECK or a repeated transfer refused the plan; nothing is applied.
+        """
+        for write in plan.tasks:
+            _write_task(connection, write, now)
+        _write_parts(connection, plan.parts, now)
+        _write_transfers(connection, plan, now)
+        for entry in plan.usage:
+            _add_usage(connection, entry, now)
+        for item in plan.prepared:
+            connection.execute(insert(schema.prepared).values(**_prepared_values(item)))
+        for host in plan.hosts:
+            _write_host(connection, host)
+        for pool in plan.pools:
+            # replicas belong to operators; the loop writes only what it counts
+            connection.execute(
+                update(schema.pools).where(schema.pools.c.model == pool.model).values(failures=pool.failures)
+            )
+        for job in plan.jobs:
+            values = {"phase": job.phase.value, "closing": job.closing, "error": job.error}
+            ended = {"ended_at": now} if job.is_ended else {}
+            connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values, **ended))
+        if plan.events:
+            connection.execute(
+                insert(schema.events),
+                [{"job_id": e.job_id, "kind": e.kind, "message": e.message, "at": now} for e in plan.events],
+            )
+
+
+_OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
+_LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
+
+
+def account_id(job_id: str, spec: JobSpec) -> str:
+    """Name of the account a job's budget is kept in."""
+    return f"{job_id}:{spec.budget.currency}"
+
+
+def committed_indices(connection: Connection, task_id: str) -> np.ndarray:
+    """Every sample of the task that is committed, over all attempts, shape [n, 2]."""
+    rows = connection.execute(select(schema.parts.c.indices).where(schema.parts.c.task_id == task_id)).scalars()
+    found = [array for packed in rows if (array := unpack_array(packed, columns=2)) is not None]
+    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int32)
+
+
+def remaining_runs(connection: Connection, task: Task) -> Runs:
+    """What of the task's plan no attempt has committed."""
+    if task.runs is None:
+        raise ValueError(f"task {task.id}: {task.kind} tasks have no runs")
+    return without(task.runs, committed_indices(connection, task.id))
+
+
+def _with_remaining(connection: Connection, task: Task) -> Task:
+    if task.runs is None or task.attempt == 1:
+        return task
+    return dataclasses.replace(task, remaining=remaining_runs(connection, task))
+
+
+def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None:
+    after, tasks = write.after, schema.tasks
+    values = {
+        "state": after.state.value,
+        "attempt": after.attempt,
+        "host": after.host,
+        "credit": after.credit,
+        "settled": after.settled,
+        "settled_value": after.settled_value,
+        "grant_version": after.grant_version,
+        "is_final_sent": after.is_final_sent,
+        "num_parts": after.num_parts,
+        "num_lost": after.num_lost,
+        "num_failed": after.num_failed,
+        "not_before": after.not_before,
+        "submitted_at": after.submitted_at,
+        "error": after.error,
+    }
+    if write.before is None:
+        source = after.source
+        connection.execute(
+            insert(tasks).values(
+                id=after.id,
+                job_id=after.job_id,
+                kind=after.kind.value,
+                order=after.order,
+                model=after.model,
+                runs=pack_array(after.runs),
+                source_attempt=source.attempt_id if source else None,
+                source_part=source.part if source else None,
+                source_path=source.path if source else None,
+                source_sha256=source.sha256 if source else None,
+                num_planned=after.num_planned,
+                created_at=after.created_at or now,
+                **values,
+            )
+        )
+        return
+    before = write.before
+    fence = (tasks.c.id == before.id) & (tasks.c.attempt == before.attempt) & (tasks.c.state == before.state.value)
+    if connection.execute(update(tasks).where(fence).values(**values)).rowcount != 1:
+        raise StaleAttempt(
+            f"task {before.id}: attempt {before.attempt} in state {before.state} is not current any more"
+        )
+
+
+def _write_parts(connection: Connection, writes: tuple[PartWrite, ...], now: datetime) -> None:
+    if not writes:
+        return
+    parts = schema.parts
+    number = connection.execute(select(func.max(parts.c.number))).scalar_one() or 0
+    values = [
+        {
+            "attempt_id": write.attempt_id,
+            "part": write.receipt.part,
+            "number": number + offset,
+            "task_id": write.task.id,
+            "job_id": write.task.job_id,
+            "kind": write.task.kind.value,
+            "model": write.task.model,
+            "path": write.receipt.path,
+            "sha256": write.receipt.sha256,
+            "rows": write.receipt.rows,
+            "usage": to_json(write.receipt.usage),
+            "indices": pack_array(write.receipt.indices),
+            "source_attempt": write.task.source.attempt_id if write.task.source else None,
+            "source_part": write.task.source.part if write.task.source else None,
+            "committed_at": now,
+        }
+        for offset, write in enumerate(writes, start=1)
+    ]
+    connection.execute(insert(parts), values)
+
+
+def _write_transfers(connection: Connection, plan: Plan, now: datetime) -> None:
+    if not plan.transfers:
+        return
+    # rows are locked in one fixed order, so that two ledgers never wait for each other
+    transfers = sorted(plan.transfers, key=lambda t: t.account)
+    connection.execute(
+        insert(schema.transfers),
+        [
+            {
+                "account": t.account,
+                "attempt_id": t.attempt_id,
+                "kind": t.kind.value,
+                "number": t.number,
+                "amount": t.amount,
+                "at": now,
+            }
+            for t in transfers
+        ],
+    )
+    accounts = schema.accounts
+    for account in dict.fromkeys(t.account for t in transfers):
+        mine = [t for t in transfers if t.account == account]
+        by_kind = {kind: sum(t.amount for t in mine if t.kind is kind) for kind in TransferKind}
+        spent = by_kind[TransferKind.settle]
+        reserved = by_kind[TransferKind.reserve] - by_kind[TransferKind.settle] - by_kind[TransferKind.void]
+        connection.execute(
+            update(accounts)
+            .where(accounts.c.id == account)
+            .values(spent=accounts.c.spent + spent, reserved=accounts.c.reserved + reserved)
+        )
+
+
+_ROLLED = ("samples", "errors", "truncated", "prompt_tokens", "cached_tokens", "completion_tokens")
+_ROLLED_FLOATS = ("flops", "flops_paper", "busy_s")
+
+
+def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None:
+    usage, use = schema.usage, entry.usage
+    bucket = now.replace(second=0, microsecond=0)
+    values: dict[str, float] = {name: getattr(use, name) for name in (*_ROLLED, *_ROLLED_FLOATS)}
+    fence = (
+        (usage.c.job_id == entry.job_id)
+        & (usage.c.model == entry.model)
+        & (usage.c.stage == entry.stage.value)
+        & (usage.c.outcome == entry.outcome)
+        & (usage.c.bucket == bucket)
+    )
+    added = {name: usage.c[name] + value for name, value in values.items()}
+    if connection.execute(update(usage).where(fence).values(**added)).rowcount == 0:
+        connection.execute(
+            insert(usage).values(
+                job_id=entry.job_id,
+                model=entry.model,
+                stage=entry.stage.value,
+                outcome=entry.outcome,
+                bucket=bucket,
+                **values,
+            )
+        )
+
+
+def _write_host(connection: Connection, host: HostView) -> None:
+    hosts = schema.hosts
+    values = {name: getattr(host, name) for name in HostView.__slots__}
+    values |= {"kind": host.kind.value, "state": host.state.value}
+    if connection.execute(update(hosts).where(hosts.c.name == host.name).values(**values)).rowcount == 0:
+        connection.execute(insert(hosts).values(**values))
+
+
+def host_from_row(row: Any) -> HostView:
+    """A row of `hosts`."""
+    values = dict(row)
+    values |= {"kind": HostKind(row["kind"]), "state": HostState(row["state"])}
+    values |= {name: aware(row[name]) for name in ("created_at", "idle_since", "ended_at")}
+    return HostView(**values)
+
+
+def _prepared_values(item: Prepared) -> dict[str, object]:
+    return {
+        "job_id": item.job_id,
+        "model": item.model,
+        "path": item.path,
+        "sha256": item.sha256,
+        "facts": json.dumps(item.facts),
+        "excluded": pack_array(item.excluded),
+    }
+
+
+def _prepared_from_row(row: Any) -> Prepared:
+    return Prepared(
+        job_id=row["job_id"],
+        model=row["model"],
+        path=row["path"],
+        sha256=row["sha256"],
+        facts=json.loads(row["facts"]),
+        excluded=unpack_array(row["excluded"], columns=2),
+    )
+
+
+def part_usage(text: str) -> Usage:
+    """The usage column of a part."""
+    return from_json(Usage, text)

@@ -1,0 +1,184 @@
+"""Reads for pages, reports and the manifest. Sizes follow tasks and parts, never samples."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, Select, func, select
+
+from service.cluster import TaskKind, Usage
+from service.errors import NotFound
+from service.ledger import Account
+from service.planner.plan import HostView
+from service.store import schema
+from service.store.codec import aware
+from service.store.control import committed_indices, host_from_row, part_usage
+from service.store.rows import account_from_row, task_from_row
+from service.tasks import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A line people read; `id` grows and is the cursor."""
+
+    id: int
+    job_id: str | None
+    kind: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """What was used in one minute, or in all where `bucket` is None.
+
+    Args:
+        outcome: useful, truncated, lost or dropped.
+    """
+
+    job_id: str
+    model: str
+    stage: str
+    outcome: str
+    bucket: datetime | None
+    samples: int
+    errors: int
+    truncated: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    flops: float
+    flops_paper: float
+    busy_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A committed file. `number` is its place in the order of commitment."""
+
+    attempt_id: str
+    part: int
+    number: int
+    task_id: str
+    job_id: str
+    kind: TaskKind
+    model: str
+    path: str
+    sha256: str
+    rows: int
+    usage: Usage
+    source_attempt: str | None
+    source_part: int | None
+    committed_at: datetime
+
+
+class Reads:
+    """Queries, each one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _all(self, query: Select[Any]) -> list[Any]:
+        with self._engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
+            return list(connection.execute(query).mappings())
+
+    def account(self, job_id: str) -> Account:
+        """The budget account of a job.
+
+        Raises:
+            NotFound: no such job.
+        """
+        accounts = schema.accounts
+        rows = self._all(select(accounts).where(accounts.c.id.startswith(f"{job_id}:")))
+        if not rows:
+            raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
+        return account_from_row(rows[0])
+
+    def parts(self, job_id: str, kind: TaskKind) -> list[Part]:
+        """Committed files of a job in the order of commitment."""
+        parts = schema.parts
+        columns = [column for column in parts.c if column.name != "indices"]
+        query = select(*columns).where((parts.c.job_id == job_id) & (parts.c.kind == kind.value))
+        return [_part(row) for row in self._all(query.order_by(parts.c.number))]
+
+    def count_parts(self, job_id: str, kind: TaskKind) -> int:
+        """How many files of a kind are committed: changes exactly when `parts` does."""
+        parts = schema.parts
+        query = select(func.count()).where((parts.c.job_id == job_id) & (parts.c.kind == kind.value))
+        return int(self._all(query)[0]["count_1"])
+
+    def tasks(self, job_id: str) -> list[Task]:
+        """Every task of a job, in order."""
+        query = select(schema.tasks).where(schema.tasks.c.job_id == job_id).order_by(schema.tasks.c.order)
+        return [task_from_row(row) for row in self._all(query)]
+
+    def committed(self, task_id: str) -> Any:
+        """Committed samples of a task, [n, 2]."""
+        with self._engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
+            return committed_indices(connection, task_id)
+
+    def prepared(self, job_id: str) -> list[dict[str, Any]]:
+        """Prepared prompts of a job: model, path, sha256."""
+        prepared = schema.prepared
+        return [dict(row) for row in self._all(select(prepared).where(prepared.c.job_id == job_id))]
+
+    def usage(self, *, job_id: str | None = None, by_minute: bool = False) -> list[UsageRow]:
+        """Rolled-up usage, of one job or of all."""
+        table = schema.usage
+        keys = [table.c.job_id, table.c.model, table.c.stage, table.c.outcome]
+        keys += [table.c.bucket] if by_minute else []
+        sums = [func.sum(table.c[name]).label(name) for name in _SUMMED]
+        query = select(*keys, *sums).group_by(*keys).order_by(*keys)
+        if job_id is not None:
+            query = query.where(table.c.job_id == job_id)
+        return [UsageRow(**{"bucket": None, **row, **_times(row, "bucket")}) for row in self._all(query)]
+
+    def events(self, *, job_id: str | None = None, after: int = 0, limit: int = 200) -> list[Event]:
+        """Events with an id above `after`, oldest first."""
+        events = schema.events
+        query = select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
+        if job_id is not None:
+            query = query.where(events.c.job_id == job_id)
+        return [Event(**{**row, **_times(row, "at")}) for row in self._all(query)]
+
+    def hosts(self, *, limit: int = 200) -> list[HostView]:
+        """Hosts, living ones first, then the latest that ended."""
+        hosts = schema.hosts
+        query = select(hosts).order_by(hosts.c.ended_at.is_not(None), hosts.c.created_at.desc()).limit(limit)
+        return [host_from_row(row) for row in self._all(query)]
+
+    def transfers_total(self, account_id: str) -> dict[str, int]:
+        """Sum of all transfers of an account by kind."""
+        transfers = schema.transfers
+        query = select(transfers.c.kind, func.sum(transfers.c.amount).label("amount"))
+        rows = self._all(query.where(transfers.c.account == account_id).group_by(transfers.c.kind))
+        return {row["kind"]: int(row["amount"]) for row in rows}
+
+    def transfers(self, account_id: str) -> list[dict[str, Any]]:
+        """Every transfer of an account in order."""
+        transfers = schema.transfers
+        return [dict(row) for row in self._all(select(transfers).where(transfers.c.account == account_id))]
+
+
+_SUMMED = (
+    "samples",
+    "errors",
+    "truncated",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "flops",
+    "flops_paper",
+    "busy_s",
+)
+
+
+def _times(row: Any, *names: str) -> dict[str, datetime | None]:
+    return {name: aware(row[name]) for name in names if name in row}
+
+
+def _part(row: Any) -> Part:
+    values = dict(row)
+    values |= {"kind": TaskKind(row["kind"]), "usage": part_usage(row["usage"])}
+    values |= {"committed_at": aware(row["committed_at"])}
+    return Part(**values)

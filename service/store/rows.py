@@ -1,0 +1,58 @@
+"""Database rows as domain objects."""
+
+from typing import Any
+
+from service.cluster import TaskKind
+from service.currency import Currency
+from service.ledger import Account
+from service.shards import unpack_array
+from service.store.codec import aware
+from service.tasks import ShardRef, Task, TaskState
+
+
+def task_from_row(row: Any, *, with_runs: bool = True) -> Task:
+    """A row of `tasks`; without runs where nobody will look at them, for they are the large column."""
+    source = None
+    if row["source_attempt"] is not None:
+        source = ShardRef(
+            attempt_id=row["source_attempt"],
+            part=row["source_part"],
+            path=row["source_path"],
+            sha256=row["source_sha256"],
+        )
+    return Task(
+        id=row["id"],
+        job_id=row["job_id"],
+        kind=TaskKind(row["kind"]),
+        order=row["order"],
+        model=row["model"],
+        state=TaskState(row["state"]),
+        attempt=row["attempt"],
+        host=row["host"],
+        runs=unpack_array(row["runs"], columns=3) if with_runs else None,
+        source=source,
+        num_planned=row["num_planned"],
+        credit=row["credit"],
+        settled=row["settled"],
+        settled_value=row["settled_value"],
+        grant_version=row["grant_version"],
+        is_final_sent=row["is_final_sent"],
+        num_parts=row["num_parts"],
+        num_lost=row["num_lost"],
+        num_failed=row["num_failed"],
+        not_before=aware(row["not_before"]),
+        submitted_at=aware(row["submitted_at"]),
+        created_at=aware(row["created_at"]),
+        error=row["error"],
+    )
+
+
+def account_from_row(row: Any) -> Account:
+    """A row of `accounts`."""
+    return Account(
+        id=row["id"],
+        currency=Currency(row["currency"]),
+        limit=row["limit"],
+        spent=row["spent"],
+        reserved=row["reserved"],
+    )
