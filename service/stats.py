@@ -1,0 +1,214 @@
+"""Intervals and tests: how sure a number of a report is.
+
+Invariant: everything is a function of its arguments and a seed. The unit of resampling is the problem, never the
+sample, because samples of one problem are alike. Needs numpy; imports nothing of the project.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+# weights of one chunk of resamples: about 32 MB, so that 10^6 problems also fit
+_CHUNK_WEIGHTS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: units the estimate rests on, problems unless stated otherwise.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotEstimable:
+    """Stands where an Estimate would, when the data cannot tell; never a zero or a NaN that could be taken for one."""
+
+    reason: str
+
+
+def wilson_interval(successes: int, trials: int) -> Estimate:
+    """A proportion with its Wilson score interval; `n` counts trials.
+
+    Raises:
+        ValueError: unless 0 <= successes <= trials and trials > 0.
+    Source: Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for n from about 10.
+    """
+    if not 0 <= successes <= trials or trials <= 0:
+        raise ValueError(f"need 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
+    share, z2 = successes / trials, _Z * _Z
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    # at 0 and at all successes the ends are exactly 0 and 1; rounding must not cut the value off
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
+
+
+def bootstrap_ratios(
+    numerators: Floats, denominators: Floats, *, resamples: int, seed: int
+) -> list[Estimate | NotEstimable]:
+    """Ratios of sums over problems with percentile intervals of a problem bootstrap, many at once.
+
+    A mean over the problems where a value is defined is the sum of values (0 where undefined) over the number of
+    problems where it is. All columns see the same resamples.
+
+    Args:
+        numerators: [problems, metrics].
+        denominators: [problems, metrics], >= 0.
+        resamples: number of bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        One per metric; `n` counts the problems with a denominator above 0. NotEstimable where there is none.
+    """
+    if numerators.shape != denominators.shape or numerators.ndim != 2:
+        raise ValueError(f"need two equal [problems, metrics] shapes, got {numerators.shape}, {denominators.shape}")
+    num_problems, num_metrics = numerators.shape
+    ratios = np.full((resamples, num_metrics), np.nan)
+    done = 0
+    for weights in _resampled_weights(num_problems, resamples=resamples, seed=seed):
+        top, bottom = weights @ numerators, weights @ denominators
+        np.divide(top, bottom, out=ratios[done : done + len(weights)], where=bottom > 0)
+        done += len(weights)
+    return [
+        _percentile_estimate(numerators[:, metric], denominators[:, metric], ratios[:, metric])
+        for metric in range(num_metrics)
+    ]
+
+
+def bootstrap_mean(values: Floats, *, resamples: int, seed: int) -> Estimate | NotEstimable:
+    """Mean of per-problem values; NaN marks a problem where the value is undefined."""
+    is_defined = ~np.isnan(values)
+    return bootstrap_ratio(np.where(is_defined, values, 0.0), is_defined.astype(float), resamples=resamples, seed=seed)
+
+
+def bootstrap_ratio(numerator: Floats, denominator: Floats, *, resamples: int, seed: int) -> Estimate | NotEstimable:
+    """Ratio of sums of per-problem values, such as a false positive rate."""
+    return bootstrap_ratios(numerator[:, None], denominator[:, None], resamples=resamples, seed=seed)[0]
+
+
+def paired_difference(a: Floats, b: Floats, *, resamples: int, seed: int) -> Estimate | NotEstimable:
+    """Mean of a - b over the problems where both are defined (not NaN).
+
+    Args:
+        a: [problems] values of one arm.
+        b: [problems] values of the other arm on the same problems, in the same order.
+    """
+    _require_same_problems(a, b)
+    return bootstrap_mean(a - b, resamples=resamples, seed=seed)
+
+
+def paired_ratio_difference(
+    a: tuple[Floats, Floats], b: tuple[Floats, Floats], *, resamples: int, seed: int
+) -> Estimate | NotEstimable:
+    """Difference of two ratios of sums (numerator, denominator) on the same problems, resampled together."""
+    for values in (a[1], b[0], b[1]):
+        _require_same_problems(a[0], values)
+    sums = np.stack([a[0], a[1], b[0], b[1]], axis=1)
+    total = sums.sum(axis=0)
+    if total[1] <= 0 or total[3] <= 0:
+        return NotEstimable("one arm has nothing to take a ratio of")
+    drawn = np.concatenate([w @ sums for w in _resampled_weights(len(sums), resamples=resamples, seed=seed)])
+    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    if not len(drawn):
+        return NotEstimable("no resample had anything to take a ratio of")
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3], _TAILS)
+    return Estimate(float(total[0] / total[1] - total[2] / total[3]), float(low), float(high), len(sums))
+
+
+def is_significant(difference: Estimate | NotEstimable) -> bool:
+    """Whether a difference may be called one: its interval excludes zero."""
+    return isinstance(difference, Estimate) and (difference.low > 0 or difference.high < 0)
+
+
+def sample_size_for_difference(p1: float, p2: float, *, power: float = 0.8) -> int:
+    """Items needed per arm to find the difference of two independent proportions at the 5 % level, two-sided.
+
+    Raises:
+        ValueError: if a proportion or the power is not inside (0, 1), or the proportions are equal.
+    Source: Fleiss, Statistical Methods for Rates and Proportions, without continuity correction.
+    """
+    if not (0 < p1 < 1 and 0 < p2 < 1 and 0 < power < 1) or p1 == p2:
+        raise ValueError(f"need two different proportions and a power inside (0, 1), got {p1}, {p2}, power {power}")
+    mean = (p1 + p2) / 2
+    z_power = NormalDist().inv_cdf(power)
+    root = _Z * math.sqrt(2 * mean * (1 - mean)) + z_power * math.sqrt(p1 * (1 - p1) + p2 * (1 - p2))
+    return math.ceil((root / (p1 - p2)) ** 2)
+
+
+def rogan_gladen(apparent: float, sensitivity: float, specificity: float) -> float:
+    """True prevalence behind the apparent one of an imperfect judge, kept inside [0, 1].
+
+    Args:
+        apparent: share the judge calls positive.
+        sensitivity: share of true positives it calls positive.
+        specificity: share of true negatives it calls negative.
+
+    Raises:
+        ValueError: if a share is outside [0, 1], or the judge is no better than chance.
+    Source: Rogan and Gladen 1978.
+    """
+    if not all(0 <= share <= 1 for share in (apparent, sensitivity, specificity)):
+        raise ValueError(f"shares lie in [0, 1], got {apparent}, {sensitivity}, {specificity}")
+    if sensitivity + specificity <= 1:
+        raise ValueError(f"a judge needs sensitivity + specificity > 1, got {sensitivity} + {specificity}")
+    return min(1.0, max(0.0, (apparent + specificity - 1) / (sensitivity + specificity - 1)))
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided exact p value of McNemar's test for two checkpoints on the same items.
+
+    Args:
+        only_a: items that only the first solves, >= 0.
+        only_b: items that only the second solves, >= 0.
+    """
+    if only_a < 0 or only_b < 0:
+        raise ValueError(f"counts are >= 0, got {only_a}, {only_b}")
+    discordant, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(discordant, i) for i in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+_TAILS = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+
+
+def _resampled_weights(num_problems: int, *, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each problem occurs in each bootstrap sample, in chunks [resamples, problems]; rows are multinomial."""
+    rng = np.random.default_rng(seed)
+    per_chunk = max(1, _CHUNK_WEIGHTS // max(1, num_problems))
+    for start in range(0, resamples if num_problems else 0, per_chunk):
+        rows = min(per_chunk, resamples - start)
+        drawn = rng.integers(num_problems, size=(rows, num_problems))
+        drawn += np.arange(rows)[:, None] * num_problems
+        counts = np.bincount(drawn.ravel(), minlength=rows * num_problems)
+        yield counts.reshape(rows, num_problems).astype(float)
+
+
+def _percentile_estimate(numerator: Floats, denominator: Floats, ratios: Floats) -> Estimate | NotEstimable:
+    total = float(denominator.sum())
+    drawn = ratios[~np.isnan(ratios)]
+    if total <= 0 or not len(drawn):
+        return NotEstimable("no problem to measure it on")
+    low, high = np.quantile(drawn, _TAILS)
+    return Estimate(float(numerator.sum()) / total, float(low), float(high), int(np.count_nonzero(denominator)))
+
+
+def _require_same_problems(a: Floats, b: Floats) -> None:
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"need values of the same problems in the same order, got shapes {a.shape} and {b.shape}")
