@@ -1,0 +1,269 @@
+"""One attempt at a generate task: its plan, its credit, what is inside the engine and what waits to be written.
+
+Owns the promise that a generator never spends more than it was granted: a sample is admitted only while
+`used + inflight_worst + worst_case(sample) <= credit`. Invariant: every planned sample is exactly one of in a part,
+in `rows`, in flight, or not yet drawn; none is skipped. Knows no engine, thread or file; must not import ray or vllm.
+
+Costs are summed as whole units, each sample's rounded up: Python integers add exactly where floats would drift past
+the credit by a last bit.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from service.cluster import (
+    AttemptReport,
+    AttemptSpec,
+    AttemptState,
+    GenerateWork,
+    Grant,
+    Indices,
+    Receipt,
+    StopMode,
+    Usage,
+)
+from service.errors import InvalidInput
+from workers.engine_protocol import Finished
+from workers.prepared import Prepared, actual_costs, worst_cases
+from workers.samples import Drawn, SampleSeeds, never_ran, usage_of
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """State of one attempt. Mutable, guarded by its host's lock.
+
+    Args:
+        used: cost of all finished samples [units of the currency, each sample rounded up].
+        inflight_worst: worst case of the samples in flight [the same units].
+        busy_s: engine time since the last flush [s].
+        outcome: how it ended; reported once everything is written.
+    """
+
+    spec: AttemptSpec
+    work: GenerateWork
+    seeds: SampleSeeds
+    prepared: Prepared | None = None
+    credit: float = 0.0
+    grant_version: int = 0
+    is_final: bool = False
+    stop: StopMode | None = None
+    used: int = 0
+    inflight_worst: int = 0
+    admitted: int = 0
+    finished: int = 0
+    completion_tokens: int = 0
+    in_flight: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """(problem, sample index) by request id."""
+    rows: list[Drawn] = field(default_factory=list)
+    busy_s: float = 0.0
+    flushed_at: float = 0.0
+    next_part: int = 0
+    pending_writes: int = 0
+    receipts: list[Receipt] = field(default_factory=list)
+    outcome: AttemptState | None = None
+    error: str | None = None
+    is_retriable: bool = True
+    is_forgotten: bool = False
+    has_gap: bool = False
+    """A part could not be written: later ones would never be found, so there are none."""
+    returned: Indices | None = None
+    wasted: Usage = field(default_factory=Usage)
+    dropped: list[tuple[int, int]] = field(default_factory=list)
+    _runs: list[list[int]] = field(default_factory=list)
+    _run: int = 0
+    _offset: int = 0
+    _worst: list[int] = field(default_factory=list)
+    _worst_array: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def id(self) -> str:
+        """The attempt's id."""
+        return self.spec.attempt_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether samples may be admitted, credit permitting."""
+        return self.prepared is not None and self.outcome is None and self.stop is None
+
+    def open(self, prepared: Prepared) -> None:
+        """Gives the attempt its prompts.
+
+        Raises:
+            InvalidInput: the plan names a problem that the prompts do not have, or an empty run.
+        """
+        runs, num_problems = self.work.runs, len(prepared.problem_ids)
+        if len(runs) and (runs.min() < 0 or runs[:, 0].max() >= num_problems or runs[:, 2].min() < 1):
+            raise InvalidInput(
+                f"{self.id}: runs must name problems 0..{num_problems - 1} and at least one sample, got problems "
+                f"{runs[:, 0].min()}..{runs[:, 0].max()} with {runs[:, 2].min()} samples or more"
+            )
+        worst = worst_cases(
+            self.work.currency,
+            self.work.model.cost,
+            prompt_tokens=prepared.prompt_tokens,
+            max_tokens=prepared.max_tokens,
+        )
+        worst[list(prepared.errors)] = 0.0
+        self._worst_array = np.ceil(worst)
+        self._worst = [int(amount) for amount in self._worst_array.tolist()]
+        self._runs = runs.tolist()
+        self.prepared = prepared
+
+    def peek(self) -> tuple[int, int] | None:
+        """The next planned sample (problem, sample index), or None when all are drawn."""
+        if self._run == len(self._runs):
+            return None
+        problem, first, _ = self._runs[self._run]
+        return problem, first + self._offset
+
+    def worst(self, problem: int) -> int:
+        """Worst case of one sample of that problem."""
+        return self._worst[problem]
+
+    def fits(self, problem: int) -> bool:
+        """Whether the credit covers one more sample of that problem. One that cannot be sampled needs none."""
+        worst = self._worst[problem]
+        return worst == 0 or self.used + self.inflight_worst + worst <= self.credit
+
+    def advance(self) -> None:
+        """Counts the sample `peek` showed as admitted."""
+        self.admitted += 1
+        self._offset += 1
+        if self._offset == self._runs[self._run][2]:
+            self._run += 1
+            self._offset = 0
+
+    def grant(self, grant: Grant) -> None:
+        """Takes a newer grant; what is already spent or promised cannot be taken back."""
+        if grant.version <= self.grant_version:
+            return
+        self.grant_version = grant.version
+        self.is_final = grant.is_final
+        self.credit = max(grant.credit, _at_least(self.used + self.inflight_worst))
+
+    def enter(self, request_id: str, problem: int, sample_index: int) -> None:
+        """Counts a sample as in flight."""
+        self.in_flight[request_id] = (problem, sample_index)
+        self.inflight_worst += self._worst[problem]
+
+    def fail_row(self, problem: int, sample_index: int, error: str) -> None:
+        """Writes down a sample that cannot be drawn."""
+        self.rows.append(Drawn(problem, sample_index, "", 0, 0, "error", error))
+        self.finished += 1
+
+    def settle(self, finished: Sequence[Finished]) -> None:
+        """Takes finished samples out of flight, at their actual cost."""
+        if not finished:
+            return
+        rows, free = self._leave(finished)
+        costs = np.ceil(self._costs(rows))
+        costs[free] = 0.0
+        self.used += sum(map(int, costs.tolist()))
+        self.finished += len(rows)
+        self.completion_tokens += sum(row.completion_tokens for row in rows)
+        self.rows.extend(rows)
+
+    def drop_in_flight(self, partial: Sequence[Finished]) -> None:
+        """Takes everything out of flight: what the engine had computed is waste, the samples are to be returned."""
+        self.dropped += self.in_flight.values()
+        rows, _ = self._leave(partial)
+        self.inflight_worst -= sum(self._worst[problem] for problem, _ in self.in_flight.values())
+        self.in_flight.clear()
+        if rows and self.prepared is not None:
+            completion = np.array([row.completion_tokens for row in rows], dtype=np.int64)
+            self.wasted += usage_of(
+                self.work,
+                prompt_tokens=self.prepared.prompt_tokens[[row.problem for row in rows]],
+                cached_tokens=np.array([row.cached_tokens for row in rows], dtype=np.int64),
+                completion_tokens=completion,
+                is_truncated=np.zeros(len(rows), dtype=np.bool_),
+            )
+
+    def end(self, outcome: AttemptState, *, error: str | None = None, is_retriable: bool = True) -> None:
+        """Fixes the outcome; a stopped attempt returns what it did not draw."""
+        self.outcome, self.error, self.is_retriable = outcome, error, is_retriable
+        self.returned = None
+        if outcome is AttemptState.stopped:
+            dropped = np.array(self.dropped, dtype=np.int32).reshape(-1, 2)
+            self.returned = np.concatenate([dropped, self.rest()])
+
+    def rest(self) -> Indices:
+        """Planned samples not yet admitted, in order."""
+        # an attempt that was never opened has no list of runs yet
+        runs = self.work.runs[self._run :].astype(np.int64)
+        if not len(runs):
+            return np.zeros((0, 2), dtype=np.int32)
+        firsts, counts = runs[:, 1].copy(), runs[:, 2].copy()
+        firsts[0] += self._offset
+        counts[0] -= self._offset
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.column_stack([np.repeat(runs[:, 0], counts), np.repeat(firsts, counts) + within]).astype(np.int32)
+
+    def worst_of_next(self, slots: int) -> tuple[float, int]:
+        """Worst case of the next planned samples, at most `slots` of them, and how many these are."""
+        if slots <= 0 or not self.is_open or self._run == len(self._runs):
+            return 0.0, 0
+        ahead = np.asarray(self._runs[self._run : self._run + slots], dtype=np.int64)
+        counts = ahead[:, 2]
+        counts[0] -= self._offset
+        before = np.cumsum(counts) - counts
+        counts = np.clip(counts, 0, np.maximum(slots - before, 0))
+        return float(self._worst_array[ahead[:, 0]] @ counts), int(counts.sum())
+
+    def report(self, wanted_ahead: float) -> AttemptReport:
+        """What the host says of the attempt; `wanted_ahead` is the worst case it would like on top."""
+        has_ended = self.outcome is not None and not self.pending_writes
+        upcoming = self.peek() if self.is_open else None
+        waits = upcoming is not None and not self.fits(upcoming[0])
+        return AttemptReport(
+            attempt_id=self.id,
+            state=self.outcome if has_ended and self.outcome else AttemptState.running,
+            error=self.error if has_ended else None,
+            is_retriable=self.is_retriable,
+            receipts=tuple(self.receipts),
+            credit_held=self.credit,
+            grant_version=self.grant_version,
+            used=float(self.used),
+            inflight_worst=float(self.inflight_worst),
+            next_worst=float(self._worst[upcoming[0]]) if upcoming is not None and waits else 0.0,
+            wanted=float(self.used + self.inflight_worst) + wanted_ahead,
+            admitted=self.admitted,
+            finished=self.finished,
+            completion_tokens=self.completion_tokens,
+            returned=self.returned if has_ended else None,
+            wasted=self.wasted,
+        )
+
+    def _leave(self, finished: Sequence[Finished]) -> tuple[list[Drawn], list[int]]:
+        """Rows of samples that leave the engine, and the positions of those that cost nothing."""
+        rows: list[Drawn] = []
+        free: list[int] = []
+        for request_id, text, completion_tokens, cached_tokens, reason, error in finished:
+            problem, sample_index = self.in_flight.pop(request_id)
+            self.inflight_worst -= self._worst[problem]
+            row = Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error)
+            if never_ran(row):
+                free.append(len(rows))
+            rows.append(row)
+        return rows, free
+
+    def _costs(self, rows: Sequence[Drawn]) -> npt.NDArray[np.float64]:
+        assert self.prepared is not None
+        problems, _, _, completion, cached, _, _ = zip(*rows, strict=True)
+        return actual_costs(
+            self.work.currency,
+            self.work.model.cost,
+            prompt_tokens=self.prepared.prompt_tokens[list(problems)],
+            cached_tokens=np.array(cached, dtype=np.int64),
+            completion_tokens=np.array(completion, dtype=np.int64),
+        )
+
+
+def _at_least(amount: int) -> float:
+    """The smallest float that is not below `amount`."""
+    nearest = float(amount)
+    return nearest if nearest >= amount else math.nextafter(nearest, math.inf)

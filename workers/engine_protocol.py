@@ -1,0 +1,63 @@
+"""The seam between a generator and whatever draws completions: vLLM, or a simulation of it.
+
+Owns the vocabulary of that seam. An engine is driven by one thread: `add` and `abort` happen between two `step`s.
+A request that cannot be served comes back as a `Finished` with an error; any exception out of `add` or `step` means
+that the engine is lost, with every request in it. Must not import vllm, torch or ray.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from service.jobs import SamplingSpec
+
+
+class EngineDead(RuntimeError):
+    """The engine is lost with everything in it; its process has to end."""
+
+
+class Finished(NamedTuple):
+    """A request that left the engine. A tuple, because one is made for every sample.
+
+    Args:
+        completion_tokens: tokens sampled, an end-of-sequence token included [tokens].
+        cached_tokens: leading prompt tokens that were found in the KV cache [tokens].
+        finish_reason: "stop", "length" or "error".
+        error: why, when the reason is "error".
+    """
+
+    request_id: str
+    text: str
+    completion_tokens: int
+    cached_tokens: int
+    finish_reason: str
+    error: str | None
+
+
+class Engine(Protocol):
+    """Draws completions of token prompts, many at a time."""
+
+    version: str
+    max_num_seqs: int
+    """Requests that run at the same time; more may be added, and wait inside."""
+
+    def add(
+        self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
+    ) -> None:
+        """Queues one request for one completion."""
+        ...
+
+    def step(self) -> list[Finished]:
+        """Advances every running request by a token or so, and returns those that ended."""
+        ...
+
+    def abort(self, request_ids: Iterable[str]) -> list[Finished]:
+        """Drops requests and returns what each had computed; one that had not begun is missing from the answer."""
+        ...
+
+    def num_unfinished(self) -> int:
+        """Requests inside, running or waiting."""
+        ...
+
+    def unfinished_tokens(self) -> int:
+        """Completion tokens sampled so far by the requests inside [tokens]: how progress shows before any ends."""
+        ...

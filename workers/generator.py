@@ -1,0 +1,454 @@
+"""A generator host: one engine, the attempts it serves, and two threads.
+
+Owns who runs when. The *engine thread* loads the engine, admits samples, steps, settles; it never touches a file. The
+*writer thread* opens prompts and writes parts, so that no fsync ever stops the engine. `exchange` takes orders and
+reports under one lock that nobody holds across a step or a write. Attempts are served in order of submission and
+samples in the order of the plan; a later attempt moves ahead only while the first waits for credit.
+
+An exception out of the engine is the end of the host: what is finished is written, attempts with samples in flight
+fail and name them, the others stop and return their plan, and only then does the state become `failed`. The process
+has to exit when it sees that. Must not import ray or vllm.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import pyarrow as pa
+
+from service.cluster import (
+    Acknowledge,
+    AttemptReport,
+    AttemptSpec,
+    AttemptState,
+    GenerateWork,
+    HostReport,
+    HostState,
+    Orders,
+    StopMode,
+)
+from service.errors import IsoflopError
+from service.shards import write_part
+from workers.attempt import Attempt
+from workers.engine_protocol import Engine, Finished
+from workers.prepared import Prepared, read_prepared
+from workers.samples import Drawn, SampleSeeds, sample_table
+
+_WINDOW = 1.25  # samples inside the engine per running slot: the surplus waits, so that no step has an empty slot
+_ADMISSIONS_PER_STEP = 256  # bounds how long the lock is held, and the wait before the first step
+_PENDING_WRITES = 8  # parts an attempt may have waiting for storage before it admits no more
+_IDLE_WAIT_S = 0.5
+_TOKEN_COUNT_S = 0.5
+_OPEN_FILES = 8  # prepared files kept in memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Rows on their way to storage."""
+
+    attempt: Attempt
+    prepared: Prepared
+    part: int
+    rows: list[Drawn]
+    busy_s: float
+
+
+class GeneratorHost:
+    """Serves generate attempts with one engine; implements `service.cluster.Host`.
+
+    Args:
+        engine_factory: builds the engine, in the engine thread; may take minutes.
+        clock: monotonic seconds.
+        node: id of the machine, reported as it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine_factory: Callable[[], Engine],
+        clock: Callable[[], float] = time.monotonic,
+        node: str | None = None,
+    ) -> None:
+        self._engine_factory = engine_factory
+        self._clock = clock
+        self._node = node
+        self._engine: Engine | None = None
+        self._engine_version = ""
+        self._state = HostState.starting
+        self._error: str | None = None
+        self._load_s: float | None = None
+        self._busy_s = 0.0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._attempts: dict[str, Attempt] = {}
+        self._forgotten: set[str] = set()
+        self._owner: dict[str, Attempt] = {}
+        self._num_requests = 0
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._prepared: dict[str, Prepared] = {}
+        self._is_draining = False
+        self._is_closing = False
+        self._settled_tokens = 0
+        self._total_tokens = 0
+        self._counted_at = float("-inf")
+        self._finished = 0
+        self._finished_before = 0
+        self._turnover = 0
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    @property
+    def state(self) -> HostState:
+        """Where the host is; on `failed` everything that could be saved has been written."""
+        return self._state
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the host admits nothing more and has written everything."""
+        with self._lock:
+            return self._is_draining and all(map(_is_over, self._attempts.values()))
+
+    def exchange(self, orders: Orders) -> HostReport:
+        """Takes orders, returns facts."""
+        with self._lock:
+            for spec in orders.submits:
+                self._submit(spec)
+            for grant in orders.grants:
+                if (attempt := self._attempts.get(grant.attempt_id)) is not None:
+                    attempt.grant(grant)
+            for stop in orders.stops:
+                if (attempt := self._attempts.get(stop.attempt_id)) is not None and attempt.stop is not StopMode.abort:
+                    attempt.stop = stop.mode
+            for acknowledge in orders.acknowledges:
+                self._acknowledge(acknowledge)
+            report = self._report()
+        self._wake.set()
+        return report
+
+    def start(self) -> None:
+        """Starts both threads; the engine loads in its own."""
+        writer = threading.Thread(target=self._write_forever, name="writer", daemon=True)
+        engine = threading.Thread(target=self._run_engine, name="engine", daemon=True)
+        self._threads = (engine, writer)
+        writer.start()
+        engine.start()
+
+    def drain(self) -> None:
+        """Admits nothing more: what runs finishes and is written, the rest is returned."""
+        with self._lock:
+            self._is_draining = True
+            if self._state in (HostState.loading, HostState.ready):
+                self._state = HostState.draining
+            for attempt in self._attempts.values():
+                attempt.stop = attempt.stop or StopMode.finish
+        self._wake.set()
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Drains, then ends both threads, or gives up waiting for each after `timeout_s`."""
+        self.drain()
+        self._is_closing = True
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def load(self) -> None:
+        """Builds the engine. Called by the engine thread."""
+        self._state = HostState.loading
+        started = self._clock()
+        engine = self._engine_factory()
+        with self._lock:
+            self._engine, self._engine_version = engine, engine.version
+            self._load_s = self._clock() - started
+            self._state = HostState.draining if self._is_draining else HostState.ready
+
+    def step_once(self) -> bool:
+        """Admits what credit and engine allow, advances the engine once, settles; whether there was anything to do."""
+        engine = self._engine
+        assert engine is not None, "load() comes before step_once()"
+        with self._lock:
+            self._drop_stopped(engine)
+            has_admitted = self._admit(engine)
+            has_work = bool(self._owner)
+        if has_work:
+            started = self._clock()
+            finished = engine.step()
+            with self._lock:
+                self._settle(finished, self._clock() - started)
+        with self._lock:
+            self._count_tokens(engine)
+            for attempt in list(self._attempts.values()):
+                self._end_if_done(attempt)
+                self._flush_if_due(attempt)
+        return has_work or has_admitted
+
+    def write_once(self) -> bool:
+        """Does one job of the writer: opens prompts or writes a part; whether there was one."""
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return False
+        if job is not None:
+            job()
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the host: saves what is finished, then reports `failed`."""
+        with self._lock:
+            message = f"{type(error).__name__}: {error}"
+            for attempt in self._attempts.values():
+                if attempt.outcome is None and attempt.in_flight:
+                    attempt.end(AttemptState.failed, error=f"engine lost with {_name_in_flight(attempt)}: {message}")
+                elif attempt.outcome is None:
+                    attempt.end(AttemptState.stopped)
+                self._flush(attempt)
+            in_flight = [_name_in_flight(attempt) for attempt in self._attempts.values() if attempt.in_flight]
+            self._error = "; ".join([message, *in_flight])
+            self._is_draining = True
+        self._jobs.put(self._become_failed)
+
+    # engine thread
+
+    def _run_engine(self) -> None:
+        try:
+            self.load()
+            while not (self._is_closing and self.is_drained):
+                if not self.step_once():
+                    self._wake.wait(_IDLE_WAIT_S)
+                    self._wake.clear()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        finally:
+            self._jobs.put(None)
+
+    def _admit(self, engine: Engine) -> bool:
+        """Adds samples in order, attempt after attempt, until credit or window ends."""
+        room = min(int(_WINDOW * engine.max_num_seqs) - len(self._owner), _ADMISSIONS_PER_STEP)
+        num_rows = _ADMISSIONS_PER_STEP
+        has_admitted = False
+        for attempt in self._attempts.values():
+            prepared = attempt.prepared
+            if prepared is None or not attempt.is_open or attempt.pending_writes >= _PENDING_WRITES:
+                continue
+            while (sample := attempt.peek()) is not None and num_rows and attempt.fits(sample[0]):
+                error = prepared.errors.get(sample[0])
+                if error is None and room <= 0:
+                    return has_admitted
+                attempt.advance()
+                has_admitted = True
+                if error is not None:
+                    attempt.fail_row(*sample, error)
+                    self._finished += 1
+                    num_rows -= 1
+                else:
+                    self._enter(engine, attempt, prepared, sample)
+                    room -= 1
+        return has_admitted
+
+    def _enter(self, engine: Engine, attempt: Attempt, prepared: Prepared, sample: tuple[int, int]) -> None:
+        problem, sample_index = sample
+        self._num_requests += 1
+        request_id = str(self._num_requests)
+        # in flight before the engine knows of it: if add() raises, its worst case stays accounted for
+        attempt.enter(request_id, problem, sample_index)
+        self._owner[request_id] = attempt
+        engine.add(
+            request_id,
+            prepared.tokens(problem),
+            max_tokens=int(prepared.max_tokens[problem]),
+            sampling=attempt.work.sampling,
+            seed=attempt.seeds.of(prepared.problem_ids[problem], sample_index),
+        )
+
+    def _settle(self, finished: list[Finished], step_s: float) -> None:
+        self._busy_s += step_s
+        share_s = step_s / len(self._owner)
+        by_attempt: dict[Attempt, list[Finished]] = {}
+        for attempt in self._attempts.values():
+            if attempt.in_flight:
+                attempt.busy_s += share_s * len(attempt.in_flight)
+                by_attempt[attempt] = []
+        for request in finished:
+            by_attempt[self._owner.pop(request.request_id)].append(request)
+        for attempt, requests in by_attempt.items():
+            attempt.settle(requests)
+        self._finished += len(finished)
+        self._settled_tokens += sum(request.completion_tokens for request in finished)
+
+    def _drop_stopped(self, engine: Engine) -> None:
+        for attempt in list(self._attempts.values()):
+            if attempt.stop is StopMode.abort and attempt.in_flight:
+                ids = list(attempt.in_flight)
+                partial = engine.abort(ids)
+                self._settled_tokens += sum(request.completion_tokens for request in partial)
+                attempt.drop_in_flight(partial)
+                for request_id in ids:
+                    del self._owner[request_id]
+
+    def _count_tokens(self, engine: Engine) -> None:
+        if self._clock() - self._counted_at >= _TOKEN_COUNT_S:
+            self._counted_at = self._clock()
+            self._total_tokens = max(self._total_tokens, self._settled_tokens + engine.unfinished_tokens())
+
+    def _end_if_done(self, attempt: Attempt) -> None:
+        if attempt.outcome is not None or attempt.in_flight:
+            return
+        upcoming = attempt.peek() if attempt.prepared is not None else None
+        if attempt.prepared is not None and upcoming is None and not attempt.dropped:
+            attempt.end(AttemptState.succeeded)
+        elif attempt.stop is not None or (upcoming is not None and attempt.is_final and not attempt.fits(upcoming[0])):
+            attempt.end(AttemptState.stopped)
+
+    def _flush_if_due(self, attempt: Attempt) -> None:
+        if not attempt.rows:
+            attempt.flushed_at = self._clock()
+        is_full = len(attempt.rows) >= attempt.work.flush_rows
+        is_late = self._clock() - attempt.flushed_at >= attempt.work.flush_s
+        if attempt.outcome is not None or is_full or is_late:
+            self._flush(attempt)
+
+    def _flush(self, attempt: Attempt) -> None:
+        if not attempt.rows or attempt.prepared is None or attempt.has_gap:
+            attempt.rows = []
+            return
+        part = _Part(
+            attempt=attempt,
+            prepared=attempt.prepared,
+            part=attempt.next_part,
+            rows=attempt.rows,
+            busy_s=attempt.busy_s,
+        )
+        attempt.rows, attempt.busy_s, attempt.flushed_at = [], 0.0, self._clock()
+        attempt.next_part += 1
+        attempt.pending_writes += 1
+        self._jobs.put(lambda: self._write(part))
+
+    # writer thread
+
+    def _write_forever(self) -> None:
+        try:
+            while (job := self._jobs.get()) is not None:
+                job()
+        except BaseException as error:
+            self._error = f"writer ended: {type(error).__name__}: {error}"
+            self._become_failed()
+            raise
+
+    def _open(self, attempt: Attempt) -> None:
+        path = attempt.work.prepared_path
+        try:
+            if path not in self._prepared:
+                while len(self._prepared) >= _OPEN_FILES:
+                    del self._prepared[next(iter(self._prepared))]
+                self._prepared[path] = read_prepared(path)
+            with self._lock:
+                attempt.open(self._prepared[path])
+        except IsoflopError as error:
+            with self._lock:
+                attempt.end(AttemptState.failed, error=str(error), is_retriable=False)
+        self._wake.set()
+
+    def _write(self, part: _Part) -> None:
+        attempt = part.attempt
+        if attempt.has_gap:
+            with self._lock:
+                attempt.pending_writes -= 1
+            return
+        try:
+            table, usage, indices = sample_table(
+                spec=attempt.spec,
+                work=attempt.work,
+                prepared=part.prepared,
+                rows=part.rows,
+                engine_version=self._engine_version,
+                busy_s=part.busy_s,
+            )
+            receipt = write_part(
+                out_dir=attempt.spec.out_dir, part=part.part, table=table, usage=usage, indices=indices
+            )
+        except (OSError, IsoflopError, pa.ArrowException) as error:
+            with self._lock:
+                attempt.pending_writes -= 1
+                attempt.has_gap = True
+                attempt.stop = StopMode.abort
+                attempt.end(
+                    AttemptState.failed, error=f"cannot write part {part.part} to {attempt.spec.out_dir}: {error}"
+                )
+            return
+        with self._lock:
+            attempt.pending_writes -= 1
+            attempt.receipts.append(receipt)
+        self._wake.set()
+
+    def _become_failed(self) -> None:
+        self._state = HostState.failed
+
+    # orders, under the lock
+
+    def _submit(self, spec: AttemptSpec) -> None:
+        if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
+            return
+        if not isinstance(spec.work, GenerateWork):
+            raise TypeError(f"{spec.attempt_id}: a generator host takes generate attempts, got {spec.kind}")
+        attempt = Attempt(
+            spec=spec, work=spec.work, seeds=SampleSeeds(spec.work.seed, spec.work.model.name), flushed_at=self._clock()
+        )
+        self._attempts[spec.attempt_id] = attempt
+        if self._is_draining:
+            attempt.end(AttemptState.stopped)
+        else:
+            self._jobs.put(lambda: self._open(attempt))
+
+    def _acknowledge(self, order: Acknowledge) -> None:
+        attempt = self._attempts.get(order.attempt_id)
+        if attempt is None:
+            return
+        attempt.receipts = [receipt for receipt in attempt.receipts if receipt.part >= order.num_parts]
+        if order.is_forgotten:
+            self._forgotten.add(order.attempt_id)
+            attempt.is_forgotten = True
+            attempt.stop = StopMode.abort
+
+    def _report(self) -> HostReport:
+        for attempt in [a for a in self._attempts.values() if a.is_forgotten and _is_over(a)]:
+            del self._attempts[attempt.id]
+        return HostReport(
+            state=self._state,
+            attempts=self._report_attempts(),
+            error=self._error if self._state is HostState.failed else None,
+            pid=os.getpid(),
+            node=self._node,
+            engine_version=self._engine_version,
+            running_requests=len(self._owner),
+            total_tokens=self._total_tokens,
+            busy_s=self._busy_s,
+            load_s=self._load_s,
+        )
+
+    def _report_attempts(self) -> tuple[AttemptReport, ...]:
+        # What left since the last exchange will leave until the next one too: twice that much more keeps the engine
+        # full even when the answer to this report comes one exchange late.
+        self._turnover = max(self._finished - self._finished_before, self._turnover // 2)
+        self._finished_before = self._finished
+        slots = 0
+        if self._engine is not None:
+            slots = int(_WINDOW * self._engine.max_num_seqs) - len(self._owner) + 2 * self._turnover
+        reports = []
+        for attempt in self._attempts.values():
+            if not attempt.is_forgotten:
+                ahead, taken = attempt.worst_of_next(slots)
+                slots -= taken
+                reports.append(attempt.report(ahead))
+        return tuple(reports)
+
+
+def _is_over(attempt: Attempt) -> bool:
+    return attempt.outcome is not None and not attempt.pending_writes and not attempt.in_flight
+
+
+def _name_in_flight(attempt: Attempt) -> str:
+    problems = sorted({problem for problem, _ in attempt.in_flight.values()})
+    shown = ", ".join(map(str, problems[:8])) + (", …" if len(problems) > 8 else "")
+    return f"{len(attempt.in_flight)} samples of {attempt.id} in flight (problems {shown})"

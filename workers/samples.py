@@ -1,0 +1,181 @@
+"""Finished samples as rows: identities, seeds, FLOPs, and the table of one part.
+
+Owns the stable ids: the same job, problem, model, prompt, sampling and sample index give the same `sample_id` on any
+machine, and the same nominal seed. Everything but the hashes is computed by column. Must not import ray or vllm.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from service.cluster import AttemptSpec, GenerateWork, Indices, Usage
+from service.flops import sample_flops_array
+from service.jobs import PromptSpec, SamplingSpec
+from service.records import SAMPLE_SCHEMA
+from workers.prepared import Prepared
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Drawn(NamedTuple):
+    """A finished sample on its way to a row."""
+
+    problem: int
+    sample_index: int
+    text: str
+    completion_tokens: int
+    cached_tokens: int
+    finish_reason: str
+    error: str | None
+
+
+def never_ran(drawn: Drawn) -> bool:
+    """Whether the sample ended in error before its first token. Its row has no tokens and costs nothing."""
+    return drawn.finish_reason == "error" and drawn.completion_tokens == 0
+
+
+def spec_id(spec: PromptSpec | SamplingSpec) -> str:
+    """Short stable hash of how prompts are made, or completions drawn: 16 hex digits."""
+    document = json.dumps(dataclasses.asdict(spec), sort_keys=True, ensure_ascii=False)
+    return blake2b(document.encode(), digest_size=8).hexdigest()
+
+
+class SampleSeeds:
+    """Nominal seeds of one job's samples of one model: 63 bits, never negative, the same on every machine."""
+
+    def __init__(self, seed: int, model: str) -> None:
+        self._base = blake2b(json.dumps([seed, model]).encode(), digest_size=8)
+
+    def of(self, problem_id: str, sample_index: int) -> int:
+        """The seed of one sample."""
+        return int.from_bytes(_digest(self._base, problem_id, sample_index), "big") >> 1
+
+
+def sample_ids(
+    *, job_id: str, model: str, prompt_id: str, sampling_id: str, samples: Iterable[tuple[str, int]]
+) -> list[str]:
+    """Stable ids of samples given as (problem id, sample index): 32 hex digits each."""
+    base = blake2b(json.dumps([job_id, model, prompt_id, sampling_id]).encode(), digest_size=16)
+    return [_digest(base, problem_id, sample_index).hex() for problem_id, sample_index in samples]
+
+
+def _digest(base: blake2b, problem_id: str, sample_index: int) -> bytes:
+    digest = base.copy()
+    digest.update(f"{problem_id}\0{sample_index}".encode())
+    return digest.digest()
+
+
+def usage_of(
+    work: GenerateWork,
+    *,
+    prompt_tokens: IntArray,
+    cached_tokens: IntArray,
+    completion_tokens: IntArray,
+    is_truncated: npt.NDArray[np.bool_],
+    num_errors: int = 0,
+    num_free: int = 0,
+    busy_s: float = 0.0,
+) -> Usage:
+    """Sums over samples.
+
+    Args:
+        num_errors: rows with an error among them.
+        num_free: rows that reached no engine: they count as errors, not as samples drawn, and cost nothing in any
+            currency, so that no credit is needed to write them down.
+    """
+    flops = sample_flops_array(work.model.cost, prompt_tokens, cached_tokens, completion_tokens)
+    paper = paper_flops_array(work, completion_tokens)
+    return Usage(
+        samples=len(prompt_tokens) - num_free,
+        errors=num_errors,
+        truncated=int(is_truncated.sum()),
+        prompt_tokens=int(prompt_tokens.sum()),
+        cached_tokens=int(cached_tokens.sum()),
+        completion_tokens=int(completion_tokens.sum()),
+        flops=float(flops.sum()),
+        flops_paper=float(paper.sum()),
+        truncated_flops=float(flops[is_truncated].sum()),
+        truncated_flops_paper=float(paper[is_truncated].sum()),
+        truncated_tokens=int(completion_tokens[is_truncated].sum()),
+        busy_s=busy_s,
+    )
+
+
+def paper_flops_array(work: GenerateWork, completion_tokens: IntArray) -> npt.NDArray[np.float64]:
+    """`service.flops.paper_flops` of many samples [FLOPs]."""
+    return (2 * work.model.cost.parameters * completion_tokens).astype(np.float64)
+
+
+def sample_table(
+    *,
+    spec: AttemptSpec,
+    work: GenerateWork,
+    prepared: Prepared,
+    rows: Sequence[Drawn],
+    engine_version: str,
+    busy_s: float,
+) -> tuple[pa.Table, Usage, Indices]:
+    """One part: its rows, their sums, and which samples they are, shape [n, 2]."""
+    problem, sample_index, text, completion, cached, reason, error = zip(*rows, strict=True)
+    problems = np.array(problem, dtype=np.int64)
+    free = np.fromiter(map(never_ran, rows), dtype=np.bool_, count=len(rows))
+    prompt_tokens = np.where(free, 0, prepared.prompt_tokens[problems])
+    cached_tokens = np.where(free, 0, np.array(cached, dtype=np.int64))
+    completion_tokens = np.array(completion, dtype=np.int64)
+    problem_ids = [prepared.problem_ids[index] for index in problem]
+    named = list(zip(problem_ids, sample_index, strict=True))
+    seeds = SampleSeeds(work.seed, work.model.name)
+    model, num_rows = work.model, len(rows)
+    sampling_id = spec_id(work.sampling)
+    columns = {
+        "sample_id": sample_ids(
+            job_id=spec.job_id,
+            model=model.name,
+            prompt_id=prepared.prompt_id,
+            sampling_id=sampling_id,
+            samples=named,
+        ),
+        "job_id": pa.repeat(spec.job_id, num_rows),
+        "problem_id": problem_ids,
+        "problem_index": problems,
+        "model": pa.repeat(model.name, num_rows),
+        "model_revision": pa.repeat(model.revision, num_rows),
+        "prompt_id": pa.repeat(prepared.prompt_id, num_rows),
+        "sampling_id": pa.repeat(sampling_id, num_rows),
+        "engine_version": pa.repeat(engine_version, num_rows),
+        "sample_index": sample_index,
+        "seed": [seeds.of(*name) for name in named],
+        "attempt": pa.repeat(spec.attempt_id, num_rows),
+        "prompt": prepared.prompts.take(pa.array(problems)),
+        "completion": text,
+        "finish_reason": reason,
+        "prompt_tokens": prompt_tokens,
+        "cached_tokens": cached_tokens,
+        "completion_tokens": completion_tokens,
+        "flops": sample_flops_array(model.cost, prompt_tokens, cached_tokens, completion_tokens),
+        "flops_paper": paper_flops_array(work, completion_tokens),
+        "error": error,
+    }
+    arrays = [_array(columns[field.name], field.type) for field in SAMPLE_SCHEMA]
+    table = pa.Table.from_arrays(arrays, schema=SAMPLE_SCHEMA)
+    usage = usage_of(
+        work,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
+        completion_tokens=completion_tokens,
+        is_truncated=np.array(reason) == "length",
+        num_errors=num_rows - error.count(None),
+        num_free=int(free.sum()),
+        busy_s=busy_s,
+    )
+    return table, usage, np.column_stack([problem, sample_index]).astype(np.int32)
+
+
+def _array(values: object, dtype: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, type=dtype)
