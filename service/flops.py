@@ -39,6 +39,7 @@ class AttentionTerm:
     Args:
         flops_per_token_pair: FLOPs for one query token and one key token, summed over these layers.
         window: keys a query sees at most, itself included [tokens]; None for full causal attention.
+
     Raises:
         ValueError: on a negative or infinite coefficient, or a window under 1.
     """
@@ -64,6 +65,7 @@ class ForwardCost:
         active_parameters: parameters one token passes through; equals `parameters` for a dense model.
         embedding_parameters: parameters of the vocabulary and position tables, an untied output head included
             (what Kaplan et al. leave out of N).
+
     Raises:
         ValueError: on a negative or infinite number.
     """
@@ -127,6 +129,7 @@ def prefill_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int =
     Args:
         prompt_tokens: length of the prompt [tokens].
         cached_tokens: leading tokens found cached [tokens], at most `prompt_tokens`.
+
     Raises:
         ValueError: on a negative count or more cached than prompt tokens.
     """
@@ -143,6 +146,7 @@ def decode_flops(cost: ForwardCost, context_len: int) -> float:
 
     Args:
         context_len: tokens already in the KV cache [tokens], >= 0.
+
     Raises:
         ValueError: if `context_len` is negative.
     Source: traced with torch FlopCounterMode; compare PaLM (arXiv:2204.02311) appendix B.
@@ -161,6 +165,7 @@ def sample_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int, c
         prompt_tokens: length of the prompt [tokens].
         cached_tokens: leading prompt tokens found cached [tokens].
         completion_tokens: tokens sampled, an end-of-sequence token included [tokens].
+
     Raises:
         ValueError: on a negative count or more cached than prompt tokens.
     """
@@ -177,8 +182,10 @@ def sample_flops_array(
 
     Args:
         prompt_tokens, cached_tokens, completion_tokens: integer arrays of one shape [tokens].
+
     Returns:
         float64 array of that shape [FLOPs].
+
     Raises:
         ValueError: if a dtype is not integer, shapes differ, or any element breaks a rule of `sample_flops`.
     """
@@ -238,6 +245,7 @@ def ideal_flops(cost: ForwardCost, *, prompt_tokens: int, completion_tokens: int
         prompt_tokens: length of the prompt [tokens].
         completion_tokens: length of each sample [tokens].
         num_samples: samples of the problem, >= 1.
+
     Raises:
         ValueError: on a negative count or no sample.
     """

@@ -267,7 +267,7 @@ def test_forward_cost_json_round_trip_is_exact(cost: ForwardCost) -> None:
 def test_forward_cost_from_json_missing_key_names_it() -> None:
     document = make_cost().to_json()
     del document["parameters"]
-    with pytest.raises(ValueError, match="expected exactly .*parameters"):
+    with pytest.raises(ValueError, match=r"expected exactly .*parameters"):
         ForwardCost.from_json(document)
 
 
