@@ -1,0 +1,1 @@
+"""Commands that need no service: they read files on this machine and may import `workers`."""

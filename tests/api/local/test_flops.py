@@ -1,0 +1,70 @@
+"""The report of `isoflop flops`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from api.local.flops import flops_report
+from service.errors import InvalidInput
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 80,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG), encoding="utf-8")
+    return path
+
+
+def test_flops_report_json_has_exactly_the_documented_keys(config_path: Path) -> None:
+    report = flops_report(config_path, 20, 8, 10)
+    assert set(report.to_json()) == {"ideal_flops", "paper_flops", "parameters"}
+    assert json.loads(json.dumps(report.to_json())) == report.to_json()
+
+
+def test_flops_report_small_llama_equals_counting_by_hand(config_path: Path) -> None:
+    report = flops_report(config_path, 20, 8, 10)
+    layer = 2 * 48 * 48 + 2 * 48 * 24 + 3 * 48 * 80  # query and output, key and value, gated MLP
+    norms = 7 * 48
+    parameters = 3 * layer + 2 * 96 * 48 + norms
+    body = 2 * 3 * layer
+    prompt_pairs = 20 * 21 // 2
+    sample_pairs = sum(range(21, 28))
+    attention = 3 * 4 * 48 * (prompt_pairs + 10 * sample_pairs)
+    assert report.parameters == parameters
+    assert report.ideal_flops == body * (20 + 10 * 7) + attention + 10 * 8 * 2 * 96 * 48
+    assert report.paper_flops == 2 * parameters * 8 * 10
+
+
+def test_flops_report_text_shows_both_totals_and_their_ratio(config_path: Path) -> None:
+    report = flops_report(config_path, 20, 8, 10)
+    text = report.to_text()
+    assert f"{report.ideal_flops:.6g} FLOPs (prompt computed once)" in text
+    assert f"{report.paper_flops:.6g} FLOPs" in text
+    assert f"{report.ideal_flops / report.paper_flops:.3f}" in text
+    assert f"{report.parameters:,}" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "name"), [((0, 8, 10), "prompt_tokens"), ((20, 0, 10), "completion_tokens"), ((20, 8, 0), "samples")]
+)
+def test_flops_report_count_under_one_is_refused(config_path: Path, counts: tuple[int, int, int], name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{name} must be >= 1, got 0"):
+        flops_report(config_path, *counts)
+
+
+def test_flops_report_missing_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot read model config"):
+        flops_report(tmp_path / "config.json", 20, 8, 10)
