@@ -7,7 +7,7 @@ cluster says. `Plan` holds every change of the tick, committed in one transactio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.cluster import AttemptReport, HostKind, HostSpec, HostState, Indices, Observation, Orders, Receipt, Runs
+from service.cluster import HostKind, HostSpec, HostState, Indices, Observation, Orders, Receipt, Runs
 from service.cluster import ScoreDelta, TaskKind, Usage
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
@@ -40,7 +40,8 @@ class JobView:
         closing: why no more samples are planned ("budget spent", ...), or None while they are.
         models: the job's models, resolved when it was submitted.
         next_order: order of the next task.
-        num_unscored_parts: committed generate parts that no score task has graded.
+        num_samples: committed rows, errors included.
+        num_errors: committed rows that stand for an error.
     """
 
     id: str
@@ -85,7 +86,7 @@ class PoolView:
     Args:
         replicas: engines wanted while there is work.
         minimum: engines kept without work.
-        failures: engines that failed to load since the last one that did.
+        failures: load failures since the last engine that loaded, by weight (see `pools.MAX_LOAD_FAILURES`).
     """
 
     model: str
@@ -115,7 +116,6 @@ class Seen:
         salvaged: receipts found on storage for attempts of dead hosts, by attempt id.
         recently_sent: attempts whose submission was sent so lately that a report without them proves nothing.
         rates: samples per second of an engine, measured, by model.
-        last_reports: the last report of each attempt, for hosts that have gone since.
         stuck_hosts: hosts whose engine has requests but makes no tokens.
         is_draining: the controller is about to stop: hand work back, lease nothing.
     """
@@ -124,7 +124,6 @@ class Seen:
     salvaged: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
     recently_sent: frozenset[str] = frozenset()
     rates: dict[str, float] = field(default_factory=dict)
-    last_reports: dict[str, AttemptReport] = field(default_factory=dict)
     stuck_hosts: frozenset[str] = frozenset()
     is_draining: bool = False
 

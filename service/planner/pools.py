@@ -14,8 +14,11 @@ from service.planner.attempts import fail_job
 from service.planner.draft import Draft
 from service.planner.plan import HostView, JobView, PoolView
 
-MAX_LOAD_FAILURES = 2
-"""Engines that may fail to load in a row: the second one rules out a passing fault."""
+MAX_LOAD_FAILURES = 6
+"""Load failures in a row, by weight, that fail the jobs which wait for the engine."""
+WEIGHT_OF_ERROR = 3
+"""An engine that says why it failed counts three: the second one rules out a passing fault. One that merely vanished
+while loading (killed, preempted, its node gone) counts one."""
 
 
 def fold_hosts(draft: Draft) -> None:
@@ -57,8 +60,9 @@ def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None
     if host.has_been_ready or host.model not in draft.pools:
         return
     pool = draft.pools[host.model]
-    draft.pools[host.model] = dataclasses.replace(pool, failures=pool.failures + 1)
-    if pool.failures + 1 >= MAX_LOAD_FAILURES:
+    failures = pool.failures + (WEIGHT_OF_ERROR if error else 1)
+    draft.pools[host.model] = dataclasses.replace(pool, failures=failures)
+    if failures >= MAX_LOAD_FAILURES:
         draft.pools[host.model] = dataclasses.replace(pool, failures=0)
         for job in list(draft.jobs.values()):
             if host.model in job.spec.models and _wants_engine(draft, job, host.model):

