@@ -1,0 +1,211 @@
+"""Prepares a problem set for one model: rendered, tokenised, priced prompts in one Parquet file.
+
+Owns the tokenizer. Invariant: row i is problem i; a problem that cannot be sampled becomes a row with its reason, and
+the job goes on. Code from a model directory is never run. Must not import ray, vllm or torch; transformers is loaded
+only when a real model is prepared.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2.exceptions import TemplateError
+
+from service.cluster import PrepareWork, Receipt
+from service.currency import Currency
+from service.errors import CorruptFile, InvalidInput
+from service.jobs import PromptSpec
+from service.models import ModelSpec
+from service.records import PROBLEM_SCHEMA
+from workers.prepared import worst_cases, write_prepared
+from workers.prompts import Message, check_prompt, render
+from workers.samples import spec_id
+from workers.simulated_engine import SimulatedTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 512
+_NEEDED = ["problem_id", "question"]
+
+
+class Tokenizer(Protocol):
+    """What preparing needs of a tokenizer."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, a beginning of sequence included where the prompt asks for it."""
+        ...
+
+    def apply_chat_template(self, messages: Sequence[Message]) -> str:
+        """Messages as one text that ends where the model's answer begins."""
+        ...
+
+
+def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int], None]) -> Receipt:
+    """Writes `<out_dir>/part-00000.parquet` and returns its receipt.
+
+    The receipt's facts are `num_errors`, `max_prompt_tokens`, `total_prompt_tokens` and, for each currency c and over
+    the problems that can be sampled, `first_worst_<c>`, `min_worst_<c>`, `mean_worst_<c>`, `max_worst_<c>`: worst
+    cases of one sample in natural units. Without such a problem those keys are missing.
+
+    Args:
+        progress: called with problems done and problems in all.
+
+    Raises:
+        InvalidInput: prompt, problem set or tokenizer break a rule; nothing is written.
+    """
+    check_prompt(work.prompt)
+    problem_ids, questions = _read_problems(work)
+    tokenizer = load_tokenizer(work.model, work.prompt)
+    prompts = [
+        render(
+            work.prompt,
+            question,
+            problem_id=problem_id,
+            seed=work.seed,
+            apply_chat_template=tokenizer.apply_chat_template,
+        )
+        for problem_id, question in zip(problem_ids, questions, strict=True)
+    ]
+    token_ids: list[list[int]] = []
+    for start in range(0, len(prompts), _BATCH):
+        token_ids += tokenizer.encode_batch(prompts[start : start + _BATCH])
+        progress(len(token_ids), len(prompts))
+    errors = [_error(len(ids), work.model) for ids in token_ids]
+    kept = [ids if error is None else [] for ids, error in zip(token_ids, errors, strict=True)]
+    max_tokens = np.array([_max_tokens(work, len(ids)) for ids in kept], dtype=np.int64)
+    return write_prepared(
+        out_dir=out_dir,
+        prompt_id=spec_id(work.prompt),
+        problem_ids=problem_ids,
+        prompts=prompts,
+        token_ids=kept,
+        max_tokens=max_tokens.tolist(),
+        errors=errors,
+        facts=_facts(work.model, kept, max_tokens),
+    )
+
+
+def load_tokenizer(model: ModelSpec, prompt: PromptSpec) -> Tokenizer:
+    """The model's own tokenizer.
+
+    Raises:
+        InvalidInput: no tokenizer in the model's directory, or no chat template in it although the prompt uses one.
+    """
+    if model.engine.simulated:
+        if prompt.use_chat_template:
+            raise InvalidInput(f"simulated model {model.name} has no chat template; set use_chat_template: false")
+        return _SimulatedBatches(prompt)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"model {model.name}: no tokenizer can be loaded from {model.path}: {error}") from error
+    if prompt.use_chat_template and not getattr(tokenizer, "chat_template", None):
+        raise InvalidInput(
+            f"model {model.name} has no chat template in {model.path}; set use_chat_template: false "
+            "or register a model that has one"
+        )
+    return _HubTokenizer(tokenizer, prompt)
+
+
+class _SimulatedBatches:
+    """The tokenizer that belongs to the simulated engine."""
+
+    def __init__(self, prompt: PromptSpec) -> None:
+        self._tokenizer = SimulatedTokenizer()
+        self._first = [SimulatedTokenizer.bos_token_id] if prompt.add_bos else []
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._first + self._tokenizer.encode(text) for text in texts]
+
+    def apply_chat_template(self, messages: Sequence[Message]) -> str:
+        raise InvalidInput(f"a simulated model has no chat template, got {len(messages)} messages")
+
+
+class _HubTokenizer:
+    """A tokenizer of the transformers library."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", prompt: PromptSpec) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        bos = getattr(tokenizer, "bos_token_id", None)
+        self._first: list[int] = [bos] if prompt.add_bos and bos is not None else []
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        # a chat template writes its own special tokens; adding them again would begin the sequence twice
+        batch = self._tokenizer(list(texts), add_special_tokens=not self._prompt.use_chat_template)["input_ids"]
+        return [self._with_bos(ids) for ids in batch]
+
+    def apply_chat_template(self, messages: Sequence[Message]) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise InvalidInput(f"the model's chat template refuses messages of {roles}: {error}") from error
+        assert isinstance(text, str), "tokenize=False gives text"
+        return text
+
+    def _with_bos(self, token_ids: list[int]) -> list[int]:
+        return token_ids if token_ids[:1] == self._first else self._first + token_ids
+
+
+def _read_problems(work: PrepareWork) -> tuple[list[str], list[str]]:
+    try:
+        table = pq.read_table(work.problems_path, columns=_NEEDED)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorruptFile(f"{work.problems_path}: cannot read the problem set: {error}") from error
+    if table.column_names != _NEEDED:
+        raise InvalidInput(
+            f"{work.problems_path}: has columns {table.column_names} of those needed, expected {_NEEDED} "
+            f"as in {PROBLEM_SCHEMA.names}"
+        )
+    if table.num_rows < work.num_problems:
+        raise InvalidInput(f"{work.problems_path}: {work.num_problems} problems wanted, it has {table.num_rows}")
+    table = table.slice(0, work.num_problems)
+    return table["problem_id"].to_pylist(), table["question"].to_pylist()
+
+
+def context_len(model: ModelSpec) -> int:
+    """Most tokens of prompt and completion together, as the engine will be loaded [tokens]."""
+    return min(model.context_len, model.engine.max_model_len or model.context_len)
+
+
+def _error(num_tokens: int, model: ModelSpec) -> str | None:
+    longest = context_len(model) - 1
+    if num_tokens == 0:
+        return "prompt has no tokens; an engine needs at least one"
+    if num_tokens > longest:
+        return f"prompt has {num_tokens} tokens; with a context of {longest + 1} at most {longest} leave room for one"
+    return None
+
+
+def _max_tokens(work: PrepareWork, num_tokens: int) -> int:
+    if num_tokens == 0:
+        return 0
+    remaining = context_len(work.model) - num_tokens
+    return remaining if work.sampling.max_tokens is None else min(work.sampling.max_tokens, remaining)
+
+
+def _facts(model: ModelSpec, token_ids: Sequence[Sequence[int]], max_tokens: npt.NDArray[np.int64]) -> dict[str, float]:
+    lengths = np.array(list(map(len, token_ids)), dtype=np.int64)
+    is_valid = lengths > 0
+    facts = {
+        "num_errors": float((~is_valid).sum()),
+        "max_prompt_tokens": float(lengths.max(initial=0)),
+        "total_prompt_tokens": float(lengths.sum()),
+    }
+    if not is_valid.any():
+        return facts
+    for currency in Currency:
+        worst = worst_cases(currency, model.cost, prompt_tokens=lengths[is_valid], max_tokens=max_tokens[is_valid])
+        facts[f"first_worst_{currency}"] = float(worst[0])
+        facts[f"min_worst_{currency}"] = float(worst.min())
+        facts[f"mean_worst_{currency}"] = float(worst.mean())
+        facts[f"max_worst_{currency}"] = float(worst.max())
+    return facts
