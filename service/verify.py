@@ -1,0 +1,246 @@
+"""`isoflop verify`: re-derives a job from its files alone and says what does not agree.
+
+Needs no service and no database: the manifest, the plan, the shards and the score shards must tell one story. Hashes
+prove the files, token counts the FLOPs, the plan the rows, and the sums the ledger.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.cluster import Usage
+from service.currency import Currency, to_amount
+from service.errors import CorruptFile, InvalidInput
+from service.flops import ForwardCost, paper_flops, sample_flops_array
+from service.manifest import MANIFEST_VERSION
+from service.planner.attempts import in_currency
+from service.shards import check_file
+from service.tasks import expand_runs
+
+_ROW_COLUMNS = [
+    "problem_index",
+    "sample_index",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "flops",
+    "flops_paper",
+    "finish_reason",
+    "sample_id",
+]
+_TOLERANCE = 1e-9
+"""Relative; sums of floats in another order differ in the last digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was checked and what is wrong. `faults` is empty when everything agrees.
+
+    Args:
+        rows: sample rows read.
+        withdrawn: planned samples that ended without a row because the job ended first.
+        recomputed_flops: FLOPs of all rows from their token counts.
+        spent: the ledger's spent amount.
+    """
+
+    job_id: str
+    directory: str
+    faults: tuple[str, ...]
+    rows: int
+    error_rows: int
+    planned: int
+    withdrawn: int
+    shards: int
+    score_rows: int
+    recomputed_flops: float
+    spent: int
+    limit: int | None
+    currency: str
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether files, plan and ledger agree."""
+        return not self.faults
+
+
+@dataclass(slots=True, kw_only=True)
+class _Found:
+    faults: list[str] = field(default_factory=list)
+    value_by_attempt: dict[str, float] = field(default_factory=dict)
+    keys_by_task: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    rows: int = 0
+    error_rows: int = 0
+    score_rows: int = 0
+    flops: float = 0.0
+
+
+def verify_directory(directory: Path) -> VerifyReport:
+    """Checks one job's directory.
+
+    Raises:
+        InvalidInput: the directory has no manifest, or one of another version.
+    """
+    manifest = _read_manifest(directory)
+    found = _Found()
+    costs = {model["name"]: ForwardCost.from_json(model["cost"]) for model in manifest["models"]}
+    currency = Currency(manifest["account"]["currency"])
+    for shard in manifest["shards"]:
+        _verify_shard(directory, shard, costs[shard["model"]], currency, found)
+    planned, withdrawn = _verify_plan(directory, manifest, found)
+    _verify_scores(directory, manifest, found)
+    _verify_ledger(manifest, currency, found)
+    account = manifest["account"]
+    return VerifyReport(
+        job_id=manifest["job_id"],
+        directory=str(directory),
+        faults=tuple(found.faults),
+        rows=found.rows,
+        error_rows=found.error_rows,
+        planned=planned,
+        withdrawn=withdrawn,
+        shards=len(manifest["shards"]),
+        score_rows=found.score_rows,
+        recomputed_flops=found.flops,
+        spent=account["spent"],
+        limit=account["limit"],
+        currency=currency.value,
+    )
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "manifest.json"
+    if not path.is_file():
+        raise InvalidInput(f"{directory}: no manifest.json; allowed: the directory of a job, <data-dir>/jobs/<job>")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{path}: not JSON: {error}") from error
+    if manifest.get("manifest_version") != MANIFEST_VERSION:
+        raise InvalidInput(
+            f"{path}: manifest_version: got {manifest.get('manifest_version')}, allowed: {MANIFEST_VERSION}"
+        )
+    return manifest
+
+
+def _checked_table(directory: Path, entry: dict[str, Any], columns: list[str], found: _Found) -> pa.Table | None:
+    path = directory / entry["path"]
+    try:
+        check_file(path, entry["sha256"])
+        table = pq.read_table(path, columns=columns)
+    except (CorruptFile, OSError, pa.ArrowInvalid) as error:
+        found.faults.append(str(error))
+        return None
+    if table.num_rows != entry["rows"]:
+        found.faults.append(f"{path}: {table.num_rows} rows, the manifest says {entry['rows']}")
+    return table
+
+
+def _verify_shard(
+    directory: Path, shard: dict[str, Any], cost: ForwardCost, currency: Currency, found: _Found
+) -> None:
+    table = _checked_table(directory, shard, _ROW_COLUMNS, found)
+    if table is None:
+        return
+    is_error = np.asarray(table["finish_reason"].to_numpy(zero_copy_only=False) == "error")
+    prompt, cached, completion = (
+        table[name].to_numpy() for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
+    )
+    flops = np.where(is_error, 0.0, sample_flops_array(cost, prompt, cached, completion))
+    paper = np.where(is_error, 0.0, [paper_flops(cost, int(tokens)) for tokens in completion])
+    for name, expected in (("flops", flops), ("flops_paper", paper)):
+        wrong = ~np.isclose(table[name].to_numpy(), expected, rtol=_TOLERANCE)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            found.faults.append(
+                f"{shard['path']}: {int(wrong.sum())} rows whose {name} do not follow from their tokens; row {row} "
+                f"says {table[name][row].as_py():.6g}, its tokens give {expected[row]:.6g}"
+            )
+    usage = Usage(
+        samples=table.num_rows,
+        errors=int(is_error.sum()),
+        prompt_tokens=int(prompt[~is_error].sum()),
+        completion_tokens=int(completion[~is_error].sum()),
+        flops=float(flops.sum()),
+        flops_paper=float(paper.sum()),
+    )
+    attempt = shard["attempt"]
+    found.value_by_attempt[attempt] = found.value_by_attempt.get(attempt, 0.0) + in_currency(currency, usage)
+    keys = _keys(table["problem_index"].to_numpy(), table["sample_index"].to_numpy())
+    found.keys_by_task.setdefault(shard["task"], []).append(keys)
+    ids = table["sample_id"].to_pylist()
+    if len(found.ids.union(ids)) != len(found.ids) + len(ids):
+        found.faults.append(f"{shard['path']}: sample ids that occur twice")
+    found.ids.update(ids)
+    found.rows += table.num_rows
+    found.error_rows += int(is_error.sum())
+    found.flops += float(flops.sum())
+
+
+def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tuple[int, int]:
+    """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
+    plan = pq.read_table(directory / "plan.parquet")
+    names = np.asarray(plan["task"].cast(pa.string()).to_numpy(zero_copy_only=False))
+    runs = np.column_stack(
+        [plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")]
+    ).astype(np.int32)
+    planned = withdrawn = 0
+    for task in manifest["tasks"]:
+        indices = expand_runs(runs[names == task["id"]])
+        wanted = _keys(indices[:, 0], indices[:, 1])
+        rows = np.concatenate(found.keys_by_task.pop(task["id"], [np.zeros(0, dtype=np.int64)]))
+        planned += len(wanted)
+        if len(rows) != len(np.unique(rows)):
+            found.faults.append(f"task {task['id']}: {len(rows) - len(np.unique(rows))} samples twice")
+        if (extra := np.setdiff1d(rows, wanted)).size:
+            found.faults.append(f"task {task['id']}: {extra.size} rows that were never planned")
+        missing = np.setdiff1d(wanted, rows).size
+        if missing and task["state"] == "succeeded":
+            found.faults.append(f"task {task['id']}: succeeded, but {missing} planned samples have no row")
+        withdrawn += missing
+    found.faults += [f"task {name}: has rows, but is not in the plan" for name in found.keys_by_task]
+    return planned, withdrawn
+
+
+def _verify_scores(directory: Path, manifest: dict[str, Any], found: _Found) -> None:
+    scorers = manifest["job"]["scorers"]
+    shards = {(shard["attempt"], shard["part"]): shard for shard in manifest["shards"]}
+    seen: set[tuple[str, int]] = set()
+    for score in manifest["scores"]:
+        source = (score["source_attempt"], score["source_part"])
+        if source in seen or source not in shards:
+            found.faults.append(f"{score['path']}: scores {'twice' if source in seen else 'a shard that is not listed'}")
+            continue
+        seen.add(source)
+        table = _checked_table(directory, score | {"rows": shards[source]["rows"] * len(scorers)}, ["sample_id"], found)
+        if table is None:
+            continue
+        found.score_rows += table.num_rows
+        if unknown := set(table["sample_id"].to_pylist()) - found.ids:
+            found.faults.append(f"{score['path']}: scores of {len(unknown)} samples that do not exist")
+
+
+def _verify_ledger(manifest: dict[str, Any], currency: Currency, found: _Found) -> None:
+    account = manifest["account"]
+    settlements = manifest["settlements"]
+    total = sum(entry["parts"] + entry["waste"] for entry in settlements.values())
+    if total != account["spent"]:
+        found.faults.append(f"ledger: settlements add up to {total:,}, the account says {account['spent']:,}")
+    if account["limit"] is not None and account["spent"] + account["reserved"] > account["limit"]:
+        found.faults.append(f"ledger: spent and reserved pass the limit of {account['limit']:,}")
+    for attempt, value in found.value_by_attempt.items():
+        settled = settlements.get(attempt, {}).get("parts", 0)
+        # one unit either way: a float sum in another order may fall on the other side of a rounding border
+        if abs(to_amount(currency, value) - settled) > 1 + _TOLERANCE * settled:
+            found.faults.append(
+                f"attempt {attempt}: its rows are worth {to_amount(currency, value):,}, the ledger settled {settled:,}"
+            )
+
+
+def _keys(problem: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    return (problem.astype(np.int64) << 32) | sample.astype(np.int64)
