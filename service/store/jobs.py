@@ -5,7 +5,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from service.errors import Conflict, NotFound
 from service.jobs import Desired, Job, JobSpec, Phase
@@ -30,6 +30,7 @@ class JobStore:
         sha256 = hashlib.sha256(document.encode()).hexdigest()
         jobs = schema.jobs
         with self._engine.begin() as connection:
+            lock_submissions(connection)
             if idempotency_key is not None:
                 row = (
                     connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).mappings().first()
@@ -126,6 +127,16 @@ class JobStore:
                 )
             )
         return self.get(job_id)
+
+
+def lock_submissions(connection: Connection) -> None:
+    """Makes submissions follow one another until the transaction ends; on SQLite every transaction does so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SUBMISSION_LOCK})
+
+
+_SUBMISSION_LOCK = 0x150F10
+"""Any number that no other user of the database locks."""
 
 
 def _job(row: Any) -> Job:

@@ -3,6 +3,7 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,10 +38,14 @@ class SimulatedCrash(Exception):
 class Simulation:
     """One store and one cluster that outlive any number of controllers."""
 
+    opened: ClassVar[list[Store]] = []
+    """Stores of the running test; conftest closes them."""
+
     def __init__(self, directory: Path, *, seed: int = 0, num_problems: int = 40, **world: object) -> None:
         self.world = FakeWorld(seed=seed, **world)  # type: ignore[arg-type]
         self.cluster = FakeCluster(self.world)
         self.store = Store.open(f"sqlite:///{directory}/isoflop.db")
+        self.opened.append(self.store)
         self.options = Options(data_dir=str(directory), flush_s=1.0)
         self.start = datetime(2026, 1, 1, tzinfo=UTC)
         self.model = ModelSpec(name="m", path="/nowhere", revision="sha256:0", context_len=512, cost=COST)

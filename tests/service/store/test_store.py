@@ -1,0 +1,188 @@
+"""The database keeps the promises by itself: CHECK, fencing, uniqueness; on SQLite and on PostgreSQL."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from service.cluster import Receipt, TaskKind, Usage
+from service.currency import Budget, Currency
+from service.errors import Conflict, NotFound, StaleAttempt
+from service.jobs import Desired, Job, JobSpec
+from service.ledger import Transfer, TransferKind
+from service.models import ModelSpec
+from service.planner import Plan
+from service.planner.plan import PartWrite, TaskWrite, UsageWrite
+from service.problems import ProblemSet
+from service.store import Store
+from service.store.control import Resolved
+from service.tasks import Task, TaskState, move
+from tests.simulation.world import COST
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MODEL = ModelSpec(name="m", path="/m", revision="sha256:0", context_len=64, cost=COST)
+
+
+def make_spec(name: str = "job", limit: int = 1000) -> JobSpec:
+    return JobSpec(name=name, problems="p", models=("m",), budget=Budget(currency=Currency.flops, limit=limit))
+
+
+def submit(store: Store, *, key: str | None = None, spec: JobSpec | None = None) -> Job:
+    resolved = Resolved(models=(MODEL,), problems_path="p", num_problems=4, problems_fingerprint="f")
+    return store.jobs.submit(spec or make_spec(), resolved, idempotency_key=key)
+
+
+def make_task(job: Job, **changes: object) -> Task:
+    runs = np.array([[0, 0, 2], [1, 0, 2]], dtype=np.int32)
+    task = Task(id=f"{job.id}-0", job_id=job.id, kind=TaskKind.generate, order=0, model="m", runs=runs, num_planned=4)
+    return dataclasses.replace(task, **changes)  # type: ignore[arg-type]
+
+
+def transfer(job: Job, kind: TransferKind, amount: int, number: int = 0, attempt: str = "t.1") -> Transfer:
+    return Transfer(account=f"{job.id}:flops", attempt_id=attempt, kind=kind, number=number, amount=amount)
+
+
+def test_snapshot_returns_what_was_committed(store):
+    job = submit(store)
+    task = make_task(job)
+    store.commit(Plan(tasks=(TaskWrite(before=None, after=task),)), NOW)
+    snapshot = store.snapshot()
+    assert [view.id for view in snapshot.jobs] == [job.id]
+    assert snapshot.jobs[0].spec == make_spec()
+    assert snapshot.tasks[0].runs is not None
+    assert snapshot.tasks[0].runs.tolist() == [[0, 0, 2], [1, 0, 2]]
+
+
+def test_commit_reservation_beyond_the_limit_is_refused_whole(store):
+    job = submit(store)
+    store.commit(Plan(transfers=(transfer(job, TransferKind.reserve, 900),)), NOW)
+    too_much = Plan(
+        tasks=(TaskWrite(before=None, after=make_task(job)),),
+        transfers=(transfer(job, TransferKind.reserve, 101, number=1),),
+    )
+    with pytest.raises(IntegrityError):
+        store.commit(too_much, NOW)
+    assert store.reads.account(job.id).reserved == 900
+    assert store.reads.tasks(job.id) == []
+
+
+def test_commit_the_same_transfer_twice_is_refused(store):
+    job = submit(store)
+    plan = Plan(transfers=(transfer(job, TransferKind.reserve, 10),))
+    store.commit(plan, NOW)
+    with pytest.raises(IntegrityError):
+        store.commit(plan, NOW)
+    assert store.reads.account(job.id).reserved == 10
+
+
+def test_64_threads_racing_for_one_budget_never_pass_its_limit(store):
+    job = submit(store)
+
+    def reserve(number: int) -> bool:
+        try:
+            store.commit(Plan(transfers=(transfer(job, TransferKind.reserve, 70, number=number),)), NOW)
+        except IntegrityError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(64) as pool:
+        granted = sum(pool.map(reserve, range(64)))
+    assert granted == 14  # 14 * 70 = 980, the 15th would pass 1000
+    assert store.reads.account(job.id).reserved == 980
+
+
+def test_commit_task_that_moved_on_is_stale_and_changes_nothing(store):
+    job = submit(store)
+    task = make_task(job)
+    store.commit(Plan(tasks=(TaskWrite(before=None, after=task),)), NOW)
+    submitted = move(task, TaskState.submitted, host="h")
+    store.commit(Plan(tasks=(TaskWrite(before=task, after=submitted),)), NOW)
+    late = Plan(
+        tasks=(TaskWrite(before=task, after=move(task, TaskState.cancelled)),),
+        transfers=(transfer(job, TransferKind.reserve, 5),),
+    )
+    with pytest.raises(StaleAttempt, match="not current"):
+        store.commit(late, NOW)
+    assert store.reads.tasks(job.id)[0].state is TaskState.submitted
+    assert store.reads.account(job.id).reserved == 0
+
+
+def test_second_attempt_gets_only_what_is_not_committed(store):
+    job = submit(store)
+    task = make_task(job, state=TaskState.running, host="h")
+    receipt = Receipt(
+        part=0, path="x", sha256="0", rows=1, usage=Usage(samples=1), indices=np.array([[0, 1]], dtype=np.int32)
+    )
+    store.commit(
+        Plan(
+            tasks=(TaskWrite(before=None, after=task),),
+            parts=(PartWrite(task=task, attempt_id=task.attempt_id, receipt=receipt),),
+        ),
+        NOW,
+    )
+    store.commit(Plan(tasks=(TaskWrite(before=task, after=move(task, TaskState.pending)),)), NOW)
+    (again,) = store.snapshot().tasks
+    assert again.attempt == 2
+    assert again.remaining is not None
+    assert again.remaining.tolist() == [[0, 0, 1], [1, 0, 1], [1, 1, 1]]
+
+
+def test_usage_adds_up_within_a_minute_and_over_minutes(store):
+    job = submit(store)
+    write = UsageWrite(
+        job_id=job.id, model="m", stage=TaskKind.generate, outcome="useful", usage=Usage(samples=2, flops=5.0)
+    )
+    store.commit(Plan(usage=(write, write)), NOW)
+    store.commit(Plan(usage=(write,)), NOW.replace(minute=9))
+    (total,) = store.reads.usage(job_id=job.id)
+    assert (total.samples, total.flops) == (6, 15.0)
+    assert [row.samples for row in store.reads.usage(by_minute=True)] == [4, 2]
+
+
+def test_submit_fifty_times_with_one_key_makes_one_job(store):
+    with ThreadPoolExecutor(50) as pool:
+        jobs = list(pool.map(lambda _: _submit_or_retry(store), range(50)))
+    assert len({job.id for job in jobs}) == 1
+    assert len(store.jobs.list()) == 1
+
+
+def _submit_or_retry(store: Store) -> Job:
+    return submit(store, key="one-key")
+
+
+def test_submit_one_key_with_another_document_conflicts(store):
+    submit(store, key="k")
+    with pytest.raises(Conflict, match="another document"):
+        submit(store, key="k", spec=make_spec("other"))
+
+
+def test_desired_of_unknown_or_cancelled_jobs_is_refused(store):
+    job = submit(store)
+    with pytest.raises(NotFound, match="nope"):
+        store.jobs.set_desired("nope", Desired.pause)
+    store.jobs.set_desired(job.id, Desired.cancel)
+    with pytest.raises(Conflict, match="being cancelled"):
+        store.jobs.set_desired(job.id, Desired.run)
+
+
+def test_register_other_content_under_a_known_name_conflicts(store):
+    store.catalogue.register_model(MODEL)
+    assert store.catalogue.register_model(MODEL) == MODEL
+    with pytest.raises(Conflict, match="another name"):
+        store.catalogue.register_model(dataclasses.replace(MODEL, revision="sha256:1"))
+    problems = ProblemSet(name="p", path="p", fingerprint="a", num_problems=1, source="s")
+    store.catalogue.register_problems(problems)
+    with pytest.raises(Conflict, match="other problems"):
+        store.catalogue.register_problems(dataclasses.replace(problems, fingerprint="b"))
+
+
+def test_change_pool_with_an_old_version_conflicts(store):
+    store.catalogue.register_model(MODEL)
+    seen = store.catalogue.pool("m")
+    changed = store.catalogue.change_pool("m", replicas=3, version=seen.version)
+    assert changed.replicas == 3
+    with pytest.raises(Conflict, match=f"version {seen.version}"):
+        store.catalogue.change_pool("m", replicas=1, version=seen.version)
