@@ -101,19 +101,51 @@ def mean_interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
     return ratio_interval(values, np.ones_like(values), seed)
 
 
-def ratio_interval(
-    numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0
-) -> Interval:  # fmt: skip
+def ratio_interval(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Interval:
     """The ratio of two sums over problems, with a percentile bootstrap over problems."""
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(numerators), size=(NUM_RESAMPLES, len(numerators)))
-    ratios = numerators[draws].sum(axis=1) / denominators[draws].sum(axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(estimate=float(numerators.sum() / denominators.sum()), low=float(low), high=float(high))
+    draws = _resamples(len(numerators), seed)
+    estimate = numerators.sum() / denominators.sum()
+    return _percentiles(estimate, numerators[draws].sum(axis=1) / denominators[draws].sum(axis=1))
 
 
 def false_positive_rate(pools: Sequence[ProblemPool]) -> Interval:
-    """Share of samples with a right answer whose reasoning is wrong."""
-    correct = np.array([pool.correct for pool in pools], dtype=np.float64)
+    """Share of the right answers whose reasoning is wrong."""
+    return ratio_interval(*_false_and_right(pools))
+
+
+def false_positive_difference(pools: Sequence[ProblemPool], others: Sequence[ProblemPool]) -> Interval:
+    """Rate of `pools` minus rate of `others`, which belong to the same problems in the same order."""
+    (false, right), (other_false, other_right) = _false_and_right(pools), _false_and_right(others)
+    draws = _resamples(len(pools), seed=0)
+    rates = false[draws].sum(axis=1) / right[draws].sum(axis=1)
+    other_rates = other_false[draws].sum(axis=1) / other_right[draws].sum(axis=1)
+    return _percentiles(false.sum() / right.sum() - other_false.sum() / other_right.sum(), rates - other_rates)
+
+
+def false_positive_shares(pools: Sequence[ProblemPool]) -> NDArray[np.float64]:
+    """False positive rate per problem; NaN where no answer is right.
+
+    Its mean is the rate among solutions when one right answer of each problem is kept.
+    """
+    return np.array([1.0 - pool.verified / pool.correct if pool.correct else np.nan for pool in pools])
+
+
+def solved_mean(values: NDArray[np.float64]) -> Interval:
+    """The mean over the problems that have a value, with a bootstrap over those problems."""
+    return mean_interval(values[~np.isnan(values)])
+
+
+def _false_and_right(pools: Sequence[ProblemPool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    right = np.array([pool.correct for pool in pools], dtype=np.float64)
     verified = np.array([pool.verified for pool in pools], dtype=np.float64)
-    return ratio_interval(correct - verified, correct)
+    return right - verified, right
+
+
+def _resamples(num_problems: int, seed: int) -> NDArray[np.int64]:
+    """Positions of problems drawn with replacement [resample, problem]."""
+    return np.random.default_rng(seed).integers(0, num_problems, size=(NUM_RESAMPLES, num_problems))
+
+
+def _percentiles(estimate: float, resampled: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(estimate=float(estimate), low=float(low), high=float(high))

@@ -13,8 +13,11 @@ from gsm_mini.measures import (
     Interval,
     ProblemPool,
     coverage,
+    false_positive_difference,
     false_positive_rate,
+    false_positive_shares,
     mean_interval,
+    solved_mean,
     unique_chains,
     unique_texts,
 )
@@ -56,9 +59,9 @@ def markdown_tables(measured: Sequence[MeasuredPool]) -> str:
             f"**The same FLOPs, spent on either model** (mean completion: small {small.mean_tokens:.1f} tokens, large "
             f"{large.mean_tokens:.1f}; intervals are 95 %, from a bootstrap over problems)",
             _budget_table(small, large),
-            "**False positives**: samples with a right answer and wrong reasoning, as a share of all samples with a "
-            "right answer",
-            _false_positive_table([small, large]),
+            "**False positives**: right answers with wrong reasoning, as a share of all right answers, and as the mean "
+            "over problems, which is the share if one right answer of each solved problem is kept; then the faults",
+            _false_positive_table(small, large),
             f"**pass@1 by number of steps**, temperature {TEMPERATURE}",
             _level_table(sampled),
             "**Greedy decoding**: right answers, and in brackets right answers with right reasoning",
@@ -100,15 +103,24 @@ def _budget_table(small: MeasuredPool, large: MeasuredPool) -> str:
     return _table(["samples large : small", "measure", "large", "small", "small - large"], rows)
 
 
-def _false_positive_table(pools: Sequence[MeasuredPool]) -> str:
+def _false_positive_table(small: MeasuredPool, large: MeasuredPool) -> str:
     faults = ("arith", "operand", "logic", "nostep", "format")
     rows: list[list[str]] = []
-    for pool in pools:
-        rate = false_positive_rate(pool.pools)
+    for pool in (small, large):
         counts = [sum(problem.reasons.get(fault, 0) for problem in pool.pools) for fault in faults]
-        interval = f"{rate.estimate:.2%} [{rate.low:.2%}, {rate.high:.2%}]"
-        rows.append([pool.model, interval, str(sum(problem.correct for problem in pool.pools)), *map(str, counts)])
-    return _table(["model", "false positive rate", "right answers", *faults], rows)
+        rows.append(
+            [
+                pool.model,
+                _percent(false_positive_rate(pool.pools)),
+                _percent(solved_mean(false_positive_shares(pool.pools))),
+                str(sum(problem.correct for problem in pool.pools)),
+                *map(str, counts),
+            ]
+        )
+    pooled = false_positive_difference(small.pools, large.pools)
+    by_problem = solved_mean(false_positive_shares(small.pools) - false_positive_shares(large.pools))
+    rows.append(["small - large, in points", _points(pooled), _points(by_problem), *[""] * (1 + len(faults))])
+    return _table(["model", "of all right answers", "mean over problems", "right answers", *faults], rows)
 
 
 def _level_table(pools: Sequence[MeasuredPool]) -> str:
@@ -147,6 +159,14 @@ def _find(
 
 def _signed(interval: Interval) -> str:
     return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.estimate:.2%} [{interval.low:.2%}, {interval.high:.2%}]"
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.estimate:+.2f} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gsm_mini.measures import expected_unique, hit_probability, judge_pool, mean_interval
+from gsm_mini.measures import (
+    Interval,
+    ProblemPool,
+    expected_unique,
+    false_positive_difference,
+    false_positive_rate,
+    false_positive_shares,
+    hit_probability,
+    judge_pool,
+    mean_interval,
+    solved_mean,
+)
 from gsm_mini.world import Closing, Problem, Term
 from measure import BEGIN, END, write_between_marks
 
@@ -73,3 +84,21 @@ def test_write_between_marks_without_marks_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="lacks the marks"):
         write_between_marks(readme, "new")
+
+
+def pool(*, correct: int, verified: int) -> ProblemPool:
+    return ProblemPool(num_samples=10, correct=correct, verified=verified, reasons={}, texts=[], chains=[])
+
+
+def test_false_positive_rate_weighs_answers_and_its_shares_weigh_problems() -> None:
+    # repeated, so that no bootstrap draw consists of unsolved problems only
+    pools = 10 * [pool(correct=8, verified=8), pool(correct=2, verified=1), pool(correct=0, verified=0)]
+
+    assert false_positive_rate(pools).estimate == pytest.approx(1 / 10)
+    assert solved_mean(false_positive_shares(pools)).estimate == pytest.approx((0 + 1 / 2) / 2)
+
+
+def test_false_positive_difference_of_equal_pools_is_exactly_zero() -> None:
+    pools = [pool(correct=8, verified=7), pool(correct=2, verified=1), pool(correct=5, verified=5)]
+
+    assert false_positive_difference(pools, pools) == Interval(estimate=0.0, low=0.0, high=0.0)
