@@ -37,6 +37,8 @@ class Engine(Protocol):
     """Draws completions of token prompts, many at a time."""
 
     version: str
+    seed: int | None
+    """Of the engine's own random numbers; None where every request's own seed decides alone."""
     max_num_seqs: int
     """Requests that run at the same time; more may be added, and wait inside."""
 

@@ -77,6 +77,7 @@ class GeneratorHost:
         self._node = node
         self._engine: Engine | None = None
         self._engine_version = ""
+        self._engine_seed: int | None = None
         self._state = HostState.starting
         self._error: str | None = None
         self._load_s: float | None = None
@@ -159,7 +160,7 @@ class GeneratorHost:
         started = self._clock()
         engine = self._engine_factory()
         with self._lock:
-            self._engine, self._engine_version = engine, engine.version
+            self._engine, self._engine_version, self._engine_seed = engine, engine.version, engine.seed
             self._load_s = self._clock() - started
             self._state = HostState.draining if self._is_draining else HostState.ready
 
@@ -363,6 +364,7 @@ class GeneratorHost:
                 prepared=part.prepared,
                 rows=part.rows,
                 engine_version=self._engine_version,
+                engine_seed=self._engine_seed,
                 busy_s=part.busy_s,
             )
             receipt = write_part(

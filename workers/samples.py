@@ -20,6 +20,7 @@ from service.jobs import PromptSpec, SamplingSpec
 from service.records import SAMPLE_SCHEMA
 from workers.prepared import Prepared
 
+ENGINE_SEED_KEY = b"isoflop.engine_seed"
 IntArray = npt.NDArray[np.int64]
 
 
@@ -119,6 +120,7 @@ def sample_table(
     prepared: Prepared,
     rows: Sequence[Drawn],
     engine_version: str,
+    engine_seed: int | None,
     busy_s: float,
 ) -> tuple[pa.Table, Usage, Indices]:
     """One part: its rows, their sums, and which samples they are, shape [n, 2]."""
@@ -164,6 +166,8 @@ def sample_table(
     }
     arrays = [_array(columns[field.name], field.type) for field in SAMPLE_SCHEMA]
     table = pa.Table.from_arrays(arrays, schema=SAMPLE_SCHEMA)
+    if engine_seed is not None:
+        table = table.replace_schema_metadata({ENGINE_SEED_KEY: str(engine_seed).encode()})
     usage = usage_of(
         work,
         prompt_tokens=prompt_tokens,

@@ -49,6 +49,7 @@ class SimulatedEngine:
     """
 
     version = "simulated-1"
+    seed = None
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class SimulatedEngine:
         self._answer_accuracy = answer_accuracy
         self._step_s = step_s
         self._sleep = sleep
-        self._prompts: dict[tuple[int, ...], tuple[str | None, float, bool]] = {}
+        self._prompts: dict[tuple[int, ...], tuple[int | None, float, bool]] = {}
         self._waiting: deque[Finished] = deque()
         self._due: dict[int, list[Finished]] = {}
         """Running requests by the step in which they end."""
@@ -82,7 +83,8 @@ class SimulatedEngine:
         self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
     ) -> None:
         """Queues a request whose length and text are decided here and now."""
-        answer, accuracy, is_poison = self._read(token_ids)
+        key = tuple(token_ids)
+        answer, accuracy, is_poison = self._prompts.get(key) or self._read(key)
         if is_poison:
             self._poisoned.add(request_id)
         bits = (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
@@ -145,23 +147,20 @@ class SimulatedEngine:
     def _tokens_so_far(self, first_step: int, completion_tokens: int) -> int:
         return min(completion_tokens, (self._step - first_step) * self._tokens_per_step)
 
-    def _read(self, token_ids: Sequence[int]) -> tuple[str | None, float, bool]:
+    def _read(self, token_ids: tuple[int, ...]) -> tuple[int | None, float, bool]:
         """The marked answer, this problem's own accuracy and whether it is poison."""
-        key = tuple(token_ids)
-        if (known := self._prompts.get(key)) is None:
-            text = SimulatedTokenizer().decode(key)
-            marked = _ANSWER.search(text)
-            reach = min(self._answer_accuracy, 1 - self._answer_accuracy)
-            draw = zlib.crc32(text.encode()) / 0xFFFFFFFF
-            accuracy = self._answer_accuracy + (2 * draw - 1) * reach
-            known = (marked and marked[1], accuracy, _POISON in text)
-            self._prompts[key] = known
+        text = SimulatedTokenizer().decode(token_ids)
+        marked = _ANSWER.search(text)
+        reach = min(self._answer_accuracy, 1 - self._answer_accuracy)
+        accuracy = self._answer_accuracy + (2 * zlib.crc32(text.encode()) / 0xFFFFFFFF - 1) * reach
+        known = (int(marked[1]) if marked else None, accuracy, _POISON in text)
+        self._prompts[token_ids] = known
         return known
 
 
-def _text(answer: str | None, bits: int, *, is_right: bool, is_cut: bool) -> str:
+def _text(answer: int | None, bits: int, *, is_right: bool, is_cut: bool) -> str:
     """One line of arithmetic that ends in `#### <answer>`, unless it is cut before."""
-    value = bits % 100 if answer is None else int(answer)
+    value = bits % 100 if answer is None else answer
     if not is_right:
         value += 1 + bits % 9
     first = (bits >> 8) % 20
