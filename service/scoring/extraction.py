@@ -20,6 +20,7 @@ _NEXT_QUESTION = re.compile(r"\n[ \t]*+(?:Q|Question|Problem|Human|User)(?: ?\d{
 _ANNOUNCED = re.compile(r"####|\\boxed|\\fbox|\b(?:[Aa]nswer|ANSWER)\b")
 _PHRASE = re.compile(r"(?<![\w/])(?:[Aa]nswer|ANSWER)\b(?:[ *_]{0,4}(?:(?:is|IS)\b|=)[ *_]{0,4}:?|[ *_]{0,4}:)")
 _ANSWER_LINE = re.compile(r"(?<=\n)[ \t]{0,8}\*{0,3}A\*{0,3}:|\A[ \t]{0,8}\*{0,3}A\*{0,3}:")
+_ASIDE = re.compile(r"[,;:(.]|\b(?:because|since|as|so|for|from|if|when)\b")
 _NUMBER_STARTS = tuple("-+$€£¥₹.(0123456789")
 _TO_LAST_DIGIT = re.compile(r".*[0-9]", re.DOTALL)
 _HEADING = re.compile(r"\d{1,2}[.):] +[^\W\d]")
@@ -117,7 +118,13 @@ def _hash_marked(text: str) -> Iterator[Found]:
 
 
 def _number_of(segment: str) -> Numeral | None:
-    """The number a segment starts with or, for `x = 18` and `48 + 24 = 72`, the one after its last equals sign."""
+    """The number a segment starts with or, for `x = 18` and `48 + 24 = 72`, the one after its last equals sign.
+
+    An equation in an aside (`18, because 2 * 9 = 18`) is not the answer.
+    """
+    first = read_numeral(segment)
+    if first is not None and ("=" not in first.rest or _ASIDE.search(first.rest.partition("=")[0])):
+        return first
     return read_numeral(segment[segment.rfind("=") + 1 :].lstrip())
 
 

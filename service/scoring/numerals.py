@@ -26,7 +26,7 @@ _NUMBER = re.compile(
 )
 # what may not follow a number that is the whole answer: more mathematics, a ratio, a time, a list, an alternative
 _NOT_ALONE = re.compile(
-    r" ?[*×·/+:=] ?[-\d($.\\]| ?x ?\d| ?-{1,2} ?[\d$.]| ?\\?(?:sqrt|pi|[√π])|[(_^]\S|[xyzn](?![a-zA-Z])"
+    r" ?[*×·/+:=] ?[-\d($.\\]| ?x ?\d| ?-{1,2} ?[\d$.]| ?(?:\\?(?:sqrt|pi)(?![a-zA-Z])|[√π])|[(_^]\S|[xyzn](?![a-zA-Z])"
     r"|,? ?(?:or|and) [-$]?\d|[,;]? ?[-$]{0,2}\d"
 )
 _SCALE = re.compile(
@@ -122,7 +122,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         exponent = int(match["exp"] or match["power"] or 0)
         if exponent:
             value = value * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
-    is_negative = (match["sign"] + match["sign2"]).count("-") == 1
+    is_negative = "-" in (match["sign"], match["sign2"])
     return -value if is_negative and value is not None else value
 
 

@@ -65,7 +65,7 @@ def plain(segment: str) -> str:
         segment = segment.translate(_TYPOGRAPHY)
     if "\\" in segment or "~" in segment or "{,}" in segment:
         segment = _without_latex(segment)
-    segment = _TIMES_TEN.sub("*10^", _EMPHASIS.sub("", segment))
+    segment = _TIMES_TEN.sub("*10^", _EMPHASIS.sub("", segment.replace("$$", "")))
     return " ".join(segment.split()).strip("* ")
 
 

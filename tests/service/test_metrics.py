@@ -238,7 +238,7 @@ def test_realised_curve_follows_the_order_of_commitment() -> None:
 
 def test_summarise_adaptive_job_takes_at_k_from_its_even_part() -> None:
     # every problem got one sample, only the unsolved one got more: the naive pass@1 would be too low
-    rows = [(0, True, 1, 10), (1, False, 1, 10), (1, False, 1, 11), (1, False, 1, 12), (1, True, 1, 13)]
+    rows = [(0, True, 1, 10), (1, False, 1, 10), (1, True, 1, 11), (1, False, 1, 12), (1, False, 1, 13)]
     samples = scored(rows, num_problems=2)
 
     naive = summarise(samples, ks=(1,), resamples=20, seed=0)

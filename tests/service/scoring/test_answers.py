@@ -28,6 +28,12 @@ def graded(completion: str, *, reference: str = "18", finish_reason: str = "stop
         ("#### $18 per day", "18"),
         ("#### x = 18", "18"),
         ("#### 9 + 9 = 18", "18"),
+        ("#### 18 because 2 * 3 = 6 and 6 * 3 = 18, not 17 = 17", "18"),
+        ("#### 18, since 20 - 3 = 17 is the other one's", "18"),
+        ("The final answer is 9 gallons * 2 pints / gallon = 18 pints.", "18"),
+        ("The answer is:\n\n$$18$$", "18"),
+        ("The answer is approximately 18.", "18"),
+        ("The **answer is** **$18**.", "18"),
         ("#### \\boxed{18}", "18"),
         ("#### 1. Count the eggs\n9 + 9 = 18\n#### 2. Answer\nThe answer is 18.", "18"),
         ("#### Solution\nIt is \\boxed{18}.", "18"),
@@ -50,6 +56,8 @@ def graded(completion: str, *, reference: str = "18", finish_reason: str = "stop
         # a base model that goes on with a question of its own
         ("#### 18\n\nQuestion: How many is 2 + 2?\nAnswer: #### 4", "18"),
         ("The answer is 18.\n\nQ: How many is 2 + 2?\nA: The answer is 4.", "18"),
+        # but not where a chat model only says the question again
+        ("Let me say it again.\nQuestion: how many eggs are there?\nThere are 18.", "18"),
         # thinking models
         ("<think>maybe #### 17</think>The answer is 18.", "18"),
         # numbers
@@ -218,6 +226,20 @@ def test_math_answer_any_fraction_equals_itself_and_not_its_neighbour(
 
     assert graded(written, reference=str(value)).verdict is Verdict.CORRECT
     assert graded(written, reference=str(value + 1)).verdict is Verdict.INCORRECT
+
+
+SCALES = {"thousand", "million", "billion", "trillion", "pi", "sqrt", "percent"}
+
+
+@given(
+    unit=st.one_of(
+        st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), min_size=2, max_size=9),
+        st.sampled_from(["pints", "pieces", "nickels", "yards", "xylophones", "zebras", "euros", "orders", "e-mails"]),
+    ).filter(lambda word: word.removesuffix("s") not in SCALES),
+    marker=st.sampled_from(["#### {}", "The answer is {}.", "\\boxed{{{}}}", "A: {}", "So they have {} left."]),
+)
+def test_math_answer_any_word_after_the_number_is_a_unit(unit: str, marker: str) -> None:
+    assert graded(marker.format(f"18 {unit}")).verdict is Verdict.CORRECT
 
 
 @given(value=st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
