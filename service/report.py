@@ -1,0 +1,370 @@
+"""A compute-matched comparison as data, as table rows, as Markdown and as JSON.
+
+Owns the wording of a comparison: every number says whether it is absolute or relative and how many problems it rests
+on, an interval stands beside its estimate, and a difference whose interval includes zero is called "not significant".
+The HTML form is `service.report_html`; the terminal prints `comparison_rows`. Computes no statistics itself.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+from service import wording
+from service.figures import Figure
+from service.stats import Estimate, NotEstimable, is_significant
+
+SCHEMA_VERSION = 1
+
+
+class Form(StrEnum):
+    """How a metric is written."""
+
+    share = "share"
+    """`.884`, a share of problems; differences absolute."""
+    rate = "rate"
+    """`3.8 %`, a share of samples; differences in points."""
+    number = "number"
+    """`5.49`, a mean number; differences relative."""
+    flops = "flops"
+    """`1.31e12`, a cost; differences relative."""
+
+
+Measured: TypeAlias = Estimate | NotEstimable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricLine:
+    """One metric over all arms.
+
+    Args:
+        label: the field's word for it.
+        explanation: one sentence for somebody who meets it first here.
+        values: one for each arm, in their order.
+        differences: one for each arm after the first, against the first, paired by problem.
+        is_relative: whether differences are divided by the first arm's value.
+    """
+
+    key: str
+    label: str
+    explanation: str
+    form: Form
+    values: tuple[Measured, ...]
+    differences: tuple[Measured, ...]
+    is_relative: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waste:
+    """FLOPs spent on nothing that is kept. `reason` is a key of `wording.WASTE_WORDS`."""
+
+    reason: str
+    flops: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One side of a comparison: what it was and what it used.
+
+    Args:
+        models: generator models; the first one gives the arm its colour.
+        parameters: of the largest model.
+        reserved_flops: still reserved, 0.0 once the job has ended; like all FLOPs here in the comparison's accounting.
+        spent_flops: settled, waste included.
+        useful_flops: what matching holds equal.
+        device_hours: hours an engine was busy; None where not measured.
+        device: what those hours are of, e.g. "CPU" or "H100".
+        budget: the job's limit in words, e.g. "1.31e12 FLOPs".
+        document: the resolved job document as YAML.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    parameters: int
+    job_id: str
+    budget: str
+    reserved_flops: float
+    spent_flops: float
+    useful_flops: float
+    waste: tuple[Waste, ...]
+    device_hours: float | None
+    device: str
+    samples: int
+    errors: int
+    completion_tokens: int
+    tokens_per_s: float | None
+    document: str
+
+    @property
+    def wasted_flops(self) -> float:
+        """FLOPs of all waste together."""
+        return math.fsum(w.flops for w in self.waste)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Arms on the same problems, matched by one currency. The first arm is the reference.
+
+    Args:
+        matched_by: what was held equal, e.g. "useful FLOPs".
+        accounting: which FLOPs, e.g. "exact".
+        fingerprint: of the problem set.
+        checker: what judged the reasoning.
+        versions: packages and their versions.
+        notes: what a reader must know to judge the numbers, one sentence each.
+    """
+
+    title: str
+    problems: str
+    fingerprint: str
+    num_problems: int
+    matched_by: str
+    accounting: str
+    checker: str
+    seed: int
+    created_at: datetime
+    arms: tuple[Arm, ...]
+    metrics: tuple[MetricLine, ...]
+    versions: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the comparison table, as text.
+
+    Args:
+        basis: "absolute" or what it is relative to.
+        values: one cell an arm.
+        differences: one cell for each arm after the first.
+        is_headline: a finding rather than bookkeeping.
+    """
+
+    label: str
+    basis: str
+    values: tuple[str, ...]
+    differences: tuple[str, ...]
+    explanation: str
+    is_headline: bool = False
+
+
+def comparison_rows(comparison: Comparison) -> list[Row]:
+    """The comparison table, what was spent first, then what it gave, then what was lost."""
+    return [*_spend_rows(comparison), *_metric_rows(comparison), _waste_row(comparison)]
+
+
+def arm_heading(arm: Arm) -> str:
+    """An arm's name with its size: `smaller (196k)`."""
+    return f"{arm.name} ({parameters_text(arm.parameters)})"
+
+
+def parameters_text(parameters: int) -> str:
+    """A model's size as people say it: `593k`, `9.24B`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{letter}"
+    return str(parameters)
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """The comparison in sentences, the matching first and then one for each difference that was measured."""
+    if len(comparison.arms) < 2:
+        return ["One arm only: there is nothing to compare it with."]
+    reference = comparison.arms[0]
+    sentences = [f"{_matching_sentence(comparison)} on {wording.plural(comparison.num_problems, 'problem')}."]
+    for index, arm in enumerate(comparison.arms[1:]):
+        sentences += [_finding(arm, reference, line, line.differences[index]) for line in comparison.metrics]
+    return sentences
+
+
+def _finding(arm: Arm, reference: Arm, line: MetricLine, difference: Measured) -> str:
+    if isinstance(difference, NotEstimable):
+        return f"{line.label}: no verdict on {arm.name} against {reference.name}, {difference.reason}."
+    size = f"{difference_text(line, difference, with_verdict=False)}, n = {difference.n:,}"
+    if not is_significant(difference):
+        return f"{line.label}: no significant difference between {arm.name} and {reference.name} ({size})."
+    direction = "higher" if difference.value > 0 else "lower"
+    return f"{line.label}: {direction} for {arm.name} than for {reference.name} ({size})."
+
+
+def _matching_sentence(comparison: Comparison) -> str:
+    spans = [_gap(arm.useful_flops, comparison.arms[0].useful_flops) for arm in comparison.arms[1:]]
+    matched = f"Matched on {comparison.matched_by} ({comparison.accounting} accounting)"
+    return f"{matched}, useful FLOPs within {_gap_text(max(spans))}"
+
+
+def _spend_rows(comparison: Comparison) -> list[Row]:
+    arms = comparison.arms
+    reference = arms[0]
+    others = arms[1:]
+    devices = sorted({arm.device for arm in arms})
+    return [
+        Row(
+            label="useful FLOPs",
+            basis=f"absolute, {comparison.accounting}",
+            values=tuple(wording.flops(a.useful_flops) for a in arms),
+            differences=tuple(_match_text(a.useful_flops, reference.useful_flops) for a in others),
+            explanation="FLOPs of the samples that are kept.",
+        ),
+        Row(
+            label="FLOPs spent",
+            basis=f"absolute, {comparison.accounting}",
+            values=tuple(wording.flops(a.spent_flops) for a in arms),
+            differences=tuple(_relative_text(a.spent_flops, reference.spent_flops) for a in others),
+            explanation="All settled FLOPs, waste included.",
+        ),
+        Row(
+            label=f"{' / '.join(devices)}-hours",
+            basis="absolute, engine busy",
+            values=tuple(_hours_text(a.device_hours) for a in arms),
+            differences=tuple(_relative_text(a.device_hours, reference.device_hours) for a in others),
+            explanation="Hours the engines were busy.",
+        ),
+        Row(
+            label="samples",
+            basis="absolute",
+            values=tuple(wording.count(a.samples) for a in arms),
+            differences=tuple(_times_text(a.samples, reference.samples) for a in others),
+            explanation="Rows drawn, one completion each.",
+        ),
+        Row(
+            label="tokens/s",
+            basis="absolute",
+            values=tuple(wording.count(a.tokens_per_s) for a in arms),
+            differences=tuple("" for _ in others),
+            explanation="Completion tokens per second of engine time.",
+        ),
+    ]
+
+
+def _metric_rows(comparison: Comparison) -> list[Row]:
+    rows: list[Row] = []
+    for line in comparison.metrics:
+        numbers = list(dict.fromkeys(v.n for v in line.values if isinstance(v, Estimate)))
+        behind = f"n = {' / '.join(f'{n:,}' for n in numbers)}" if numbers else "not measured"
+        rows.append(
+            Row(
+                label=line.label,
+                basis=f"absolute, {behind}; difference {'relative' if line.is_relative else 'absolute'}",
+                values=tuple(measured_text(line.form, value) for value in line.values),
+                differences=tuple(difference_text(line, d) for d in line.differences),
+                explanation=line.explanation,
+                is_headline=bool(numbers),
+            )
+        )
+    return rows
+
+
+def _waste_row(comparison: Comparison) -> Row:
+    def text(arm: Arm) -> str:
+        parts = [
+            f"{wording.percent(w.flops / arm.spent_flops)} {w.reason}"
+            for w in arm.waste
+            if w.flops > 0 and arm.spent_flops > 0
+        ]
+        return ", ".join(parts) or "none"
+
+    return Row(
+        label="waste",
+        basis="relative to FLOPs spent",
+        values=tuple(text(arm) for arm in comparison.arms),
+        differences=tuple("" for _ in comparison.arms[1:]),
+        explanation="; ".join(f"{reason}: {words}" for reason, words in wording.WASTE_WORDS.items()) + ".",
+    )
+
+
+def measured_text(form: Form, value: Measured) -> str:
+    """An estimate with its interval in brackets: `.884 [.85, .91]`."""
+    if isinstance(value, NotEstimable):
+        return "not measured"
+    match form:
+        case Form.rate:
+            return f"{wording.percent(value.value)} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+        case Form.number:
+            return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+        case Form.flops:
+            return f"{wording.flops(value.value)} [{wording.flops(value.low)}, {wording.flops(value.high)}]"
+        case Form.share:
+            low, high = wording.share(value.low, digits=2), wording.share(value.high, digits=2)
+            return f"{wording.share(value.value)} [{low}, {high}]"
+
+
+def difference_text(line: MetricLine, difference: Measured, *, with_verdict: bool = True) -> str:
+    """A difference with its interval; says "not significant" where the interval includes zero."""
+    if isinstance(difference, NotEstimable):
+        return "not measured"
+    ends = (difference.low, difference.high)
+    if line.is_relative:
+        text = f"{wording.signed_percent(difference.value)} [{', '.join(f'{100 * v:+.0f}' for v in ends)}]"
+    elif line.form is Form.rate:
+        text = f"{wording.points(difference.value)} [{', '.join(f'{100 * v:+.1f}' for v in ends)}]"
+    elif line.form is Form.share:
+        text = f"{wording.signed_share(difference.value)} [{', '.join(wording.signed_share(v) for v in ends)}]"
+    else:
+        text = f"{difference.value:+.3g} [{', '.join(f'{v:+.3g}' for v in ends)}]"
+    return text if is_significant(difference) or not with_verdict else f"{text}, not significant"
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: sentences, table, how it was made."""
+    heads = [arm_heading(a) for a in comparison.arms]
+    heads += [f"{a.name} against {comparison.arms[0].name}" for a in comparison.arms[1:]]
+    lines = [f"# {comparison.title}", "", *(f"- {sentence}" for sentence in findings(comparison)), ""]
+    lines += [_markdown_row(["", *heads, "basis"]), _markdown_row(["---", *["---:"] * len(heads), "---"])]
+    lines += [_markdown_row([r.label, *r.values, *r.differences, r.basis]) for r in comparison_rows(comparison)]
+    lines += ["", *(f"> {note}" for note in comparison.notes), "", "## How the data was made", ""]
+    lines += [f"- problems: {comparison.problems}, {comparison.num_problems:,}, {comparison.fingerprint}"]
+    lines += [f"- seed: {comparison.seed}", f"- reasoning judged by: {comparison.checker}"]
+    lines += [f"- {name}: {version}" for name, version in comparison.versions]
+    for arm in comparison.arms:
+        lines += ["", f"### {arm.name}: job {arm.job_id}", "", "```yaml", arm.document.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(comparison: Comparison, figures: tuple[Figure, ...] = ()) -> str:
+    """Everything a report shows, machine-readable: numbers as numbers, and the same rows as text."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "comparison": dataclasses.asdict(comparison),
+        "findings": findings(comparison),
+        "rows": [dataclasses.asdict(row) for row in comparison_rows(comparison)],
+        "tables": {figure.key: dataclasses.asdict(figure.table) for figure in figures},
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, default=_encode, allow_nan=False) + "\n"
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a report holds numbers, text and UTC datetimes; got {type(value).__name__}")
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _gap(value: float, reference: float) -> float:
+    return abs(value - reference) / reference if reference else math.nan
+
+
+def _gap_text(gap: float) -> str:
+    return wording.percent(gap, digits=2)
+
+
+def _match_text(value: float, reference: float) -> str:
+    return f"matched to {_gap_text(_gap(value, reference))}"
+
+
+def _relative_text(value: float | None, reference: float | None) -> str:
+    return wording.UNKNOWN if value is None or not reference else f"{100 * (value / reference - 1):+.2f} %"
+
+
+def _times_text(value: float, reference: float) -> str:
+    return f"× {value / reference:.2f}" if reference else wording.UNKNOWN
+
+
+def _hours_text(hours: float | None) -> str:
+    return wording.UNKNOWN if hours is None else f"{hours:.3f}" if hours < 10 else f"{hours:,.1f}"

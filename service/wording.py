@@ -1,0 +1,173 @@
+"""How numbers and states are written, once for terminal, pages and report.
+
+Owns no meaning, only form: units stay visible, intervals stand in brackets, a share below one has no leading zero, and
+"could not tell" is a word, never 0. Imports only the enums whose members it describes.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+UNKNOWN = "unknown"
+_LARGEST_PLAIN_FLOPS = 1e5
+
+
+class Tone(StrEnum):
+    """What a state asks of its reader. A tone is never shown without its word."""
+
+    active = "active"
+    waiting = "waiting"
+    good = "good"
+    warning = "warning"
+    bad = "bad"
+    quiet = "quiet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateWord:
+    """A state as people read it."""
+
+    word: str
+    tone: Tone
+    sentence: str
+
+
+def _state(word: str, tone: Tone, sentence: str) -> StateWord:
+    return StateWord(word=word, tone=tone, sentence=sentence)
+
+
+JOB_WORDS: dict[str, StateWord] = {
+    "queued": _state("queued", Tone.waiting, "Accepted; nothing has been started for it."),
+    "preparing": _state("preparing", Tone.active, "Prompts are rendered and counted; no budget is spent yet."),
+    "running": _state("running", Tone.active, "Samples are drawn and scored."),
+    "pausing": _state("pausing", Tone.waiting, "Samples in the engine are finished and kept; no new ones start."),
+    "paused": _state("paused", Tone.waiting, "Nothing runs. Resuming repeats no sample."),
+    "cancelling": _state("cancelling", Tone.waiting, "Running samples are dropped; finished ones are kept."),
+    "succeeded": _state("succeeded", Tone.good, "Budget or plan used up; every sample is a row."),
+    "finished_with_errors": _state("finished with errors", Tone.warning, "Ended; some rows carry an error."),
+    "failed": _state("failed", Tone.bad, "Ended by an error that retries could not pass."),
+    "cancelled": _state("cancelled", Tone.quiet, "Ended on request; finished samples are kept."),
+}
+
+TASK_WORDS: dict[str, StateWord] = {
+    "pending": _state("pending", Tone.waiting, "Waits for a host or for budget."),
+    "submitted": _state("submitted", Tone.waiting, "Sent to a host that has not confirmed it."),
+    "running": _state("running", Tone.active, "A host works on it."),
+    "succeeded": _state("succeeded", Tone.good, "Its files are committed."),
+    "failed": _state("failed", Tone.bad, "Our code or the model raised, and retries are used up."),
+    "cancelled": _state("cancelled", Tone.quiet, "Stopped on request."),
+    "lost": _state("lost", Tone.warning, "Its host is gone; another attempt follows."),
+}
+
+HOST_WORDS: dict[str, StateWord] = {
+    "starting": _state("starting", Tone.waiting, "Its process is being started."),
+    "loading": _state("loading", Tone.waiting, "The engine loads weights."),
+    "ready": _state("ready", Tone.good, "Takes work."),
+    "draining": _state("draining", Tone.waiting, "Finishes what it has and takes no more."),
+    "unreachable": _state(
+        "unreachable", Tone.warning, "Does not answer; its reservations are kept until it is confirmed dead."
+    ),
+    "failed": _state("failed", Tone.bad, "Its engine could not start or died."),
+    "dead": _state("dead", Tone.quiet, "Its process is gone."),
+}
+
+WASTE_WORDS: dict[str, str] = {
+    "truncated": "samples cut at max_tokens",
+    "duplicate": "samples drawn twice",
+    "lost": "samples lost with their host",
+    "zombie": "work of an attempt that had been replaced",
+    "dropped": "samples dropped by a cancel",
+    "errors": "samples that ended in an error",
+}
+
+
+def state_word(words: dict[str, StateWord], state: str) -> StateWord:
+    """The word for `state` (case does not matter).
+
+    Raises:
+        KeyError: for a state without a word, naming it: a new state needs its sentence here.
+    """
+    return words[state.lower()]
+
+
+def flops(value: float | None) -> str:
+    """FLOPs with three figures: `1.31e12`; small counts in full."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    if abs(value) < _LARGEST_PLAIN_FLOPS:
+        return f"{value:,.0f}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def count(value: float | None) -> str:
+    """A count with thousands separated: `12,071`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+def share(value: float | None, *, digits: int = 3) -> str:
+    """A share between 0 and 1 without its leading zero: `.884`."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return _bare(f"{value:.{digits}f}")
+
+
+def percent(value: float | None, *, digits: int = 1) -> str:
+    """A share as percent: `3.8 %`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+def signed_share(value: float | None, *, digits: int = 3) -> str:
+    """A difference of shares with its sign: `+.025`."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return _bare(f"{value:+.{digits}f}")
+
+
+def points(value: float | None) -> str:
+    """A difference of percentages: `+1.7 points`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{100 * value:+.1f} points"
+
+
+def signed_percent(value: float | None) -> str:
+    """A relative difference: `+57 %`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{100 * value:+.0f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span: `41 s`, `2 min 05 s`, `3 h 12 min`, `4 d 6 h`."""
+    if seconds is None or math.isnan(seconds):
+        return UNKNOWN
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long before `now`: `41 s ago`."""
+    if moment is None:
+        return "never"
+    passed = now - moment
+    return "just now" if passed < timedelta(seconds=2) else f"{duration(passed.total_seconds())} ago"
+
+
+def timestamp(moment: datetime | None) -> str:
+    """A UTC moment to the second: `2026-03-01 14:05:09 UTC`."""
+    return UNKNOWN if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """`1 job`, `3 jobs`, `no jobs`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {nouns or noun + 's'}" if number else f"no {nouns or noun + 's'}"
+
+
+def _bare(text: str) -> str:
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
