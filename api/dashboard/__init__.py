@@ -1,0 +1,1 @@
+"""The pages: server-rendered, offline, one declared dataclass per page."""

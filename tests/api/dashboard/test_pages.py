@@ -1,0 +1,238 @@
+"""Every page renders from its dataclass alone, uses all of it, and promises what look and access rules ask."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import jinja2.meta
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from api.dashboard import examples, pages
+from api.dashboard.assets import SHARED_STATIC, STATIC_DIR, plotly_js_path, static_routes
+from api.dashboard.render import TEMPLATES, TEMPLATES_DIR, make_dashboard_environment, render
+
+EXAMPLES = examples.example_pages()
+
+
+@pytest.fixture(scope="module")
+def environment() -> jinja2.Environment:
+    return make_dashboard_environment()
+
+
+class Elements(HTMLParser):
+    """What a page fetches, its ids and live keys, and whether its elements nest."""
+
+    VOID = frozenset({"meta", "link", "br", "input", "rect", "hr", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.live: list[str] = []
+        self.inline_scripts = 0
+        self.inline_styles = 0
+        self.faults: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag not in self.VOID:
+            self._open.append(tag)
+        if tag in ("script", "link", "img"):
+            self.fetched += [v for name, v in attrs if name in ("src", "href") and v]
+        self.ids += [v for name, v in attrs if name == "id" and v]
+        self.live += [v for name, v in attrs if name == "data-live" and v]
+        self.inline_scripts += tag == "script" and "src" not in attributes and "type" not in attributes
+        self.inline_scripts += sum(name.startswith("on") for name in attributes)
+        self.inline_styles += tag == "style" or "style" in attributes
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        if not self._open or self._open.pop() != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()} closes nothing")
+
+    def close(self) -> None:
+        super().close()
+        self.faults += [f"<{tag}> is never closed" for tag in self._open]
+
+
+def parsed(html: str) -> Elements:
+    elements = Elements()
+    elements.feed(html)
+    elements.close()
+    return elements
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_page_renders_and_its_first_heading_answers(path: str, environment: jinja2.Environment) -> None:
+    html = render(EXAMPLES[path], environment=environment)
+    headings = re.findall(r"<h1[^>]*>(.+?)</h1>", html)
+
+    assert len(headings) == 1
+    assert parsed(html).faults == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_page_needs_no_network_and_no_inline_code(path: str, environment: jinja2.Environment) -> None:
+    elements = parsed(render(EXAMPLES[path], environment=environment))
+
+    assert all(address.startswith("/static/") for address in elements.fetched)
+    assert elements.inline_scripts == 0
+    assert elements.inline_styles == 0
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_page_ids_and_live_keys_are_distinct(path: str, environment: jinja2.Environment) -> None:
+    elements = parsed(render(EXAMPLES[path], environment=environment))
+
+    assert len(set(elements.ids)) == len(elements.ids)
+    assert len(set(elements.live)) == len(elements.live)
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_fragment_has_every_live_part_and_no_frame(path: str, environment: jinja2.Environment) -> None:
+    page = EXAMPLES[path]
+    fragment = render(page, is_fragment=True, environment=environment)
+
+    assert parsed(fragment).live == parsed(render(page, environment=environment)).live
+    assert "<html" not in fragment
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_every_figure_has_its_plot_its_numbers_and_its_table(path: str, environment: jinja2.Environment) -> None:
+    html = render(EXAMPLES[path], environment=environment)
+
+    for figure in getattr(EXAMPLES[path], "figures", ()):
+        assert f'data-figure="spec-{figure.key}"' in html
+        assert f'id="spec-{figure.key}"' in html
+        assert f"Table ({len(figure.table.rows)})" in html
+
+
+@pytest.mark.parametrize("page_type", TEMPLATES, ids=lambda t: t.__name__)
+def test_page_declares_exactly_what_its_template_reads(page_type: type) -> None:
+    source = (TEMPLATES_DIR / TEMPLATES[page_type]).read_text()
+    layout = (TEMPLATES_DIR / "layout.html").read_text()
+    for included in re.findall(r'{% include "(.+?)" %}', source):
+        source += (TEMPLATES_DIR / included).read_text()
+    read = set(re.findall(r"page\.(\w+)", source + layout))
+    declared = {field.name for field in dataclasses.fields(page_type)}
+    computed = {name for name, value in vars(page_type).items() if isinstance(value, property)}
+
+    assert declared <= read, "a field that no template reads"
+    assert read <= declared | computed, "a template that reads more than its page has"
+
+
+def test_every_page_has_an_example() -> None:
+    assert {type(page) for page in EXAMPLES.values()} == set(TEMPLATES)
+
+
+def test_template_that_reads_an_unknown_name_fails(environment: jinja2.Environment) -> None:
+    template = environment.from_string("{{ page.no_such_field }}")
+
+    with pytest.raises(jinja2.UndefinedError, match="no_such_field"):
+        template.render(page=examples.error_page())
+
+
+def test_names_are_escaped(environment: jinja2.Environment) -> None:
+    page = dataclasses.replace(examples.error_page(), detail="<script>alert(1)</script>")
+
+    assert "<script>alert" not in render(page, environment=environment)
+
+
+def test_controls_are_hidden_from_those_who_may_not_use_them(environment: jinja2.Environment) -> None:
+    viewer = dataclasses.replace(examples.shell("overview"), can_operate=False)
+
+    for page in (examples.job_page(), examples.workers()):
+        assert "<form" in render(page, environment=environment)
+        assert "<form" not in render(dataclasses.replace(page, shell=viewer), environment=environment)
+
+
+def test_job_page_stops_asking_once_nothing_will_change(environment: jinja2.Environment) -> None:
+    done = dataclasses.replace(examples.job_page(), poll_s=None)
+
+    assert 'data-poll-ms="2000"' in render(examples.job_page(), environment=environment)
+    assert "data-poll-ms" not in render(done, environment=environment)
+
+
+def test_empty_pages_say_how_to_fill_them(environment: jinja2.Environment) -> None:
+    shell = examples.shell("overview")
+    html = {
+        "isoflop submit": examples.empty_overview(),
+        "isoflop models register": pages.ModelsPage(shell=shell, headline="No models.", reference_len=64, models=()),
+        "isoflop problems register": pages.ProblemsPage(shell=shell, headline="No problem sets.", problem_sets=()),
+    }
+
+    for command, page in html.items():
+        assert command in render(page, environment=environment)
+
+
+def test_samples_page_without_samples_offers_all_of_them(environment: jinja2.Environment) -> None:
+    empty = dataclasses.replace(examples.samples_page(), samples=(), selected=None, shown="truncated")
+
+    assert f"/jobs/{examples.JOB_ID}/samples?show=all" in render(empty, environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "headline"),
+    [
+        ((), "No job has been submitted yet."),
+        ((examples.job_line(),), "1 job running, 62 % of its budget spent, nothing waiting."),
+        (
+            (examples.job_line(), examples.job_line(spent=4.98e11), examples.job_line(phase="queued", spent=0.0)),
+            "2 jobs running, 50 % of their budgets on average spent, 1 job waiting.",
+        ),
+        ((examples.job_line(phase="succeeded"),), "Nothing is running, nothing waiting."),
+        ((examples.job_line(phase="queued", spent=0.0),), "Nothing is running, 1 job waiting."),
+        (
+            (examples.job_line(attention="waits for a CPU since 45 s"),),
+            "1 job running, 62 % of its budget spent, 1 job waiting.",
+        ),
+        ((examples.job_line(phase="failed", attention="engine died"),), "Nothing is running, nothing waiting."),
+    ],
+)
+def test_overview_headline_answers_whether_everything_gets_on(jobs: tuple[pages.JobLine, ...], headline: str) -> None:
+    assert pages.overview_headline(jobs) == headline
+
+
+def test_job_headline_says_how_far_and_how_long() -> None:
+    assert pages.job_headline(examples.job_line()) == (
+        "Running: 62 % of 1.31e12 FLOPs spent, 7,484 samples, about 2 min 05 s left."
+    )
+
+
+@pytest.fixture(scope="module")
+def static_client() -> TestClient:
+    return TestClient(Starlette(routes=static_routes()))
+
+
+@pytest.mark.parametrize(
+    "name", ["dashboard.css", "dashboard.js", "icon.svg", *(f"shared/{name}" for name in SHARED_STATIC)]
+)
+def test_static_files_are_served_with_their_type(name: str, static_client: TestClient) -> None:
+    response = static_client.get(f"/static/{name}")
+
+    assert response.status_code == 200
+    kind = {"css": "text/css", "js": "javascript", "svg": "image/svg+xml"}[name.rsplit(".", 1)[1]]
+    assert kind in response.headers["content-type"]
+
+
+def test_plotly_comes_from_the_installed_package(static_client: TestClient) -> None:
+    response = static_client.get("/static/plotly.min.js")
+
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) == plotly_js_path().stat().st_size
+
+
+@pytest.mark.parametrize("path", ["/static/../pages.py", "/static/%2e%2e/pages.py", "/static/shared/report.html"])
+def test_static_serves_nothing_else(path: str, static_client: TestClient) -> None:
+    assert static_client.get(path).status_code == 404
+
+
+def test_style_sheets_name_no_colour_outside_the_variables() -> None:
+    style = (STATIC_DIR / "dashboard.css").read_text()
+
+    assert re.findall(r"#[0-9a-fA-F]{3,8}\b(?![^{]*\{)", style) == []
