@@ -1,0 +1,175 @@
+"""Checks a model directory before it is registered, and fingerprints it.
+
+Owns what counts as a loadable model: configuration of a known family, complete safetensors, a tokenizer, nothing
+pickled. Invariant: no code of the directory is run and no tensor is loaded; only headers are read, and every file once
+for the fingerprint. Must not import ray, vllm or torch.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import InvalidInput
+from service.shards import file_sha256
+
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_HASHED = {".json", ".safetensors", ".model", ".txt", ".jinja"}
+_TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+_CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+_LONGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+# bits of one element, by the names of the safetensors format
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "C64": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """What the files of a model say.
+
+    Args:
+        model_type: architecture family.
+        context_len: most tokens of prompt and completion together [tokens].
+        dtype: of the weights, as the configuration names it, or "auto" where it does not.
+        revision: "sha256:<hex>" over names and contents of the files that decide what the model computes.
+        weight_bytes: size of all safetensors files [bytes].
+    """
+
+    model_type: str
+    context_len: int
+    dtype: str
+    revision: str
+    weight_bytes: int
+
+
+def inspect_model(path: str | Path) -> ModelFiles:
+    """Checks the directory and says what is in it.
+
+    Raises:
+        InvalidInput: a file is missing, damaged, of an unknown kind or pickled; the message names it.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise InvalidInput(f"{directory}: no such directory; a model is a directory with config.json and safetensors")
+    _check_not_pickled(directory)
+    config = _read_object(directory / "config.json")
+    model_type = _model_type(directory, config)
+    weights = _check_weights(directory)
+    if not any(all((directory / name).is_file() for name in names) for names in _TOKENIZERS):
+        allowed = "; ".join(" with ".join(names) for names in _TOKENIZERS)
+        raise InvalidInput(f"{directory}: no tokenizer; one of these is needed: {allowed}")
+    return ModelFiles(
+        model_type=model_type,
+        context_len=_context_len(directory, config),
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "auto"),
+        revision=_fingerprint(directory),
+        weight_bytes=sum(file.stat().st_size for file in weights),
+    )
+
+
+def _check_not_pickled(directory: Path) -> None:
+    for file in sorted(directory.iterdir()):
+        if file.suffix.lower() in _PICKLED:
+            raise InvalidInput(f"{file}: a pickled file can run code when it is loaded; only safetensors are accepted")
+
+
+def _model_type(directory: Path, config: dict[str, Any]) -> str:
+    from transformers import CONFIG_MAPPING, __version__
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise InvalidInput(
+            f"{directory / 'config.json'}: model_type is {model_type!r}, which is none of the {len(CONFIG_MAPPING)} "
+            f"families that transformers {__version__} knows"
+        )
+    return model_type
+
+
+def _context_len(directory: Path, config: dict[str, Any]) -> int:
+    for section in (config, config.get("text_config")):
+        for name in _CONTEXT_FIELDS:
+            if isinstance(section, dict) and isinstance(found := section.get(name), int) and found > 0:
+                return found
+    raise InvalidInput(f"{directory / 'config.json'}: no context length; one of {', '.join(_CONTEXT_FIELDS)} is needed")
+
+
+def _check_weights(directory: Path) -> list[Path]:
+    """Every safetensors file that is loaded, checked."""
+    index = directory / "model.safetensors.index.json"
+    if not index.is_file():
+        files = sorted(directory.glob("*.safetensors"))
+        if not files:
+            raise InvalidInput(f"{directory / 'model.safetensors'}: missing; only safetensors are loaded")
+        for file in files:
+            _read_tensor_names(file)
+        return files
+    weight_map = _read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InvalidInput(f"{index}: has no weight_map")
+    names: dict[str, set[str]] = {}
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise InvalidInput(f"{index}: {tensor} is in {file!r}, which is no file name in this directory")
+        names.setdefault(file, set()).add(tensor)
+    for file, tensors in sorted(names.items()):
+        if missing := tensors - _read_tensor_names(directory / file):
+            raise InvalidInput(f"{directory / file}: lacks {min(missing)}, which {index.name} says is in it")
+    return [directory / file for file in sorted(names)]
+
+
+def _read_tensor_names(path: Path) -> set[str]:
+    """Names of the tensors in a file whose header and length agree."""
+    if not path.is_file():
+        raise InvalidInput(f"{path}: missing")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER_BYTES):
+            raise InvalidInput(f"{path}: header of {length} bytes does not fit a file of {size} bytes; it is cut off")
+        header = _parse_object(path, file.read(length))
+    header.pop("__metadata__", None)
+    end = max((_check_tensor(path, name, tensor) for name, tensor in header.items()), default=0)
+    if 8 + length + end != size:
+        raise InvalidInput(f"{path}: {size} bytes long, its header says {8 + length + end}; it is cut off or damaged")
+    return set(header)
+
+
+def _check_tensor(path: Path, name: str, tensor: Any) -> int:
+    """Where the tensor's bytes end, counted from the end of the header."""
+    try:
+        begin, end = tensor["data_offsets"]
+        bits = math.prod(tensor["shape"]) * _BITS[tensor["dtype"]]
+    except (TypeError, KeyError, ValueError) as error:
+        raise InvalidInput(f"{path}: header entry of {name} is damaged: {tensor!r:.200}") from error
+    if (end - begin) * 8 != bits:
+        raise InvalidInput(f"{path}: {name} has {end - begin} bytes, shape {tensor['shape']} needs {bits // 8}")
+    return end
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InvalidInput(f"{path}: missing")
+    return _parse_object(path, path.read_bytes())
+
+
+def _parse_object(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise InvalidInput(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{path}: must hold a JSON object, got {type(document).__name__}")
+    return document
+
+
+def _fingerprint(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(directory.iterdir()):
+        if file.is_file() and file.suffix in _HASHED and not file.name.startswith("."):
+            digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
