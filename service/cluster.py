@@ -328,7 +328,10 @@ class Cluster(Protocol):
         ...
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends the host: gracefully (attempts flushed first), or by killing its process. It is reported `dead` when gone."""
+        """Ends the host: gracefully (attempts flushed first), or by killing its process. It is reported `dead` when gone.
+
+        A host that is dead already is forgotten.
+        """
         ...
 
     def send(self, name: str, orders: Orders) -> None:

@@ -220,6 +220,10 @@ class Controller:
             if host.kind is HostKind.generator:
                 self._cluster.stop_host(host.name, is_forced=False)
 
+    def state_of(self, job_id: str) -> AllocationState:
+        """What strategies know of an active job, as of the last tick."""
+        return self._states[job_id]
+
     def status(self) -> ControllerStatus:
         """What the loop says of itself. Thread-safe."""
         since = self._last_tick_at or self._started_at

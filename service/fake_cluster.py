@@ -100,6 +100,10 @@ class _Attempt:
     def inflight_worst(self) -> float:
         return float(sum(sample.worst for sample in self.inflight))
 
+    @property
+    def waits_for_credit(self) -> bool:
+        return bool(self.waiting) and self.used + self.inflight_worst + self.waiting[0].worst > self.credit
+
 
 class FakeHost:
     """One host, stepped by the cluster. Attempts end only when a step says so."""
@@ -228,8 +232,7 @@ class FakeHost:
     def _maybe_end(self, attempt: _Attempt) -> None:
         if attempt.inflight:
             return
-        does_not_fit = bool(attempt.waiting) and attempt.used + attempt.waiting[0].worst > attempt.credit
-        if not attempt.waiting or attempt.is_stopping or (attempt.is_final and does_not_fit):
+        if not attempt.waiting or attempt.is_stopping or (attempt.is_final and attempt.waits_for_credit):
             self._flush(attempt)
             attempt.returned += attempt.waiting
             attempt.waiting = []
@@ -262,7 +265,7 @@ class FakeHost:
             grant_version=attempt.version,
             used=attempt.used,
             inflight_worst=attempt.inflight_worst,
-            next_worst=attempt.waiting[0].worst if attempt.waiting else 0.0,
+            next_worst=attempt.waiting[0].worst if attempt.waits_for_credit else 0.0,
             wanted=attempt.used + attempt.inflight_worst + float(sum(sample.worst for sample in lookahead)),
             finished=attempt.finished,
             returned=np.array([(s.problem, s.index) for s in attempt.returned], dtype=np.int32).reshape(-1, 2)
@@ -301,7 +304,8 @@ class FakeCluster:
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
         """Ends a fake host at once; what it had not flushed is gone."""
-        self.kill(name)
+        if name in self.hosts:
+            self.kill(name)
 
     def send(self, name: str, orders: Orders) -> None:
         """Queues orders for the next step."""

@@ -51,7 +51,11 @@ def build_manifest(store: Store, job_id: str, tasks: list[Task], base: Path) -> 
         "job_id": job_id,
         "job": json.loads(to_json(job.spec)),
         "models": [json.loads(to_json(model)) for model in resolved.models],
-        "problems": {"fingerprint": resolved.problems_fingerprint, "num_problems": resolved.num_problems},
+        "problems": {
+            "fingerprint": resolved.problems_fingerprint,
+            "num_problems": resolved.num_problems,
+            "path": _relative(resolved.problems_path, base),
+        },
         "versions": package_versions(),
         "account": {
             "id": account.id,

@@ -63,18 +63,17 @@ def _void_returned(draft: Draft, task: Task, report: AttemptReport) -> Task:
 def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]]) -> None:
     currency = job.account.currency
     for position, (task, report) in enumerate(attempts):
-        is_heard = report.grant_version == task.grant_version
-        slack = from_amount(currency, task.credit) - report.used - report.inflight_worst
-        lookahead = report.wanted - report.used - report.inflight_worst
-        need = to_amount(currency, report.wanted) - task.credit
-        given = min(need, draft.account(job.id).available)
+        in_use = report.used + report.inflight_worst
+        # what the next sample lacks: a host that reports before its engine has turned over may want no more than that
+        deficit = to_amount(currency, in_use + report.next_worst) - task.credit if report.next_worst else 0
+        given = min(max(to_amount(currency, report.wanted) - task.credit, deficit), draft.account(job.id).available)
         # half a lookahead is kept as slack: topping up on every tick would write a ledger row a tick and engine
-        if given > 0 and slack < lookahead / 2:
+        is_low = from_amount(currency, task.credit) - in_use < (report.wanted - in_use) / 2
+        if given > 0 and (is_low or deficit > 0):
             version = task.grant_version + 1
             draft.transfer(task, TransferKind.reserve, number=version, amount=given)
-            task = _grant(draft, dataclasses.replace(task, credit=task.credit + given), version)
-            is_heard = False
-        if is_heard and 0.0 < report.next_worst and slack < report.next_worst:
+            _grant(draft, dataclasses.replace(task, credit=task.credit + given), version)
+        elif deficit > 0 and report.grant_version == task.grant_version:
             _handle_shortage(draft, job, attempts, position)
             return
 

@@ -223,6 +223,10 @@ class Draft:
         self.hosts[name] = dataclasses.replace(self.hosts[name], is_stopping=True)
         self._stop_hosts.append((name, is_forced))
 
+    def forget_host(self, name: str) -> None:
+        """Lets the cluster drop what it knows of a dead host."""
+        self._stop_hosts.append((name, True))
+
     def living_hosts(self, kind: HostKind, model: str | None = None) -> list[HostView]:
         """Hosts that are not over, oldest first."""
         found = [

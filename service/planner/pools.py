@@ -54,6 +54,7 @@ def fold_hosts(draft: Draft) -> None:
 def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None:
     error = (report.error if report else None) or host.error
     draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=draft.now)
+    draft.forget_host(host.name)
     if host.is_stopping:
         return
     draft.event(None, "host_lost", f"{host.name}: {error or 'its process is gone'}")
