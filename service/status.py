@@ -13,18 +13,18 @@ class ControllerStatus:
 
     Args:
         last_tick_at: end of the last tick, or None before the first.
-        tick_age_s: seconds since then; None before the first tick.
+        tick_age_s: seconds since then, or since the start before the first tick.
         num_ticks: ticks since the start.
+        num_errors: ticks that failed since the start.
         cpu_s: processor time that ticks have used [s].
-        is_leader: whether this process is the one that acts.
         is_draining: whether it is about to stop and hands work back.
-        cluster: the cluster in words, e.g. "embedded Ray, 1 node, 2 CPUs".
+        cluster: the cluster in words, e.g. "3 hosts on 1 nodes".
     """
 
     last_tick_at: datetime | None
-    tick_age_s: float | None
+    tick_age_s: float
     num_ticks: int
+    num_errors: int
     cpu_s: float
-    is_leader: bool
     is_draining: bool
     cluster: str

@@ -1,0 +1,94 @@
+"""The HTTP application: routes, errors, guards, description. Made by `api/main.py`, and by tests with real stores.
+
+Knows no cluster and no worker. Every error leaves as a problem document; the OpenAPI description says so.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.context import AppContext, InspectModel
+from api.guard import Guard
+from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
+from api.routes import catalogue, job_parts, jobs, pools, system, usage
+from api.version import VERSION
+from service.config import Settings
+from service.status import ControllerStatus
+from service.store import Store
+
+DESCRIPTION = """Makes training data for language-model reasoners under a compute budget.
+
+Register models and problem sets, submit a job with a budget, watch it, and read scored samples from Parquet. A budget
+is hard: every sample reserves its worst case before it starts. Errors are `application/problem+json` documents that
+say what was given and what is allowed."""
+
+_PROBLEMS = {
+    "400": "The request cannot be read.",
+    "403": "The request comes from a page of another origin.",
+    "404": "No such resource.",
+    "405": "The resource has no such method.",
+    "409": "The request contradicts what is stored.",
+    "412": "The resource is not what If-Match says.",
+    "413": "The body is too large.",
+    "421": "The Host header names another service.",
+    "422": "A name, field or budget is refused; `errors` or `allowed` say what would be accepted.",
+    "500": "The service failed; its log says why.",
+}
+
+
+def create_app(
+    *,
+    store: Store,
+    settings: Settings,
+    wake: Callable[[], None],
+    controller_status: Callable[[], ControllerStatus],
+    inspect_model: InspectModel,
+) -> FastAPI:
+    """The application over a store.
+
+    Args:
+        wake: makes the control loop look at once; called after every write.
+        controller_status: the loop's latest word about itself.
+        inspect_model: reads a model directory; raises InvalidInput.
+    """
+    app = FastAPI(title="isoflop", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.state.context = AppContext(
+        store=store,
+        settings=settings,
+        wake=wake,
+        controller_status=controller_status,
+        inspect_model=inspect_model,
+        started_at=datetime.now(UTC),
+    )
+    for module in (catalogue, jobs, job_parts, pools, usage, system):
+        app.include_router(module.router)
+    install_error_handlers(app)
+    app.add_middleware(Guard, hosts=[settings.host], max_body_bytes=settings.max_body_bytes)
+    app.openapi = lambda: _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1 with every error as a problem document in place of FastAPI's own validation error."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        components.pop("HTTPValidationError", None)
+        components.pop("ValidationError", None)
+        template = "#/components/schemas/{model}"
+        problem = ProblemDocument.model_json_schema(ref_template=template)
+        problem.pop("$defs", None)
+        components |= {"ProblemDocument": problem, "FieldProblem": FieldProblem.model_json_schema()}
+        reference = {"$ref": "#/components/schemas/ProblemDocument"}
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                for status, text in _PROBLEMS.items():
+                    operation["responses"][status] = {
+                        "description": text,
+                        "content": {MEDIA_TYPE: {"schema": reference}},
+                    }
+        app.openapi_schema = schema
+    return app.openapi_schema

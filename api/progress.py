@@ -1,0 +1,121 @@
+"""How far a job is, from rollups: account, usage by minute. Cost follows minutes and tasks, never samples.
+
+Pages, the REST resource and the event stream all take their numbers from here, so that they cannot disagree.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service.cluster import TaskKind
+from service.currency import Currency, from_amount
+from service.jobs import Job
+from service.ledger import Account
+from service.store import Store
+from service.store.reads import UsageRow
+
+RATE_WINDOW = timedelta(minutes=3)
+"""Long enough to hold several parts of a slow model, short enough to follow a change."""
+_COMMITTED = ("useful", "truncated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A job in numbers. Amounts of the account are in natural units of its currency.
+
+    Args:
+        wasted_flops: FLOPs by reason: truncated, lost, dropped.
+        tokens_per_s: completion tokens a second lately, stalls included; over the whole job once it ended.
+        eta_s: seconds until the budget is used up; None when nothing is drawn.
+    """
+
+    currency: Currency
+    limit: float
+    spent: float
+    reserved: float
+    samples: int
+    errors: int
+    truncated: int
+    parts: int
+    parts_scored: int
+    prompt_tokens: int
+    completion_tokens: int
+    useful_flops: float
+    wasted_flops: dict[str, float]
+    flops_paper: float
+    tokens_per_s: float | None
+    eta_s: float | None
+
+
+def job_progress(store: Store, job: Job, now: datetime) -> Progress:
+    """Everything the ledger and the rollups say of a job."""
+    # scores first: a part committed in between must not make more parts scored than there are
+    num_scored = store.reads.count_parts(job.id, TaskKind.score)
+    return progress_of(
+        job,
+        store.reads.account(job.id),
+        store.reads.usage(job_id=job.id, by_minute=True),
+        now,
+        num_parts=store.reads.count_parts(job.id, TaskKind.generate),
+        num_scored=num_scored,
+    )
+
+
+def progress_of(
+    job: Job, account: Account, usage: Sequence[UsageRow], now: datetime, *, num_parts: int, num_scored: int
+) -> Progress:
+    """The same from values: no store, no clock."""
+    drawn = [row for row in usage if row.stage == TaskKind.generate]
+    committed = [row for row in drawn if row.outcome in _COMMITTED]
+    limit = from_amount(account.currency, account.limit or 0)
+    spent = from_amount(account.currency, account.spent)
+    tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, now)
+    is_drawing = not job.phase.is_terminal and spent_per_s
+    wasted: dict[str, float] = {}
+    for row in drawn:
+        if row.outcome != "useful":
+            wasted[row.outcome] = wasted.get(row.outcome, 0.0) + row.flops
+    return Progress(
+        currency=account.currency,
+        limit=limit,
+        spent=spent,
+        reserved=from_amount(account.currency, account.reserved),
+        samples=sum(row.samples for row in committed),
+        errors=sum(row.errors for row in committed),
+        truncated=sum(row.truncated for row in committed),
+        parts=num_parts,
+        parts_scored=num_scored,
+        prompt_tokens=sum(row.prompt_tokens for row in committed),
+        completion_tokens=sum(row.completion_tokens for row in committed),
+        useful_flops=sum(row.flops for row in drawn if row.outcome == "useful"),
+        wasted_flops=wasted,
+        flops_paper=sum(row.flops_paper for row in drawn),
+        tokens_per_s=tokens_per_s,
+        eta_s=max(0.0, limit - spent) / spent_per_s if is_drawing else None,
+    )
+
+
+def amount_of(currency: Currency, rows: Iterable[UsageRow]) -> float:
+    """What usage amounts to in natural units of a currency."""
+    match currency:
+        case Currency.flops:
+            return sum(row.flops for row in rows)
+        case Currency.flops_paper:
+            return sum(row.flops_paper for row in rows)
+        case Currency.tokens:
+            return float(sum(row.prompt_tokens + row.completion_tokens for row in rows))
+        case Currency.samples:
+            return float(sum(row.samples - row.errors for row in rows))
+
+
+def _rates(job: Job, currency: Currency, drawn: Sequence[UsageRow], now: datetime) -> tuple[float | None, float | None]:
+    """Completion tokens and budget a second: of the last minutes, or of the whole job when it has ended."""
+    if job.ended_at is not None:
+        seconds, rows = (job.ended_at - job.created_at).total_seconds(), list(drawn)
+    else:
+        first_minute = (now - RATE_WINDOW).replace(second=0, microsecond=0)
+        seconds = (now - max(job.created_at, first_minute)).total_seconds()
+        rows = [row for row in drawn if row.bucket is not None and row.bucket >= first_minute]
+    if not rows or seconds <= 0:
+        return None, None
+    return sum(row.completion_tokens for row in rows) / seconds, amount_of(currency, rows) / seconds

@@ -1,0 +1,199 @@
+"""A job document becomes a JobSpec: every default filled in, every name checked, the budget in ledger units.
+
+All that can go wrong with a document is said here, before anything is stored or spent. Must not import workers: what a
+prompt costs in tokens is known only after it is prepared, so amounts here are bounds, and say so.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from api.wire.job_document import BudgetDocument, JobDocument, PromptDocument
+from service.allocation import strategy_for
+from service.currency import Budget, Currency, from_amount, worst_case
+from service.errors import BudgetTooSmall, InvalidInput
+from service.flops import MFLOP
+from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
+from service.models import ModelSpec
+from service.scoring import scorer_named
+from service.store import Store
+from service.store.control import Resolved
+
+PLAIN_TEMPLATE = PromptSpec().template
+_STEP_SCORER = "steps"
+
+
+def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]:
+    """The job that the document asks for and what its names stand for now.
+
+    Raises:
+        UnknownName: a problem set, model, strategy or scorer that does not exist.
+        InvalidInput: a field that contradicts the catalogue or another field.
+        BudgetTooSmall: the budget does not pay one sample.
+    """
+    problems = store.catalogue.problem_set(document.problems)
+    models = tuple(store.catalogue.model(name) for name in document.models)
+    num_problems = min(problems.num_problems, document.max_problems or problems.num_problems)
+    max_tokens = None if document.sampling.max_tokens == "auto" else document.sampling.max_tokens
+    _check_max_tokens(max_tokens, models)
+    for scorer in document.scorers:
+        scorer_named(scorer)
+    allocation = document.allocation
+    spec = JobSpec(
+        name=document.name or f"{document.problems} by {', '.join(document.models)}"[:200],
+        problems=document.problems,
+        models=tuple(document.models),
+        budget=_budget(document.budget, document.accounting, num_problems),
+        allocation=AllocationSpec(
+            strategy=allocation.strategy,
+            target_correct=allocation.target_correct or allocation.k or 1,
+            max_samples=allocation.max_samples,
+            counts=allocation.counts,
+        ),
+        prompt=_prompt(document.prompt),
+        sampling=SamplingSpec(
+            temperature=document.sampling.temperature,
+            top_p=document.sampling.top_p,
+            max_tokens=max_tokens,
+            stop=tuple(document.sampling.stop),
+        ),
+        scorers=tuple(document.scorers),
+        seed=document.seed,
+        max_problems=document.max_problems,
+    )
+    _check_scorers(spec, is_adaptive=strategy_for(spec, num_problems).is_adaptive)
+    _check_budget(spec, models)
+    resolved = Resolved(
+        models=models,
+        problems_path=problems.path,
+        num_problems=num_problems,
+        problems_fingerprint=problems.fingerprint,
+    )
+    return spec, resolved
+
+
+def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
+    """The resolved document of a job, in the form of a job file: submitting it again asks for the same."""
+    prompt, few_shot, sampling = spec.prompt, spec.prompt.few_shot, spec.sampling
+    return {
+        "name": spec.name,
+        "problems": spec.problems,
+        "models": list(spec.models),
+        "budget": _budget_document(spec.budget, num_problems),
+        "accounting": "paper" if spec.budget.currency is Currency.flops_paper else "exact",
+        "allocation": {
+            "strategy": spec.allocation.strategy,
+            "target_correct": spec.allocation.target_correct,
+            "max_samples": spec.allocation.max_samples,
+            "counts": spec.allocation.counts,
+        },
+        "prompt": {
+            "template": "plain" if prompt.template == PLAIN_TEMPLATE else prompt.template,
+            "system": prompt.system,
+            "few_shot": {
+                "examples": [{"question": asked, "solution": solved} for asked, solved in few_shot.examples],
+                "num_shots": few_shot.num_shots,
+                "choice": few_shot.choice,
+            },
+            "use_chat_template": prompt.use_chat_template,
+            "add_bos": prompt.add_bos,
+        },
+        "sampling": {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": "auto" if sampling.max_tokens is None else sampling.max_tokens,
+            "stop": list(sampling.stop),
+        },
+        "scorers": list(spec.scorers),
+        "seed": spec.seed,
+        "max_problems": spec.max_problems,
+    }
+
+
+def cost_bounds(currency: Currency, model: ModelSpec, max_tokens: int | None) -> tuple[float, float]:
+    """Worst case of one sample with the cheapest and with the dearest prompt the context allows [natural units].
+
+    With a fixed `max_tokens` a prompt has 1 to `context_len - max_tokens` tokens, and longer ones cost more. Without
+    one a completion fills the context, the total is constant, and only what counts sampled tokens alone differs.
+    """
+    longest = model.context_len - (max_tokens or 1)
+    costs = [
+        worst_case(currency, model.cost, prompt_tokens=prompt, max_tokens=max_tokens or model.context_len - prompt)
+        for prompt in (1, longest)
+    ]
+    return min(costs), max(costs)
+
+
+def _prompt(document: PromptDocument) -> PromptSpec:
+    examples = tuple((example.question, example.solution) for example in document.few_shot.examples)
+    num_shots = document.few_shot.num_shots
+    return PromptSpec(
+        template=PLAIN_TEMPLATE if document.template == "plain" else document.template,
+        system=document.system,
+        few_shot=FewShot(
+            examples=examples,
+            num_shots=len(examples) if num_shots is None else num_shots,
+            choice=document.few_shot.choice,
+        ),
+        use_chat_template=document.use_chat_template,
+        add_bos=document.add_bos,
+    )
+
+
+def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Budget:
+    if document.flops is not None:
+        currency = Currency.flops_paper if accounting == "paper" else Currency.flops
+        # rounded down: a hard limit of less than asked for keeps what was promised, one MFLOP more would not
+        limit = math.floor(document.flops) // MFLOP
+        if limit < 1:
+            raise BudgetTooSmall(f"budget.flops: got {document.flops:.4g}, allowed: at least {MFLOP:,} (1 MFLOP)")
+        return Budget(currency=currency, limit=limit)
+    if document.tokens is not None:
+        return Budget(currency=Currency.tokens, limit=document.tokens)
+    if document.samples_per_problem is not None:
+        return Budget(currency=Currency.samples, limit=document.samples_per_problem * num_problems)
+    raise AssertionError("BudgetDocument holds exactly one amount")
+
+
+def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
+    match budget.currency:
+        case Currency.flops | Currency.flops_paper:
+            return {"flops": from_amount(budget.currency, budget.limit)}
+        case Currency.tokens:
+            return {"tokens": budget.limit}
+        case Currency.samples:
+            return {"samples_per_problem": budget.limit // num_problems}
+
+
+def _check_max_tokens(max_tokens: int | None, models: Iterable[ModelSpec]) -> None:
+    for model in models:
+        if max_tokens is not None and max_tokens >= model.context_len:
+            raise InvalidInput(
+                f"sampling.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1}, for {model.name} has a "
+                f"context of {model.context_len} tokens and a prompt needs at least one; or 'auto'"
+            )
+
+
+def _check_scorers(spec: JobSpec, *, is_adaptive: bool) -> None:
+    answer_scorers = [name for name in spec.scorers if name != _STEP_SCORER]
+    if is_adaptive and not answer_scorers:
+        raise InvalidInput(
+            f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed with strategy {spec.allocation.strategy!r}: at "
+            "least one that judges answers, e.g. math_answer"
+        )
+    if is_adaptive and spec.allocation.counts == "verified" and _STEP_SCORER not in spec.scorers:
+        raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")
+
+
+def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
+    """Refuses what cannot pay a sample whatever the prompts are; the planner knows the real ones later."""
+    currency = spec.budget.currency
+    cheapest = {model.name: cost_bounds(currency, model, spec.sampling.max_tokens)[0] for model in models}
+    name = min(cheapest, key=lambda model: cheapest[model])
+    limit = from_amount(currency, spec.budget.limit)
+    if cheapest[name] > limit:
+        raise BudgetTooSmall(
+            f"budget: got {limit:.4g} {currency}, allowed: at least {cheapest[name]:.4g}, what one sample of {name} "
+            "may cost with the cheapest possible prompt; every sample reserves its worst case, so lower "
+            "sampling.max_tokens or raise the budget"
+        )

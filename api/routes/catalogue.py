@@ -1,0 +1,95 @@
+"""/v1/models and /v1/problems: what jobs can name."""
+
+import dataclasses
+from pathlib import Path
+
+from fastapi import APIRouter
+
+from api.context import Context, path_under_roots
+from api.wire.catalogue import (
+    ModelList,
+    ModelOut,
+    ProblemSetList,
+    ProblemSetOut,
+    RegisterModel,
+    RegisterProblems,
+)
+from service.errors import InvalidInput, NotFound, UnknownName
+from service.problems import ProblemSource, register_problems
+
+router = APIRouter(prefix="/v1")
+
+
+@router.get("/models", tags=["models"])
+def list_models(context: Context) -> ModelList:
+    """Every registered model and what its tokens cost."""
+    return ModelList(items=[ModelOut.of(spec) for spec in context.store.catalogue.models()])
+
+
+@router.post("/models", tags=["models"], status_code=201)
+def register_model(context: Context, body: RegisterModel) -> ModelOut:
+    """Registers a model directory: its files are hashed and its FLOP coefficients traced from its own code.
+
+    Registering the same content under the same name again changes nothing; other content under it is a conflict.
+    """
+    path = path_under_roots(context.settings, body.path, field="path")
+    if not path.is_dir():
+        raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
+    spec = context.inspect_model(body.name, path, body.engine.to_options())
+    stored = context.store.catalogue.register_model(spec)
+    context.wake()
+    return ModelOut.of(stored)
+
+
+@router.get("/models/{name:path}", tags=["models"])
+def get_model(context: Context, name: str) -> ModelOut:
+    """One model."""
+    try:
+        return ModelOut.of(context.store.catalogue.model(name))
+    except UnknownName as error:
+        raise NotFound(str(error)) from error
+
+
+@router.get("/problems", tags=["problems"])
+def list_problems(context: Context) -> ProblemSetList:
+    """Every registered problem set."""
+    return ProblemSetList(items=[ProblemSetOut.of(item) for item in context.store.catalogue.problem_sets()])
+
+
+@router.post("/problems", tags=["problems"], status_code=201)
+def add_problems(context: Context, body: RegisterProblems) -> ProblemSetOut:
+    """Registers a problem set: read once, checked row by row, kept as a copy with a fingerprint.
+
+    Malformed rows are refused with their numbers. Other rows under a known name are a conflict.
+    """
+    source = ProblemSource(
+        path=None if body.path is None else str(path_under_roots(context.settings, body.path, field="path")),
+        dataset=body.dataset,
+        subset=body.subset,
+        split=body.split,
+        columns={str(ours): theirs for ours, theirs in body.columns.items()},
+    )
+    if body.dataset is not None and Path(body.dataset).exists():
+        # `datasets` would read the local directory instead, wherever the service happens to have been started
+        raise InvalidInput(f"dataset: got {body.dataset!r}, which is a path here; give it as `path`")
+    try:
+        problems = register_problems(name=body.name, source=source, data_dir=context.settings.data_dir)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"path: {source.path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    stored = context.store.catalogue.register_problems(
+        dataclasses.replace(problems, source=_shown(body, problems.source))
+    )
+    return ProblemSetOut.of(stored)
+
+
+def _shown(body: RegisterProblems, source: str) -> str:
+    return source if body.path is None else body.path
+
+
+@router.get("/problems/{name:path}", tags=["problems"])
+def get_problems(context: Context, name: str) -> ProblemSetOut:
+    """One problem set."""
+    try:
+        return ProblemSetOut.of(context.store.catalogue.problem_set(name))
+    except UnknownName as error:
+        raise NotFound(str(error)) from error

@@ -1,0 +1,144 @@
+"""/v1/jobs: submit, list, look at, pause, resume, cancel."""
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from api.context import AppContext, Context
+from api.estimate import sample_costs
+from api.progress import Progress, job_progress
+from api.resolve import document_of, to_job_spec
+from api.wire.base import MAX_INT
+from api.wire.job_document import JobDocument
+from api.wire.jobs import BudgetOut, DryRunOut, FlopsOut, JobList, JobOut, ProgressOut
+from service.currency import from_amount
+from service.jobs import Desired, Job
+from service.store.control import Resolved
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your choice. Submitting twice with one key and one document makes one job.",
+    ),
+]
+
+
+@router.post("", status_code=201, responses={200: {"model": DryRunOut, "description": "The plan of a dry run."}})
+def submit_job(
+    context: Context,
+    response: Response,
+    body: JobDocument,
+    idempotency_key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="Plan only: what it would be and cost; nothing is stored.")] = False,
+) -> JobOut | DryRunOut:
+    """Submits a job. Everything that can be wrong with the document is refused here, not later."""
+    spec, resolved = to_job_spec(body, context.store)
+    if dry_run:
+        response.status_code = 200
+        currency = spec.budget.currency
+        return DryRunOut(
+            document=document_of(spec, resolved.num_problems),
+            num_problems=resolved.num_problems,
+            problems_fingerprint=resolved.problems_fingerprint,
+            model_revisions={model.name: model.revision for model in resolved.models},
+            currency=currency,
+            limit=from_amount(currency, spec.budget.limit),
+            cost_per_sample=sample_costs(context.store, spec, resolved),
+        )
+    job = context.store.jobs.submit(spec, resolved, idempotency_key=idempotency_key)
+    context.wake()
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_out(context, job)
+
+
+@router.get("")
+def list_jobs(
+    context: Context,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[int | None, Query(ge=1, le=MAX_INT, description="`next_cursor` of the page before.")] = None,
+) -> JobList:
+    """Jobs, newest first."""
+    found = context.store.jobs.list(limit=limit + 1, before=cursor)
+    page = found[:limit]
+    return JobList(
+        items=[job_out(context, job) for _, job in page],
+        next_cursor=str(page[-1][0]) if len(found) > limit else None,
+    )
+
+
+@router.get("/{job_id}")
+def get_job(context: Context, job_id: str) -> JobOut:
+    """One job with its progress."""
+    return job_out(context, context.store.jobs.get(job_id))
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(context: Context, job_id: str) -> JobOut:
+    """Drops running samples, keeps finished ones, ends the job."""
+    return _set_desired(context, job_id, Desired.cancel)
+
+
+@router.post("/{job_id}/pause")
+def pause_job(context: Context, job_id: str) -> JobOut:
+    """Finishes running samples and starts no new ones."""
+    return _set_desired(context, job_id, Desired.pause)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(context: Context, job_id: str) -> JobOut:
+    """Goes on. No sample is drawn twice."""
+    return _set_desired(context, job_id, Desired.run)
+
+
+def _set_desired(context: AppContext, job_id: str, desired: Desired) -> JobOut:
+    job = context.store.jobs.set_desired(job_id, desired)
+    context.wake()
+    return job_out(context, job)
+
+
+def job_out(context: AppContext, job: Job, resolved: Resolved | None = None) -> JobOut:
+    """A job as it goes out."""
+    resolved = resolved or context.store.jobs.resolved(job.id)
+    return JobOut(
+        id=job.id,
+        name=job.spec.name,
+        phase=job.phase,
+        desired=job.desired,
+        created_at=job.created_at,
+        ended_at=job.ended_at,
+        error=job.error,
+        num_problems=resolved.num_problems,
+        problems_fingerprint=resolved.problems_fingerprint,
+        document=document_of(job.spec, resolved.num_problems),
+        progress=progress_out(job_progress(context.store, job, datetime.now(UTC))),
+    )
+
+
+def progress_out(progress: Progress) -> ProgressOut:
+    """Progress as it goes out."""
+    wasted = sum(progress.wasted_flops.values())
+    same = {field.name: getattr(progress, field.name) for field in dataclasses.fields(progress)}
+    return ProgressOut(
+        **{name: value for name, value in same.items() if name in ProgressOut.model_fields},
+        budget=BudgetOut(
+            currency=progress.currency,
+            limit=progress.limit,
+            spent=progress.spent,
+            reserved=progress.reserved,
+            used_fraction=progress.spent / progress.limit if progress.limit else 0.0,
+        ),
+        flops=FlopsOut(
+            spent=progress.useful_flops + wasted,
+            useful=progress.useful_flops,
+            wasted=wasted,
+            wasted_by_reason=progress.wasted_flops,
+            spent_paper=progress.flops_paper,
+        ),
+    )

@@ -1,0 +1,179 @@
+"""Models, problem sets and pools as they come in and go out."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.wire.base import InputModel, Name, PathText, Whole
+from service.flops import decode_flops
+from service.models import EngineOptions, ModelSpec
+from service.planner.plan import PoolView
+from service.problems import ProblemSet
+
+DATASET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+ColumnName = Literal["id", "question", "answer", "level", "structure"]
+
+
+class EngineDocument(InputModel):
+    """How an engine loads the model."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: Whole | None = Field(default=None, ge=2, le=10_000_000, description="Context to serve [tokens].")
+    max_num_seqs: Whole = Field(default=256, ge=1, le=65_536, description="Requests in the engine at once.")
+    kv_cache_gib: float = Field(default=1.0, gt=0, le=4096, allow_inf_nan=False, description="CPU only.")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False, description="GPU only.")
+    tensor_parallel_size: Whole = Field(default=1, ge=1, le=64)
+    enforce_eager: bool = True
+    simulated: bool = Field(default=False, description="No engine: made-up text at a stated speed, to try things out.")
+
+    def to_options(self) -> EngineOptions:
+        """The same inside."""
+        return EngineOptions(**self.model_dump())
+
+
+class RegisterModel(InputModel):
+    """A model directory: config.json, safetensors, tokenizer."""
+
+    name: Name
+    path: PathText = Field(description="A directory on the service's machine, under one of its roots.")
+    engine: EngineDocument = Field(default_factory=EngineDocument)
+
+
+class RegisterProblems(InputModel):
+    """A problem set: a file or a data set of the Hugging Face hub. Exactly one of `path` and `dataset`."""
+
+    name: Name
+    path: PathText | None = Field(
+        default=None, description="A .jsonl or .parquet file on the service's machine, under one of its roots."
+    )
+    dataset: Annotated[str, Field(pattern=DATASET_PATTERN, max_length=200)] | None = Field(
+        default=None, description="A data set's name on the hub."
+    )
+    subset: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=200)] | None = None
+    split: Annotated[str, Field(pattern=r"^\w+(\[[\w:%]*\])?$", max_length=200)] = "train"
+    columns: dict[ColumnName, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=dict, description="Our column -> the source's column."
+    )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            got = "neither" if self.path is None else "both"
+            raise PydanticCustomError("source", "exactly one of path and dataset", {"got": got})
+        return self
+
+
+class ChangePool(InputModel):
+    """What operators decide of a pool; what is left out stays."""
+
+    replicas: Whole | None = Field(default=None, ge=0, le=4096, description="Engines wanted while there is work.")
+    min: Whole | None = Field(default=None, ge=0, le=4096, description="Engines kept without work.")
+    idle_s: float | None = Field(
+        default=None, ge=0, le=10_000_000, allow_inf_nan=False, description="Idle time before an engine leaves [s]."
+    )
+
+
+class EngineOut(BaseModel):
+    """Engine options in force."""
+
+    dtype: str
+    max_model_len: int | None
+    max_num_seqs: int
+    kv_cache_gib: float
+    gpu_memory_utilization: float
+    tensor_parallel_size: int
+    enforce_eager: bool
+    simulated: bool
+
+
+class ModelOut(BaseModel):
+    """A registered model and what its tokens cost."""
+
+    name: str
+    path: str
+    revision: str = Field(description="Hash over the files' contents.")
+    context_len: int
+    parameters: int
+    active_parameters: int
+    flops_per_token: float = Field(description="Forward FLOPs of one token halfway through the context.")
+    cost: dict[str, object] = Field(description="FLOP coefficients, traced from the model's own code.")
+    engine: EngineOut
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "ModelOut":
+        """The model as it goes out."""
+        options = {name: getattr(spec.engine, name) for name in EngineOptions.__slots__}
+        return cls(
+            name=spec.name,
+            path=spec.path,
+            revision=spec.revision,
+            context_len=spec.context_len,
+            parameters=spec.cost.parameters,
+            active_parameters=spec.cost.active_parameters,
+            flops_per_token=decode_flops(spec.cost, spec.context_len // 2),
+            cost=spec.cost.to_json(),
+            engine=EngineOut(**{name: value for name, value in options.items() if name in EngineOut.model_fields}),
+        )
+
+
+class ProblemSetOut(BaseModel):
+    """A registered problem set."""
+
+    name: str
+    num_problems: int
+    fingerprint: str
+    source: str
+
+    @classmethod
+    def of(cls, problems: ProblemSet) -> "ProblemSetOut":
+        """The set as it goes out."""
+        return cls(
+            name=problems.name,
+            num_problems=problems.num_problems,
+            fingerprint=problems.fingerprint,
+            source=problems.source,
+        )
+
+
+class PoolOut(BaseModel):
+    """A pool of engines."""
+
+    model: str
+    replicas: int
+    min: int
+    idle_s: float
+    version: int = Field(description="Changes with every change; the ETag.")
+    failures: int = Field(description="Engines that failed to load since the last one that did.")
+    hosts: dict[str, int] = Field(description="Living engines by state.")
+
+    @classmethod
+    def of(cls, pool: PoolView, hosts: dict[str, int]) -> "PoolOut":
+        """The pool as it goes out."""
+        return cls(
+            model=pool.model,
+            replicas=pool.replicas,
+            min=pool.minimum,
+            idle_s=pool.idle_s,
+            version=pool.version,
+            failures=pool.failures,
+            hosts=hosts,
+        )
+
+
+class ModelList(BaseModel):
+    """Every model, by name."""
+
+    items: list[ModelOut]
+
+
+class ProblemSetList(BaseModel):
+    """Every problem set, by name."""
+
+    items: list[ProblemSetOut]
+
+
+class PoolList(BaseModel):
+    """Every pool, by model."""
+
+    items: list[PoolOut]

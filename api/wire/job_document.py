@@ -1,0 +1,195 @@
+"""The job document: the same by REST, SDK and job file. Documented in full in the OpenAPI description.
+
+Checks what can be checked without a catalogue; names and lengths are checked in `api/resolve.py`.
+"""
+
+import string
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.wire.base import MAX_INT, InputModel, Line, LongText, Name, Whole
+
+MAX_LEDGER_FLOPS = 9e24
+"""What 64 bits of MFLOP hold, far beyond what any machine will do."""
+CURRENCIES = ("flops", "tokens", "samples_per_problem")
+_LATER_CURRENCIES = ("usd", "gpu_hours")
+
+
+class BudgetDocument(InputModel):
+    """A hard limit: exactly one of the fields."""
+
+    flops: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_LEDGER_FLOPS,
+        allow_inf_nan=False,
+        description="Forward FLOPs of all samples together, kept in whole MFLOP (10^6).",
+    )
+    tokens: Whole | None = Field(default=None, ge=1, le=10**18, description="Prompt and completion tokens together.")
+    samples_per_problem: Whole | None = Field(
+        default=None, ge=1, le=1_000_000, description="Samples for each problem, over all models."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_later_currencies(cls, value: Any) -> Any:
+        for name in _LATER_CURRENCIES:
+            if isinstance(value, dict) and name in value:
+                raise PydanticCustomError(
+                    "not_available",
+                    "one of {allowed}; {name} is not available yet",
+                    {"allowed": ", ".join(CURRENCIES), "name": name, "got": f"{name}"},
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        given = [name for name in CURRENCIES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise PydanticCustomError(
+                "one_currency",
+                "exactly one of {allowed}",
+                {"allowed": ", ".join(CURRENCIES), "got": ", ".join(given) or "none of them"},
+            )
+        return self
+
+
+class AllocationDocument(InputModel):
+    """Which strategy spends the budget."""
+
+    strategy: str = Field(default="uniform", max_length=100, description="`uniform` or `until_correct`.")
+    target_correct: Whole | None = Field(
+        default=None, ge=1, le=1000, description="Unique correct solutions wanted per problem (until_correct); 1."
+    )
+    k: Whole | None = Field(default=None, ge=1, le=1000, description="The same as `target_correct`.")
+    max_samples: Whole | None = Field(
+        default=None, ge=1, le=1_000_000, description="Most samples for one problem (until_correct); no cap."
+    )
+    counts: Literal["answer", "verified"] = Field(
+        default="answer", description="What counts as correct: the answer, or the answer and every step of it."
+    )
+
+    @model_validator(mode="after")
+    def _check_target(self) -> Self:
+        if self.target_correct is not None and self.k is not None:
+            raise PydanticCustomError(
+                "two_targets", "one of target_correct and k, which mean the same", {"got": "both of them"}
+            )
+        return self
+
+
+class ExampleDocument(InputModel):
+    """A worked example."""
+
+    question: LongText
+    solution: LongText
+
+
+class FewShotDocument(InputModel):
+    """Worked examples before the question."""
+
+    examples: list[ExampleDocument] = Field(default_factory=list, max_length=200)
+    num_shots: Whole | None = Field(
+        default=None, ge=0, le=200, description="How many of them a prompt shows; all without this."
+    )
+    choice: Literal["fixed", "per_problem"] = Field(
+        default="fixed", description="The first ones for every prompt, or drawn anew for each problem by the seed."
+    )
+
+    @model_validator(mode="after")
+    def _check_shots(self) -> Self:
+        if self.num_shots is not None and self.num_shots > len(self.examples):
+            raise PydanticCustomError(
+                "too_many_shots",
+                "num_shots of at most {allowed}, the number of examples",
+                {"allowed": len(self.examples), "got": self.num_shots},
+            )
+        return self
+
+
+class PromptDocument(InputModel):
+    """How a problem becomes a prompt."""
+
+    template: LongText = Field(
+        default="plain", description="`plain`, which is the question on a line, or a text with `{question}` in it."
+    )
+    system: LongText | None = Field(default=None, description="Put before everything, or the chat's system message.")
+    few_shot: FewShotDocument = Field(default_factory=FewShotDocument)
+    use_chat_template: bool = Field(default=False, description="Render through the tokenizer's own chat template.")
+    add_bos: bool = Field(default=True, description="Begin with the tokenizer's beginning-of-sequence token.")
+
+    @model_validator(mode="after")
+    def _check_template(self) -> Self:
+        if self.template != "plain" and not _is_template(self.template):
+            raise PydanticCustomError(
+                "template",
+                "'plain', or a text with {question} in it and no other field; a literal brace is written twice",
+                {"got": repr(self.template[:80])},
+            )
+        return self
+
+
+def _is_template(text: str) -> bool:
+    """Whether a question fits into `text`: no other field, no conversion, no width (which could ask for gigabytes)."""
+    try:
+        fields = [field[1:] for field in string.Formatter().parse(text) if field[1] is not None]
+    except ValueError:
+        return False
+    return bool(fields) and all(field == ("question", "", None) for field in fields)
+
+
+class SamplingDocument(InputModel):
+    """How completions are drawn."""
+
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    max_tokens: Whole | Literal["auto"] = Field(
+        default="auto", description="Most tokens of a completion; `auto` is what each prompt leaves of the context."
+    )
+    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=16)
+
+    @model_validator(mode="after")
+    def _check_max_tokens(self) -> Self:
+        if self.max_tokens != "auto" and not 1 <= self.max_tokens <= 10_000_000:
+            raise PydanticCustomError(
+                "max_tokens", "max_tokens of at least 1, or 'auto'", {"got": str(self.max_tokens)[:40]}
+            )
+        return self
+
+
+class JobDocument(InputModel):
+    """A generation job: problems, models, a budget, and how to sample."""
+
+    name: Line | None = Field(default=None, description="For people; made from problems and models without one.")
+    problems: Name = Field(description="A registered problem set.", examples=["gsm-mini/train"])
+    models: list[Name] = Field(min_length=1, max_length=16, description="Registered models.")
+    budget: BudgetDocument
+    accounting: Literal["exact", "paper"] = Field(
+        default="exact",
+        description="How FLOPs are counted: `exact`, every forward FLOP with prompt and attention; `paper`, "
+        "2 x parameters x completion tokens.",
+    )
+    allocation: AllocationDocument = Field(default_factory=AllocationDocument)
+    prompt: PromptDocument = Field(default_factory=PromptDocument)
+    sampling: SamplingDocument = Field(default_factory=SamplingDocument)
+    scorers: list[Annotated[str, Field(max_length=100)]] = Field(
+        default_factory=lambda: ["math_answer"], max_length=8, description="`math_answer`, `steps`."
+    )
+    seed: Whole = Field(default=0, ge=0, le=MAX_INT)
+    max_problems: Whole | None = Field(
+        default=None, ge=1, le=MAX_INT, description="Use only the first problems of the set."
+    )
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        for name in ("models", "scorers"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise PydanticCustomError("repeated", "{name} that differ", {"name": name, "got": ", ".join(values)})
+        if self.accounting == "paper" and self.budget.flops is None:
+            raise PydanticCustomError(
+                "accounting", "accounting 'paper' only with budget.flops", {"got": "another currency"}
+            )
+        return self

@@ -1,0 +1,249 @@
+"""Jobs, tasks, events, samples and usage as they go out."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class BudgetOut(BaseModel):
+    """The account of a job, in natural units of its currency."""
+
+    currency: str = Field(description="flops (exact accounting), flops_paper, tokens or samples.")
+    limit: float
+    spent: float
+    reserved: float = Field(description="Promised to samples that run: their worst case.")
+    used_fraction: float = Field(description="spent / limit.")
+
+
+class FlopsOut(BaseModel):
+    """Forward FLOPs (exact accounting) of generation, by what became of them."""
+
+    spent: float
+    useful: float
+    wasted: float
+    wasted_by_reason: dict[str, float] = Field(description="truncated, lost, dropped.")
+    spent_paper: float = Field(description="The same samples under 2 x parameters x completion tokens.")
+
+
+class ProgressOut(BaseModel):
+    """How far a job is."""
+
+    samples: int
+    errors: int = Field(description="Rows that carry an error instead of a completion.")
+    truncated: int = Field(description="Samples cut at max_tokens.")
+    parts: int = Field(description="Committed files of samples.")
+    parts_scored: int = Field(description="Those that are scored.")
+    prompt_tokens: int
+    completion_tokens: int
+    budget: BudgetOut
+    flops: FlopsOut
+    tokens_per_s: float | None = Field(
+        description="Completion tokens a second over the last minutes, stalls included; over the whole job at its end."
+    )
+    eta_s: float | None = Field(description="Seconds until the budget is used up at that rate.")
+
+
+class JobOut(BaseModel):
+    """A job."""
+
+    id: str
+    name: str
+    phase: str = Field(
+        description="queued, preparing, running, pausing, paused, cancelling, succeeded, finished_with_errors, failed, "
+        "cancelled."
+    )
+    desired: str = Field(description="run, pause or cancel.")
+    created_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    num_problems: int
+    problems_fingerprint: str
+    document: dict[str, Any] = Field(description="The resolved job document; submitting it again asks for the same.")
+    progress: ProgressOut
+
+
+class JobList(BaseModel):
+    """Jobs, newest first."""
+
+    items: list[JobOut]
+    next_cursor: str | None
+
+
+class SampleCost(BaseModel):
+    """What one sample of a model costs, in natural units of the budget's currency."""
+
+    model: str
+    worst_case_from: float = Field(description="Worst case of the cheapest prompt that the context allows.")
+    worst_case_to: float = Field(description="Worst case of the dearest prompt that the context allows.")
+    nominal: float = Field(description="Cost of the nominal sample below.")
+    nominal_prompt_tokens: int = Field(description="Mean text of the prompts at 4 characters a token: an estimate.")
+    nominal_completion_tokens: int
+    nominal_basis: str = Field(description="Where the nominal completion length comes from.")
+    samples_at_worst_case: int = Field(description="Samples the whole budget buys at `worst_case_to`.")
+    samples_at_nominal: int = Field(description="Samples the whole budget buys at `nominal`.")
+
+
+class DryRunOut(BaseModel):
+    """What a job would be. Nothing is stored."""
+
+    is_dry_run: bool = True
+    document: dict[str, Any]
+    num_problems: int
+    problems_fingerprint: str
+    model_revisions: dict[str, str]
+    currency: str
+    limit: float
+    cost_per_sample: list[SampleCost]
+
+
+class TaskOut(BaseModel):
+    """A task and its current attempt."""
+
+    id: str
+    order: int
+    kind: str
+    model: str
+    state: str
+    attempt: int
+    host: str | None
+    num_planned: int
+    num_parts: int
+    num_lost: int
+    num_failed: int
+    credit: float = Field(description="Reserved for the current attempt, settled parts included [natural units].")
+    settled: float
+    created_at: datetime | None
+    submitted_at: datetime | None
+    error: str | None
+
+
+class TaskList(BaseModel):
+    """Tasks of a job in order."""
+
+    items: list[TaskOut]
+    next_cursor: str | None
+
+
+class EventOut(BaseModel):
+    """A line people read."""
+
+    id: int
+    job_id: str | None
+    kind: str
+    message: str
+    at: datetime
+
+
+class EventList(BaseModel):
+    """Events, oldest first."""
+
+    items: list[EventOut]
+    next_after: int = Field(description="The `after` of the next page; the same as asked for when nothing is new.")
+
+
+class ScoreOut(BaseModel):
+    """What one scorer says of a sample."""
+
+    scorer: str
+    scorer_version: str
+    predicted_answer: str | None
+    expected_answer: str | None
+    verdict: str | None
+    steps: str | None
+    explanation: str
+
+
+class SampleOut(BaseModel):
+    """One sample with what its scorers say; `scores` is empty until it is scored."""
+
+    cursor: str = Field(description="Place of the sample: part number and row.")
+    sample_id: str
+    problem_id: str
+    problem_index: int
+    model: str
+    model_revision: str
+    prompt_id: str
+    sampling_id: str
+    engine_version: str
+    sample_index: int
+    seed: str = Field(description="63 bits, as text: JSON numbers lose the last ones in browsers.")
+    attempt: str
+    prompt: str
+    completion: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    flops: float
+    flops_paper: float
+    error: str | None
+    scores: list[ScoreOut]
+
+
+class SampleList(BaseModel):
+    """Samples in the order of their commitment."""
+
+    items: list[SampleOut]
+    next_cursor: str | None = Field(description="None at the end of what is committed so far.")
+
+
+class FileOut(BaseModel):
+    """A committed Parquet file."""
+
+    number: int = Field(description="Place in the order of commitment; the cursor.")
+    kind: str = Field(description="generate or score.")
+    job_id: str
+    model: str
+    path: str
+    sha256: str
+    rows: int
+    attempt_id: str
+    part: int
+    source_attempt: str | None = Field(description="Scores: the attempt whose part they judge.")
+    source_part: int | None
+    committed_at: datetime
+
+
+class FileList(BaseModel):
+    """Committed files in order."""
+
+    items: list[FileOut]
+    next_cursor: str | None
+
+
+class UsageOut(BaseModel):
+    """A sum of usage. Fields that were not asked for in `by` are absent."""
+
+    job: str | None = None
+    model: str | None = None
+    stage: str | None = None
+    outcome: str | None = None
+    minute: datetime | None = None
+    samples: int
+    errors: int
+    truncated: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    flops: float
+    flops_paper: float
+    busy_s: float
+
+
+class UsageList(BaseModel):
+    """Usage by what was asked for."""
+
+    items: list[UsageOut]
+
+
+class HealthOut(BaseModel):
+    """The control loop's pulse."""
+
+    status: str = Field(description="ok, starting, or silent.")
+    tick_age_s: float
+    num_ticks: int
+    num_errors: int = Field(description="Ticks that failed since the start.")
+    is_draining: bool
+    cluster: str
+    version: str

@@ -1,0 +1,185 @@
+"""/v1/models, /v1/problems, /v1/pools: registration, roots, ETags."""
+
+import json
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+
+def _model_dir(root: Path, name: str = "model") -> Path:
+    path = root / name
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    return path
+
+
+def test_register_model_under_a_root_stores_model_and_pool(world, client: TestClient) -> None:
+    path = _model_dir(world.root)
+
+    response = client.post(
+        "/v1/models", json={"name": "lab/new", "path": str(path), "engine": {"max_num_seqs": 8, "dtype": "float32"}}
+    )
+
+    model = response.json()
+    assert response.status_code == 201
+    assert (model["name"], model["path"], model["engine"]["max_num_seqs"]) == ("lab/new", str(path), 8)
+    assert model["flops_per_token"] == pytest.approx(2e5 + 1e4 + 100 * 129)
+    assert client.get("/v1/models/lab/new").json() == model
+    assert model in client.get("/v1/models").json()["items"]
+    assert client.get("/v1/pools/lab/new").json()["replicas"] == 1
+    assert world.num_wakes == 1
+
+
+def test_register_model_again_changes_nothing_but_other_content_is_409(world, client: TestClient) -> None:
+    body = {"name": "new", "path": str(_model_dir(world.root))}
+
+    assert client.post("/v1/models", json=body).status_code == 201
+    assert client.post("/v1/models", json=body).status_code == 201
+    assert client.post("/v1/models", json=body | {"engine": {"max_num_seqs": 3}}).status_code == 409
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "/abs", "a//b", "x" * 201, "a\n", "é", ".hidden"])
+def test_register_model_bad_name_is_422(world, client: TestClient, name: str) -> None:
+    response = client.post("/v1/models", json={"name": name, "path": str(_model_dir(world.root))})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "name"
+
+
+@pytest.mark.parametrize("text", ["/etc", "/", "relative", "../..", "~", "{root}/../data", "{root}/link", "\0"])
+def test_register_model_outside_the_roots_is_422_naming_them(world, client: TestClient, text: str) -> None:
+    (world.root / "link").symlink_to("/etc")
+
+    response = client.post("/v1/models", json={"name": "new", "path": text.format(root=world.root)})
+
+    assert response.status_code == 422
+    assert "NUL" in response.text or str(world.root) in response.json()["detail"]
+
+
+def test_register_model_that_is_no_model_is_422(world, client: TestClient) -> None:
+    (world.root / "empty").mkdir()
+
+    for path in (world.root / "empty", world.root / "missing", world.root / "sums.jsonl"):
+        response = client.post("/v1/models", json={"name": "new", "path": str(path)})
+        assert response.status_code == 422
+        assert "allowed:" in response.json()["detail"]
+
+
+def test_register_problems_with_mapped_columns_stores_them(world, client: TestClient) -> None:
+    path = world.root / "other.jsonl"
+    path.write_text('{"q": "1+1?", "a": "2"}\n{"q": "2+2?", "a": "4"}\n')
+    body = {"name": "other/test", "path": str(path), "columns": {"question": "q", "answer": "a"}}
+
+    response = client.post("/v1/problems", json=body)
+
+    assert response.status_code == 201
+    assert response.json()["num_problems"] == 2
+    assert client.get("/v1/problems/other/test").json() == response.json()
+    path.write_text('{"q": "1+1?", "a": "3"}\n')
+    assert client.post("/v1/problems", json=body).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"question": "1+1?"}', "row 1"),
+        (b"not json", "not JSON"),
+        (b"", "no rows"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b'{"question": "", "answer": 1}', "not empty"),
+    ],
+)
+def test_register_problems_malformed_is_422_with_reason(world, client: TestClient, content: bytes, words: str) -> None:
+    (world.root / "bad.jsonl").write_bytes(content)
+
+    response = client.post("/v1/problems", json={"name": "bad", "path": str(world.root / "bad.jsonl")})
+
+    assert response.status_code == 422
+    assert words in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"path": "/etc/passwd"},
+        {"path": "x.jsonl", "dataset": "gsm8k"},
+        {"dataset": "../secrets"},
+        {"dataset": "https://example.org/x"},
+        {"dataset": "/etc"},
+        {"dataset": "gsm8k", "columns": {"cost": "x"}},
+    ],
+)
+def test_register_problems_bad_source_is_422(client: TestClient, source: dict[str, object]) -> None:
+    assert client.post("/v1/problems", json={"name": "bad", **source}).status_code == 422
+
+
+def test_register_problems_dataset_that_is_a_local_path_is_422(
+    world, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.root)
+    (world.root / "local").mkdir()
+
+    response = client.post("/v1/problems", json={"name": "bad", "dataset": "local"})
+
+    assert response.status_code == 422
+    assert "give it as `path`" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/none", "/v1/problems/a/b", "/v1/pools/none", "/v1/nothing", "/v1"])
+def test_get_what_does_not_exist_is_404(client: TestClient, path: str) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_pool_changes_with_its_etag(world, client: TestClient) -> None:
+    seen = client.get("/v1/pools/org/large")
+
+    response = client.patch(
+        "/v1/pools/org/large",
+        json={"replicas": 3, "min": 1, "idle_s": 5},
+        headers={"If-Match": seen.headers["etag"]},
+    )
+
+    pool = response.json()
+    assert response.status_code == 200
+    assert (pool["replicas"], pool["min"], pool["idle_s"]) == (3, 1, 5.0)
+    assert response.headers["etag"] != seen.headers["etag"]
+    assert client.get("/v1/pools/org/large").headers["etag"] == response.headers["etag"]
+    assert world.num_wakes == 1
+
+
+def test_pool_change_with_an_old_etag_is_412_and_changes_nothing(client: TestClient) -> None:
+    old = client.get("/v1/pools/small").headers["etag"]
+    client.patch("/v1/pools/small", json={"replicas": 2})
+
+    response = client.patch("/v1/pools/small", json={"replicas": 9}, headers={"If-Match": old})
+
+    assert response.status_code == 412
+    assert response.json()["status"] == 412
+    assert client.get("/v1/pools/small").json()["replicas"] == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"replicas": -1}, {}),
+        ({"replicas": 5000}, {}),
+        ({"replicas": 1, "min": 2}, {}),
+        ({"idle_s": -1}, {}),
+        ({"replicas": 1.5}, {}),
+        ({"size": 1}, {}),
+        ({"replicas": 1}, {"If-Match": "soon"}),
+    ],
+)
+def test_pool_bad_change_is_422(client: TestClient, body: dict[str, object], headers: dict[str, str]) -> None:
+    assert client.patch("/v1/pools/small", json=body, headers=headers).status_code == 422
+
+
+def test_catalogue_documents_are_json_all_through(client: TestClient) -> None:
+    for path in ("/v1/models", "/v1/problems", "/v1/pools"):
+        items = json.loads(client.get(path).text, parse_constant=pytest.fail)["items"]
+        assert items

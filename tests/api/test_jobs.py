@@ -1,0 +1,305 @@
+"""/v1/jobs over a real store: what is accepted, what is refused and in which words."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.currency import Currency
+
+Document = Callable[..., dict[str, object]]
+
+
+def test_submit_good_document_stores_the_resolved_job(world, client: TestClient, job_document: Document) -> None:
+    response = client.post("/v1/jobs", json=job_document(sampling={"max_tokens": 32}, scorers=["math_answer", "steps"]))
+
+    job = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert job["phase"] == "queued"
+    assert job["num_problems"] == 6
+    assert job["document"]["sampling"] == {"temperature": 0.7, "top_p": 1.0, "max_tokens": 32, "stop": []}
+    assert job["document"]["name"] == "sums/train by small"
+    assert job["progress"]["budget"] == {
+        "currency": "samples",
+        "limit": 12.0,
+        "spent": 0.0,
+        "reserved": 0.0,
+        "used_fraction": 0.0,
+    }
+    assert world.num_wakes == 1
+
+
+def test_submit_resolved_document_again_asks_for_the_same(world, client: TestClient, job_document: Document) -> None:
+    first = client.post(
+        "/v1/jobs",
+        json=job_document(
+            budget={"flops": 5e9},
+            accounting="paper",
+            allocation={"strategy": "until_correct", "k": 2, "max_samples": 9},
+            prompt={
+                "template": "Q: {question}\nA:",
+                "system": "Be brief.",
+                "few_shot": {"examples": [{"question": "1+1", "solution": "2"}], "choice": "per_problem"},
+            },
+            sampling={"stop": ["\n"], "top_p": 0.9},
+            max_problems=3,
+            seed=7,
+        ),
+    ).json()
+    second = client.post("/v1/jobs", json=first["document"]).json()
+
+    specs = [world.store.jobs.get(job["id"]).spec for job in (first, second)]
+    assert specs[0] == specs[1]
+    assert specs[0].budget.currency is Currency.flops_paper
+    assert specs[0].allocation.target_correct == 2
+    assert specs[0].prompt.few_shot.num_shots == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "currency", "limit"),
+    [
+        ({"flops": 2e12}, Currency.flops, 2_000_000),
+        ({"flops": 2_500_000_999}, Currency.flops, 2_500),
+        ({"tokens": 1e6}, Currency.tokens, 1_000_000),
+        ({"samples_per_problem": 30}, Currency.samples, 180),
+    ],
+)
+def test_submit_budget_becomes_whole_ledger_units(
+    world, client: TestClient, job_document: Document, budget: dict[str, float], currency: Currency, limit: int
+) -> None:
+    job_id = client.post("/v1/jobs", json=job_document(budget=budget)).json()["id"]
+
+    stored = world.store.jobs.get(job_id).spec.budget
+    assert (stored.currency, stored.limit) == (currency, limit)
+
+
+def test_submit_max_problems_shrinks_the_job(world, client: TestClient, job_document: Document) -> None:
+    job_id = client.post("/v1/jobs", json=job_document(max_problems=4)).json()["id"]
+
+    assert world.store.jobs.resolved(job_id).num_problems == 4
+    assert world.store.jobs.get(job_id).spec.budget.limit == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "got", "allowed"),
+    [
+        ({"models": ["small", "huge"]}, "model", "huge", ["org/large", "simulated", "small"]),
+        ({"problems": "sums/test"}, "problem set", "sums/test", ["sums/train"]),
+        ({"allocation": {"strategy": "greedy"}}, "strategy", "greedy", ["uniform", "until_correct"]),
+        ({"scorers": ["vibes"]}, "scorer", "vibes", ["math_answer", "steps"]),
+    ],
+)
+def test_submit_unknown_name_is_422_with_known_ones(
+    client: TestClient,
+    job_document: Document,
+    change: dict[str, object],
+    kind: str,
+    got: str,
+    allowed: list[str],
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(**change))
+
+    problem = response.json()
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == "urn:isoflop:problem:unknown-name"
+    assert (problem["kind"], problem["got"], problem["allowed"]) == (kind, got, allowed)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "allowed"),
+    [
+        ({"budgett": {}}, "budgett", "did you mean 'budget'"),
+        ({"sampling": {"temprature": 1.0}}, "sampling.temprature", "did you mean 'temperature'"),
+        ({"prompt": {"few_shot": {"shots": 1}}}, "prompt.few_shot.shots", "num_shots"),
+        ({"budget": {"flops": 0}}, "budget.flops", "greater than 0"),
+        ({"budget": {"flops": -1e9}}, "budget.flops", "greater than 0"),
+        ({"budget": {"flops": 1e31}}, "budget.flops", "less than or equal to 9"),
+        ({"budget": {"flops": True}}, "budget.flops", "number"),
+        ({"budget": {"flops": "2e12"}}, "budget.flops", "number"),
+        ({"budget": {"tokens": 0}}, "budget.tokens", "greater than or equal to 1"),
+        ({"budget": {"tokens": 10.5}}, "budget.tokens", "integer"),
+        ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than or equal to 1"),
+        ({"budget": {"usd": 5}}, "budget", "usd is not available yet"),
+        ({"budget": {"gpu_hours": 2}}, "budget", "one of flops, tokens, samples_per_problem"),
+        ({"budget": {}}, "budget", "exactly one of flops, tokens, samples_per_problem"),
+        ({"budget": {"flops": 1e12, "tokens": 5}}, "budget", "exactly one of"),
+        ({"models": []}, "models", "at least 1 item"),
+        ({"models": ["small", "small"]}, "body", "models that differ"),
+        ({"models": "small"}, "models", "list"),
+        ({"accounting": "paper"}, "body", "only with budget.flops"),
+        ({"prompt": {"template": "no field"}}, "prompt", "{question}"),
+        ({"prompt": {"template": "{question:>999999999}"}}, "prompt", "{question}"),
+        ({"prompt": {"template": "{question.__class__}"}}, "prompt", "{question}"),
+        ({"prompt": {"few_shot": {"num_shots": 2}}}, "prompt.few_shot", "at most 0"),
+        ({"sampling": {"max_tokens": 0}}, "sampling", "at least 1"),
+        ({"sampling": {"top_p": 0}}, "sampling.top_p", "greater than 0"),
+        ({"seed": -1}, "seed", "greater than or equal to 0"),
+        ({"name": "a\u0000b"}, "name", "without NUL"),
+        ({"allocation": {"k": 1, "target_correct": 1}}, "allocation", "one of target_correct and k"),
+    ],
+)
+def test_submit_bad_field_is_422_with_field_and_allowed(
+    client: TestClient, job_document: Document, change: dict[str, object], field: str, allowed: str
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(**change))
+
+    problem = response.json()
+    assert response.status_code == 422
+    assert [error["field"] for error in problem["errors"] if allowed in error["allowed"]][:1] == [field], problem
+    assert problem["errors"][0]["got"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400])
+def test_submit_budget_that_is_no_finite_number_is_422(client: TestClient, number: str) -> None:
+    body = f'{{"problems": "sums/train", "models": ["small"], "budget": {{"flops": {number}}}}}'
+
+    response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "budget.flops"
+
+
+@pytest.mark.parametrize("change", [{"budget": {"flops": 2e6}}, {"budget": {"flops": 5.0}}, {"budget": {"tokens": 20}}])
+def test_submit_budget_below_one_sample_says_what_one_costs(
+    client: TestClient, job_document: Document, change: dict[str, object]
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(**change))
+
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:isoflop:problem:budget-too-small"
+    assert "allowed: at least" in response.json()["detail"]
+
+
+def test_submit_budget_of_exactly_one_sample_is_accepted(client: TestClient, job_document: Document) -> None:
+    document = job_document(budget={"tokens": 33}, sampling={"max_tokens": 32})
+
+    assert client.post("/v1/jobs", json=document).status_code == 201
+    document = job_document(budget={"tokens": 32}, sampling={"max_tokens": 32})
+    assert client.post("/v1/jobs", json=document).status_code == 422
+
+
+@pytest.mark.parametrize(("max_tokens", "status"), [(255, 201), (256, 422), (100_000, 422)])
+def test_submit_max_tokens_must_leave_room_for_a_prompt(
+    client: TestClient, job_document: Document, max_tokens: int, status: int
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(sampling={"max_tokens": max_tokens}))
+
+    assert response.status_code == status
+    if status == 422:
+        assert "allowed: 1 to 255" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"allocation": {"strategy": "until_correct"}, "scorers": []},
+        {"allocation": {"strategy": "until_correct"}, "scorers": ["steps"]},
+        {"allocation": {"strategy": "until_correct", "counts": "verified"}},
+        {"allocation": {"strategy": "until_correct", "k": 5, "max_samples": 2}},
+    ],
+)
+def test_submit_strategy_that_could_never_work_is_422(
+    client: TestClient, job_document: Document, change: dict[str, object]
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(**change))
+
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:isoflop:problem:invalid-input"
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", '"text"', '{"name": "\\ud800"}', b"\xff\xfe"])
+def test_submit_body_that_is_no_document_is_422(client: TestClient, body: str | bytes) -> None:
+    response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+
+    assert response.status_code in (400, 422)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_submit_fifty_times_at_once_with_one_key_makes_one_job(
+    world, client: TestClient, job_document: Document
+) -> None:
+    start = threading.Barrier(50)
+
+    def submit(_: int) -> tuple[int, str]:
+        start.wait()
+        response = client.post("/v1/jobs", json=job_document(), headers={"Idempotency-Key": "one"})
+        return response.status_code, response.json()["id"]
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = set(pool.map(submit, range(50)))
+
+    assert len(answers) == 1
+    assert next(iter(answers))[0] == 201
+    assert len(world.store.jobs.list()) == 1
+
+
+def test_submit_other_document_under_a_used_key_is_409(client: TestClient, job_document: Document) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    client.post("/v1/jobs", json=job_document(), headers=headers)
+
+    response = client.post("/v1/jobs", json=job_document(seed=1), headers=headers)
+
+    assert response.status_code == 409
+    assert "another document" in response.json()["detail"]
+
+
+def test_dry_run_prices_the_job_and_stores_nothing(world, client: TestClient, job_document: Document) -> None:
+    document = job_document(models=["small", "org/large"], budget={"flops": 1e10}, sampling={"max_tokens": 64})
+    response = client.post("/v1/jobs?dry_run=true", json=document)
+
+    plan = response.json()
+    assert response.status_code == 200
+    assert plan["is_dry_run"] is True
+    assert plan["model_revisions"] == {"small": "sha256:small", "org/large": "sha256:org/large"}
+    small, large = plan["cost_per_sample"]
+    assert small["worst_case_from"] < small["nominal"] <= small["worst_case_to"]
+    assert small["samples_at_worst_case"] == int(1e10 // small["worst_case_to"])
+    assert small["nominal_completion_tokens"] == 64
+    assert large["worst_case_to"] > 2.5 * small["worst_case_to"]
+    assert world.store.jobs.list() == []
+    assert world.num_wakes == 0
+
+
+def test_list_jobs_pages_newest_first_without_repeats(client: TestClient, job_document: Document) -> None:
+    ids = [client.post("/v1/jobs", json=job_document(seed=seed)).json()["id"] for seed in range(5)]
+
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = client.get("/v1/jobs", params=params).json()
+        seen += [job["id"] for job in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert seen == ids[::-1]
+
+
+def test_pause_resume_cancel_follow_each_other(world, client: TestClient, job_document: Document) -> None:
+    job_id = client.post("/v1/jobs", json=job_document()).json()["id"]
+
+    assert client.post(f"/v1/jobs/{job_id}/pause").json()["desired"] == "pause"
+    assert client.post(f"/v1/jobs/{job_id}/resume").json()["desired"] == "run"
+    assert client.post(f"/v1/jobs/{job_id}/cancel").json()["desired"] == "cancel"
+    assert client.post(f"/v1/jobs/{job_id}/cancel").status_code == 200
+    refused = client.post(f"/v1/jobs/{job_id}/resume")
+    assert refused.status_code == 409
+    assert "is being cancelled" in refused.json()["detail"]
+    assert world.num_wakes == 5
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/samples", "/metrics", "/events", "/tasks", "/files", "/cancel", "/pause", "/resume"]
+)
+def test_job_that_does_not_exist_is_404(client: TestClient, path: str) -> None:
+    verb = client.post if path in ("/cancel", "/pause", "/resume") else client.get
+
+    for job_id in ("job-9", "%25"):
+        response = verb(f"/v1/jobs/{job_id}{path}")
+        assert response.status_code == 404
+        assert response.json()["type"] == "urn:isoflop:problem:not-found"
