@@ -26,10 +26,11 @@ from service.cluster import (
     StopMode,
     Usage,
 )
+from service.currency import Currency
 from service.errors import InvalidInput
 from workers.engine_protocol import Finished
 from workers.prepared import Prepared, actual_costs, worst_cases
-from workers.samples import Drawn, SampleSeeds, never_ran, usage_of
+from workers.samples import Drawn, IntArray, SampleSeeds, usage_of
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -37,7 +38,7 @@ class Attempt:
     """State of one attempt. Mutable, guarded by its host's lock.
 
     Args:
-        used: cost of all finished samples [units of the currency, each sample rounded up].
+        used: cost of all finished samples and of what was wasted [units of the currency, each sample rounded up].
         inflight_worst: worst case of the samples in flight [the same units].
         busy_s: engine time since the last flush [s].
         outcome: how it ended; reported once everything is written.
@@ -159,29 +160,33 @@ class Attempt:
         """Takes finished samples out of flight, at their actual cost."""
         if not finished:
             return
-        rows, free = self._leave(finished)
-        costs = np.ceil(self._costs(rows))
-        costs[free] = 0.0
-        self.used += sum(map(int, costs.tolist()))
-        self.finished += len(rows)
-        self.completion_tokens += sum(row.completion_tokens for row in rows)
-        self.rows.extend(rows)
+        left = self._leave(finished)
+        good = [entry for entry in left if entry.finish_reason != "error"]
+        self.used += self._cost(good)
+        # an error row costs nothing by itself, whatever the engine did before it gave up is waste
+        self._waste([entry for entry in left if entry.finish_reason == "error" and entry.completion_tokens])
+        self.finished += len(left)
+        self.completion_tokens += sum(entry.completion_tokens for entry in good)
+        self.rows += [
+            entry if entry.finish_reason != "error" else entry._replace(text="", completion_tokens=0, cached_tokens=0)
+            for entry in left
+        ]
 
     def drop_in_flight(self, partial: Sequence[Finished]) -> None:
         """Takes everything out of flight: what the engine had computed is waste, the samples are to be returned."""
         self.dropped += self.in_flight.values()
-        rows, _ = self._leave(partial)
+        self._waste(self._leave(partial))
         self.inflight_worst -= sum(self._worst[problem] for problem, _ in self.in_flight.values())
         self.in_flight.clear()
-        if rows and self.prepared is not None:
-            completion = np.array([row.completion_tokens for row in rows], dtype=np.int64)
-            self.wasted += usage_of(
-                self.work,
-                prompt_tokens=self.prepared.prompt_tokens[[row.problem for row in rows]],
-                cached_tokens=np.array([row.cached_tokens for row in rows], dtype=np.int64),
-                completion_tokens=completion,
-                is_truncated=np.zeros(len(rows), dtype=np.bool_),
-            )
+
+    def lose_in_flight(self) -> None:
+        """The engine is gone: nobody knows how far it came, so everything in flight is waste at its worst case."""
+        if self.prepared is None or not self.in_flight:
+            return
+        max_tokens = self.prepared.max_tokens
+        self._waste([Drawn(p, i, "", int(max_tokens[p]), 0, "error", None) for p, i in self.in_flight.values()])
+        self.in_flight.clear()
+        self.inflight_worst = 0
 
     def end(self, outcome: AttemptState, *, error: str | None = None, is_retriable: bool = True) -> None:
         """Fixes the outcome; a stopped attempt returns what it did not draw."""
@@ -238,28 +243,49 @@ class Attempt:
             wasted=self.wasted,
         )
 
-    def _leave(self, finished: Sequence[Finished]) -> tuple[list[Drawn], list[int]]:
-        """Rows of samples that leave the engine, and the positions of those that cost nothing."""
-        rows: list[Drawn] = []
-        free: list[int] = []
+    def _leave(self, finished: Sequence[Finished]) -> list[Drawn]:
+        left: list[Drawn] = []
         for request_id, text, completion_tokens, cached_tokens, reason, error in finished:
             problem, sample_index = self.in_flight.pop(request_id)
             self.inflight_worst -= self._worst[problem]
-            row = Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error)
-            if never_ran(row):
-                free.append(len(rows))
-            rows.append(row)
-        return rows, free
+            left.append(Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error))
+        return left
 
-    def _costs(self, rows: Sequence[Drawn]) -> npt.NDArray[np.float64]:
-        assert self.prepared is not None
-        problems, _, _, completion, cached, _, _ = zip(*rows, strict=True)
-        return actual_costs(
+    def _cost(self, drawn: Sequence[Drawn]) -> int:
+        if not drawn:
+            return 0
+        prompt, cached, completion = self._token_columns(drawn)
+        costs = actual_costs(
             self.work.currency,
             self.work.model.cost,
-            prompt_tokens=self.prepared.prompt_tokens[list(problems)],
-            cached_tokens=np.array(cached, dtype=np.int64),
-            completion_tokens=np.array(completion, dtype=np.int64),
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=completion,
+        )
+        return sum(map(int, np.ceil(costs).tolist()))
+
+    def _waste(self, drawn: Sequence[Drawn]) -> None:
+        if not drawn:
+            return
+        # a budget in samples counts rows, and these make none
+        if self.work.currency is not Currency.samples:
+            self.used += self._cost(drawn)
+        prompt, cached, completion = self._token_columns(drawn)
+        self.wasted += usage_of(
+            self.work,
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=completion,
+            is_truncated=np.zeros(len(drawn), dtype=np.bool_),
+        )
+
+    def _token_columns(self, drawn: Sequence[Drawn]) -> tuple[IntArray, IntArray, IntArray]:
+        assert self.prepared is not None, "samples are drawn from an open attempt only"
+        problem, _, _, completion, cached, _, _ = zip(*drawn, strict=True)
+        return (
+            self.prepared.prompt_tokens[list(problem)],
+            np.array(cached, dtype=np.int64),
+            np.array(completion, dtype=np.int64),
         )
 
 

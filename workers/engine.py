@@ -14,7 +14,6 @@ sample's row is the nominal one, which names the sample and does not reproduce i
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from workers.engine_protocol import Finished
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
+    from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.output_processor import RequestState
 
 _GIB = 1 << 30
@@ -135,12 +135,13 @@ class VllmEngine:
         return finished
 
     def abort(self, request_ids: Iterable[str]) -> list[Finished]:
-        """Drops requests; one that had sampled a token comes back with its tokens so far."""
+        """Drops requests; one that had begun comes back with its tokens so far, none if its prompt was not done."""
         dropped = set(request_ids)
+        scheduled = {request.request_id for request in self._scheduler().running}
         begun = [
             Finished(state.external_req_id, "", _tokens_so_far(state), state.num_cached_tokens, "error", "aborted")
             for state in self._engine.output_processor.request_states.values()
-            if state.external_req_id in dropped and not state.is_prefilling
+            if state.external_req_id in dropped and (state.request_id in scheduled or not state.is_prefilling)
         ]
         self._engine.abort_request(list(dropped))
         self._refused = [finished for finished in self._refused if finished.request_id not in dropped]
@@ -154,14 +155,13 @@ class VllmEngine:
         """Completion tokens of the requests inside so far [tokens]."""
         return sum(map(_tokens_so_far, self._engine.output_processor.request_states.values()))
 
+    def _scheduler(self) -> "Scheduler":
+        # in this process by construction, see `engine_environment`
+        return self._engine.engine_core.engine_core.scheduler  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Frees the engine's memory. The engine is of no use afterwards."""
         self._engine.engine_core.shutdown()
-
-
-def engine_seed(host_name: str) -> int:
-    """A seed of its own for each host, so that two engines of one model never draw the same samples."""
-    return int.from_bytes(blake2b(host_name.encode(), digest_size=4).digest(), "big") >> 1
 
 
 def vllm_version() -> str:

@@ -196,16 +196,19 @@ class GeneratorHost:
 
     def fail(self, error: BaseException) -> None:
         """Ends the host: saves what is finished, then reports `failed`."""
+        message = f"{type(error).__name__}: {error}"
         with self._lock:
-            message = f"{type(error).__name__}: {error}"
+            lost: list[str] = []
             for attempt in self._attempts.values():
-                if attempt.outcome is None and attempt.in_flight:
-                    attempt.end(AttemptState.failed, error=f"engine lost with {_name_in_flight(attempt)}: {message}")
+                if attempt.in_flight:
+                    lost.append(_name_in_flight(attempt))
+                    attempt.lose_in_flight()
+                    attempt.end(AttemptState.failed, error=f"engine lost with {lost[-1]}: {message}")
                 elif attempt.outcome is None:
                     attempt.end(AttemptState.stopped)
                 self._flush(attempt)
-            in_flight = [_name_in_flight(attempt) for attempt in self._attempts.values() if attempt.in_flight]
-            self._error = "; ".join([message, *in_flight])
+            self._owner.clear()
+            self._error = "; ".join([message, *lost])
             self._is_draining = True
         self._jobs.put(self._become_failed)
 

@@ -48,9 +48,10 @@ class Tokenizer(Protocol):
 def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int], None]) -> Receipt:
     """Writes `<out_dir>/part-00000.parquet` and returns its receipt.
 
-    The receipt's facts are `num_errors`, `max_prompt_tokens`, `total_prompt_tokens` and, for each currency c and over
-    the problems that can be sampled, `first_worst_<c>`, `min_worst_<c>`, `mean_worst_<c>`, `max_worst_<c>`: worst
-    cases of one sample in natural units. Without such a problem those keys are missing.
+    The receipt's `indices` name the problems that cannot be sampled. Its facts are `num_valid`, `num_errors`,
+    `max_prompt_tokens`, `total_prompt_tokens` and, for each currency c and over the problems that can be sampled,
+    `first_worst_<c>`, `min_worst_<c>`, `mean_worst_<c>`, `max_worst_<c>`: worst cases of one sample in natural units.
+    Without such a problem those keys are missing.
 
     Args:
         progress: called with problems done and problems in all.
@@ -196,6 +197,7 @@ def _facts(model: ModelSpec, token_ids: Sequence[Sequence[int]], max_tokens: npt
     lengths = np.array(list(map(len, token_ids)), dtype=np.int64)
     is_valid = lengths > 0
     facts = {
+        "num_valid": float(is_valid.sum()),
         "num_errors": float((~is_valid).sum()),
         "max_prompt_tokens": float(lengths.max(initial=0)),
         "total_prompt_tokens": float(lengths.sum()),

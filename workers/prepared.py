@@ -88,7 +88,10 @@ def write_prepared(
     errors: Sequence[str | None],
     facts: Mapping[str, float],
 ) -> Receipt:
-    """Writes the prompts of a problem set as one part; every column has one entry a problem."""
+    """Writes the prompts of a problem set as one part; every column has one entry a problem.
+
+    The receipt's `indices` name the problems with an error, as (problem, 0).
+    """
     columns: dict[str, object] = {
         "problem_index": np.arange(len(problem_ids)),
         "problem_id": problem_ids,
@@ -101,12 +104,15 @@ def write_prepared(
     arrays = [pa.array(columns[field.name], type=field.type) for field in PREPARED_SCHEMA]
     schema = PREPARED_SCHEMA.with_metadata({PROMPT_ID_KEY: prompt_id.encode()})
     table = pa.Table.from_arrays(arrays, schema=schema)
-    usage = Usage(
-        samples=0,
-        errors=len(errors) - list(errors).count(None),
-        prompt_tokens=sum(map(len, token_ids)),
+    refused = np.array([(problem, 0) for problem, error in enumerate(errors) if error is not None], dtype=np.int32)
+    return write_part(
+        out_dir=out_dir,
+        part=0,
+        table=table,
+        usage=Usage(errors=len(refused), prompt_tokens=sum(map(len, token_ids))),
+        indices=refused.reshape(-1, 2),
+        facts=facts,
     )
-    return write_part(out_dir=out_dir, part=0, table=table, usage=usage, facts=facts)
 
 
 def worst_cases(

@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class Drawn(NamedTuple):
-    """A finished sample on its way to a row."""
+    """A finished sample on its way to a row. With an error it has no tokens: the row costs nothing in any currency."""
 
     problem: int
     sample_index: int
@@ -34,11 +34,6 @@ class Drawn(NamedTuple):
     cached_tokens: int
     finish_reason: str
     error: str | None
-
-
-def never_ran(drawn: Drawn) -> bool:
-    """Whether the sample ended in error before its first token. Its row has no tokens and costs nothing."""
-    return drawn.finish_reason == "error" and drawn.completion_tokens == 0
 
 
 def spec_id(spec: PromptSpec | SamplingSpec) -> str:
@@ -80,20 +75,17 @@ def usage_of(
     completion_tokens: IntArray,
     is_truncated: npt.NDArray[np.bool_],
     num_errors: int = 0,
-    num_free: int = 0,
     busy_s: float = 0.0,
 ) -> Usage:
     """Sums over samples.
 
     Args:
-        num_errors: rows with an error among them.
-        num_free: rows that reached no engine: they count as errors, not as samples drawn, and cost nothing in any
-            currency, so that no credit is needed to write them down.
+        num_errors: rows with an error among them; these have no tokens.
     """
     flops = sample_flops_array(work.model.cost, prompt_tokens, cached_tokens, completion_tokens)
     paper = paper_flops_array(work, completion_tokens)
     return Usage(
-        samples=len(prompt_tokens) - num_free,
+        samples=len(prompt_tokens),
         errors=num_errors,
         truncated=int(is_truncated.sum()),
         prompt_tokens=int(prompt_tokens.sum()),
@@ -126,9 +118,9 @@ def sample_table(
     """One part: its rows, their sums, and which samples they are, shape [n, 2]."""
     problem, sample_index, text, completion, cached, reason, error = zip(*rows, strict=True)
     problems = np.array(problem, dtype=np.int64)
-    free = np.fromiter(map(never_ran, rows), dtype=np.bool_, count=len(rows))
-    prompt_tokens = np.where(free, 0, prepared.prompt_tokens[problems])
-    cached_tokens = np.where(free, 0, np.array(cached, dtype=np.int64))
+    reasons = np.array(reason)
+    prompt_tokens = np.where(reasons == "error", 0, prepared.prompt_tokens[problems])
+    cached_tokens = np.array(cached, dtype=np.int64)
     completion_tokens = np.array(completion, dtype=np.int64)
     problem_ids = [prepared.problem_ids[index] for index in problem]
     named = list(zip(problem_ids, sample_index, strict=True))
@@ -173,9 +165,8 @@ def sample_table(
         prompt_tokens=prompt_tokens,
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
-        is_truncated=np.array(reason) == "length",
-        num_errors=num_rows - error.count(None),
-        num_free=int(free.sum()),
+        is_truncated=reasons == "length",
+        num_errors=int((reasons == "error").sum()),
         busy_s=busy_s,
     )
     return table, usage, np.column_stack([problem, sample_index]).astype(np.int32)

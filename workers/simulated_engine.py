@@ -49,7 +49,7 @@ class SimulatedEngine:
     """
 
     version = "simulated-1"
-    seed = None
+    seed: int | None = None
 
     def __init__(
         self,

@@ -313,7 +313,7 @@ def test_stop_writes_what_is_done_and_returns_the_rest(rig: Rig, mode: StopMode)
         assert len(written(report)) == before.finished
         assert report.wasted.completion_tokens > 0
         assert report.wasted.flops > 0
-        assert report.used == before.used
+        assert report.used == before.used + report.wasted.flops
 
 
 def test_stop_before_the_first_grant_returns_the_whole_plan(rig: Rig) -> None:
@@ -337,29 +337,40 @@ def test_broken_prompt_becomes_error_rows_without_credit(tmp_path: Path) -> None
     failed = [row for row in rows if row["problem_index"] == 1]
     assert report.state is AttemptState.succeeded
     assert [(row["finish_reason"], row["error"], row["flops"]) for row in failed] == [("error", ERROR, 0.0)] * 3
-    assert (report.receipts[0].usage.samples, report.receipts[0].usage.errors, report.receipts[0].rows) == (1, 3, 4)
+    assert (report.receipts[0].usage.samples, report.receipts[0].usage.errors) == (4, 3)
+    assert report.used == report.receipts[0].usage.flops
 
 
 class RejectingEngine(SimulatedEngine):
-    """Refuses every request of a prompt that mentions problem 2, as an engine does with a prompt it finds invalid."""
+    """Gives up on every request after some tokens, as an engine does with a prompt it finds invalid after 0 tokens."""
+
+    tokens = 0
 
     def step(self) -> list[Finished]:
         return [
-            f._replace(text="", completion_tokens=0, finish_reason="error", error="refused") if "=3." in f.text else f
-            for f in super().step()
+            finished._replace(completion_tokens=self.tokens, finish_reason="error", error="refused")
+            for finished in super().step()
         ]
 
 
-def test_request_the_engine_refuses_becomes_an_error_row_at_no_cost(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, engine=RejectingEngine(answer_accuracy=1.0))
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_request_the_engine_gives_up_on_becomes_an_error_row_and_its_tokens_waste(tmp_path: Path, tokens: int) -> None:
+    engine = RejectingEngine(answer_accuracy=1.0)
+    engine.tokens = tokens
+    rig = Rig(tmp_path, engine=engine)
     rig.prepare()
     rig.begin(rig.spec([[3, 0, 2]]), credit=1e12)
 
     report = rig.run()
 
+    rows = pq.read_table(report.receipts[0].path).to_pylist()
     assert report.state is AttemptState.succeeded
-    assert report.used == 0
-    assert pq.read_table(report.receipts[0].path)["error"].to_pylist() == ["refused"] * 2
+    assert [(row["error"], row["completion"], row["completion_tokens"], row["flops"]) for row in rows] == [
+        ("refused", "", 0, 0.0)
+    ] * 2
+    assert report.wasted.completion_tokens == 2 * tokens
+    assert report.used == report.wasted.flops
+    assert (report.used > 0) == (tokens > 0)
 
 
 def test_parts_are_flushed_by_rows(rig: Rig) -> None:
@@ -493,6 +504,9 @@ def test_dead_engine_saves_what_is_done_and_names_what_was_in_flight(tmp_path: P
     assert first.state is AttemptState.failed
     assert "problems 0, 1, 5" in str(first.error) or "problems 0, 5" in str(first.error)
     assert len(written(first)) == first.finished
+    assert first.inflight_worst == 0
+    assert first.used == sum(receipt.usage.flops for receipt in first.receipts) + first.wasted.flops
+    assert first.wasted.flops >= rig.worst(5)
     assert (second.state, returned(second)) == (AttemptState.stopped, [(2, 0), (2, 1)])
 
 
@@ -609,6 +623,12 @@ def test_any_schedule_of_orders_keeps_the_credit_and_loses_nothing(
         Currency.flops: sum(r.usage.flops for r in receipts.values()),
         Currency.flops_paper: sum(r.usage.flops_paper for r in receipts.values()),
         Currency.tokens: sum(r.usage.prompt_tokens + r.usage.completion_tokens for r in receipts.values()),
-        Currency.samples: sum(r.usage.samples for r in receipts.values()),
+        Currency.samples: sum(r.usage.samples - r.usage.errors for r in receipts.values()),
     }
-    assert used[currency] == report.used
+    wasted = {
+        Currency.flops: report.wasted.flops,
+        Currency.flops_paper: report.wasted.flops_paper,
+        Currency.tokens: report.wasted.prompt_tokens + report.wasted.completion_tokens,
+        Currency.samples: 0,
+    }
+    assert used[currency] + wasted[currency] == report.used
