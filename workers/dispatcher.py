@@ -23,13 +23,27 @@ from service.cluster import (
     ScoreWork,
     StopMode,
 )
-from service.errors import InvalidInput, UnknownName
+from service.errors import InvalidInput, IsoflopError, UnknownName
 from service.shards import find_receipts
 from workers.prepare import prepare
 from workers.scoring import score
 
 Progress = Callable[[int, int], None]
 """Called with items done and items in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt has no receipt. Text, because not every exception survives the way between processes."""
+
+    error: str
+    is_retriable: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """What an exception says; work that is stated wrongly stays wrong, everything else may pass."""
+        is_retriable = not isinstance(error, InvalidInput | UnknownName)
+        return cls(error=f"{type(error).__name__}: {error}", is_retriable=is_retriable)
 
 
 class Handle(Protocol):
@@ -39,8 +53,8 @@ class Handle(Protocol):
         """Whether `result` answers at once."""
         ...
 
-    def result(self) -> Receipt | Exception:
-        """The attempt's receipt, or what it raised."""
+    def result(self) -> "Receipt | Failure":
+        """The attempt's receipt, or why there is none."""
         ...
 
     def cancel(self) -> None:
@@ -65,7 +79,7 @@ class _Attempt:
     def is_over(self) -> bool:
         return self.state is not AttemptState.running
 
-    def finish(self, result: Receipt | Exception) -> None:
+    def finish(self, result: Receipt | Failure) -> None:
         """Takes the outcome; a receipt counts even when the attempt was told to stop."""
         if isinstance(result, Receipt):
             self.state, self.receipt = AttemptState.succeeded, result
@@ -73,8 +87,7 @@ class _Attempt:
             self.state = AttemptState.stopped
         else:
             self.state = AttemptState.failed
-            self.error = f"{type(result).__name__}: {result}"
-            self.is_retriable = not isinstance(result, InvalidInput | UnknownName)
+            self.error, self.is_retriable = result.error, result.is_retriable
 
     def report(self) -> AttemptReport:
         return AttemptReport(
@@ -162,7 +175,8 @@ class DispatcherHost:
             return
         attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec)
         if not isinstance(spec.work, PrepareWork | ScoreWork):
-            attempt.finish(InvalidInput(f"a dispatcher runs prepare and score attempts, got {spec.kind.value}"))
+            refusal = f"a dispatcher runs prepare and score attempts, got {spec.kind.value}"
+            attempt.finish(Failure.of(InvalidInput(refusal)))
         elif self._is_draining:
             attempt.state = AttemptState.stopped
 
@@ -223,6 +237,14 @@ def run_attempt(spec: AttemptSpec, progress: Progress | None = None) -> Receipt:
     raise InvalidInput(f"{spec.attempt_id}: only prepare and score run as tasks, got {spec.kind.value}")
 
 
+def outcome_of(spec: AttemptSpec) -> Receipt | Failure:
+    """Does an attempt here and now, and turns what the project itself refuses into a `Failure`."""
+    try:
+        return run_attempt(spec)
+    except IsoflopError as error:
+        return Failure.of(error)
+
+
 @dataclass(frozen=True, slots=True)
 class FutureHandle:
     """An attempt in a thread: cannot be ended once it runs."""
@@ -233,14 +255,12 @@ class FutureHandle:
         """Whether the thread is done with it."""
         return self.future.done()
 
-    def result(self) -> Receipt | Exception:
+    def result(self) -> Receipt | Failure:
         """The receipt, or what was raised."""
         if self.future.cancelled():
-            return RuntimeError("cancelled before it started")
+            return Failure(error="cancelled before it started", is_retriable=True)
         error = self.future.exception()
-        if error is None:
-            return self.future.result()
-        return error if isinstance(error, Exception) else RuntimeError(repr(error))
+        return self.future.result() if error is None else Failure.of(error)
 
     def cancel(self) -> None:
         """Takes it out of the queue if it still waits there."""

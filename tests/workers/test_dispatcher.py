@@ -31,7 +31,7 @@ from service.flops import ForwardCost
 from service.jobs import PromptSpec, SamplingSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PROBLEM_SCHEMA, ProblemRow
-from workers.dispatcher import DispatcherHost, Handle, run_attempt, thread_launcher
+from workers.dispatcher import DispatcherHost, Failure, Handle, run_attempt, thread_launcher
 
 MODEL = ModelSpec(
     name="sim",
@@ -55,19 +55,19 @@ RECEIPT = Receipt(part=0, path="x", sha256="0", rows=1, usage=Usage(busy_s=2.0))
 class Controlled:
     """A handle that is done when somebody sets an outcome."""
 
-    outcome: Receipt | Exception | None = None
+    outcome: Receipt | Failure | None = None
     is_cancelled: bool = False
 
     def is_done(self) -> bool:
         return self.outcome is not None
 
-    def result(self) -> Receipt | Exception:
+    def result(self) -> Receipt | Failure:
         assert self.outcome is not None
         return self.outcome
 
     def cancel(self) -> None:
         self.is_cancelled = True
-        self.outcome = RuntimeError("killed")
+        self.outcome = Failure(error="killed", is_retriable=True)
 
 
 @dataclass
@@ -112,8 +112,8 @@ def test_dispatcher_reports_each_outcome_until_it_is_acknowledged() -> None:
     assert submit(host, "a.1", "b.1", "c.1")["a.1"].state is AttemptState.running
 
     launcher.handles["a.1"].outcome = RECEIPT
-    launcher.handles["b.1"].outcome = InvalidInput("max_tokens is too large")
-    launcher.handles["c.1"].outcome = CorruptFile("s: missing")
+    launcher.handles["b.1"].outcome = Failure.of(InvalidInput("max_tokens is too large"))
+    launcher.handles["c.1"].outcome = Failure.of(CorruptFile("s: missing"))
 
     for _ in range(2):
         seen = reports(host)
@@ -216,7 +216,7 @@ def test_run_attempt_twice_gives_the_same_receipt_and_one_file(tmp_path: Path) -
 
     first, second = run_attempt(spec), run_attempt(spec)
 
-    assert first == second
+    assert (first.path, first.sha256, first.facts) == (second.path, second.sha256, second.facts)
     assert [path.name for path in (tmp_path / "p.1").iterdir()] == ["part-00000.parquet"]
 
 
@@ -227,4 +227,4 @@ def test_thread_launcher_brings_receipts_and_errors_back(tmp_path: Path) -> None
 
     assert good.is_done()
     assert isinstance(good.result(), Receipt)
-    assert isinstance(bad.result(), CorruptFile)
+    assert bad.result() == Failure(error="CorruptFile: s: missing", is_retriable=True)

@@ -1,0 +1,120 @@
+"""What runs inside Ray: the actor that holds one host, and the tasks of a dispatcher.
+
+Owns how a host becomes an actor and an attempt a task. Invariants: neither is ever restarted or retried by Ray, which
+would work without asking the ledger; a task is owned by its dispatcher's actor, so it outlives the controller.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from service.cluster import AttemptSpec, HostKind, HostSpec, Orders, Receipt
+from service.shards import find_receipts
+from workers.dispatcher import Failure, Handle, Launch, outcome_of
+from workers.engine import engine_environment
+from workers.hosts import Answer, HostRunner, MakeHost, Process
+
+_CONCURRENCY = 8
+_TASK_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What every host of a cluster shares.
+
+    Args:
+        make_host: builds a host that is not started; runs in the actor.
+        max_running: attempts that a dispatcher runs at the same time.
+        task_cpus: logical CPUs of each of them.
+        silence_s: a host that nobody calls for this long writes what it has and ends [s].
+    """
+
+    make_host: MakeHost
+    max_running: int
+    task_cpus: float
+    silence_s: float
+
+
+class HostActor:
+    """One host in a process of its own. Every call is quick; loading and work go on in the host's threads."""
+
+    def __init__(self, spec: HostSpec, settings: HostSettings) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
+        # not ray.actor.exit_actor: it works only inside a call, and an actor that nobody calls has to end as well
+        self._runner = HostRunner(host, end_process=lambda: os._exit(0), silence_s=settings.silence_s)
+        self._runner.start()
+
+    def exchange(self, connection: str, call: int, orders: Orders, should_drain: bool) -> Answer:
+        """Takes orders, returns facts."""
+        return self._runner.exchange(connection, call, orders, should_drain=should_drain)
+
+
+def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_gpus: bool) -> Any:
+    """The detached actor of that name; made unless it lives already."""
+    environment = dict(_TASK_ENVIRONMENT)
+    num_gpus = 0.0
+    if spec.kind is HostKind.generator and spec.model is not None and not spec.model.engine.simulated:
+        environment |= engine_environment(spec.model, threads=max(1, round(spec.num_cpus)))
+        num_gpus = (spec.num_gpus or spec.model.engine.tensor_parallel_size) if has_gpus else 0.0
+    actor = ray.remote(HostActor).options(  # type: ignore[attr-defined]
+        name=spec.name,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=_CONCURRENCY,
+        num_cpus=spec.num_cpus,
+        num_gpus=num_gpus,
+        runtime_env={"env_vars": environment},
+    )
+    return actor.remote(spec, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHandle:
+    """An attempt that runs as a Ray task."""
+
+    spec: AttemptSpec
+    ref: Any
+
+    def is_done(self) -> bool:
+        """Whether the task has ended, well or not."""
+        return bool(ray.wait([self.ref], timeout=0)[0])
+
+    def result(self) -> Receipt | Failure:
+        """The receipt, or why there is none."""
+        try:
+            return ray.get(self.ref)
+        except RayTaskError as error:
+            return Failure.of(error.cause if isinstance(error.cause, Exception) else error)
+        except RayError as error:
+            # the worker is lost, perhaps after its file was complete
+            left = find_receipts(self.spec.out_dir)
+            return left[0] if left else Failure.of(error)
+
+    def cancel(self) -> None:
+        """Kills the task's process if it runs."""
+        ray.cancel(self.ref, force=True)
+
+
+def ray_launcher(task_cpus: float) -> Launch:
+    """A `Launch` that runs attempts as Ray tasks owned by this process."""
+
+    def launch(spec: AttemptSpec) -> Handle:
+        task = ray.remote(num_cpus=task_cpus, max_retries=0)(outcome_of)
+        return TaskHandle(spec, task.options(name=f"{spec.kind}:{spec.attempt_id}").remote(spec))
+
+    return launch
+
+
+def ask_if_alive(process: Process, node: str) -> Any:
+    """A reference to whether the process lives, asked on its own node."""
+    where = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    ask = ray.remote(num_cpus=0, max_retries=0)(Process.is_alive)
+    return ask.options(scheduling_strategy=where).remote(process)  # pyright: ignore[reportArgumentType]
