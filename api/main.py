@@ -32,8 +32,6 @@ from service.planner import Options
 from service.shards import file_sha256
 from service.status import ControllerStatus
 from service.store import Store
-from workers.flop_trace import trace_forward_cost
-from workers.local_cluster import LocalCluster
 from workers.model_files import inspect_model as inspect_files
 from workers.ray_head import RayHead, find_head, start_head
 
@@ -148,6 +146,8 @@ class Service:
 
     def _connect(self) -> Cluster:
         if not self._use_ray:
+            from workers.local_cluster import LocalCluster
+
             return LocalCluster()
         from workers.ray_cluster import RayCluster  # ray takes a second to import; HTTP answers meanwhile
 
@@ -192,12 +192,18 @@ def _traced(config: Path, cache: Path) -> ForwardCost:
     if known.exists():
         return ForwardCost.from_json(json.loads(known.read_text()))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        cost = pool.submit(trace_forward_cost, config).result()
+        cost = pool.submit(_trace, config).result()
     cache.mkdir(parents=True, exist_ok=True)
     temporary = known.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(cost.to_json()))
     temporary.replace(known)
     return cost
+
+
+def _trace(config: Path) -> ForwardCost:
+    from workers.flop_trace import trace_forward_cost  # torch and transformers, wanted in the other process only
+
+    return trace_forward_cost(config)
 
 
 def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None) -> int:

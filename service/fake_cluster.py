@@ -180,38 +180,39 @@ class FakeHost:
         self._credit_s += elapsed_s
         budget = int(self._credit_s * self._world.samples_per_s)
         self._credit_s -= budget / self._world.samples_per_s
-        for attempt in list(self.attempts.values()):
-            if attempt.state is AttemptState.running:
-                budget = self._step_attempt(attempt, budget)
+        running = [attempt for attempt in self.attempts.values() if attempt.state is AttemptState.running]
+        for attempt in running:
+            self._answer_at_once(attempt)
+        self._admit(running)
+        while budget > 0 and (busy := [attempt for attempt in running if attempt.inflight]):
+            self._finish_one(busy[0])
+            self._admit(running)
+            budget -= 1
+        for attempt in running:
+            if isinstance(attempt.spec.work, GenerateWork):
+                self._maybe_end(attempt)
 
-    def _step_attempt(self, attempt: _Attempt, budget: int) -> int:
+    def _answer_at_once(self, attempt: _Attempt) -> None:
         work = attempt.spec.work
         if isinstance(work, PrepareWork):
             attempt.receipts.append(self._cluster.prepare_receipt(attempt.spec, work))
             attempt.state = AttemptState.succeeded
-            return budget
-        if isinstance(work, ScoreWork):
+        elif isinstance(work, ScoreWork):
             attempt.receipts.append(self._cluster.score_receipt(attempt.spec, work))
             attempt.state = AttemptState.succeeded
-            return budget
-        self._admit(attempt)
-        while budget > 0 and attempt.inflight:
-            self._finish_one(attempt, work)
-            self._admit(attempt)
-            budget -= 1
-        self._maybe_end(attempt)
-        return budget
 
-    def _admit(self, attempt: _Attempt) -> None:
-        while (
-            attempt.waiting
-            and not attempt.is_stopping
-            and len(attempt.inflight) < self._world.window
-            and attempt.used + attempt.inflight_worst + attempt.waiting[0].worst <= attempt.credit
-        ):
-            attempt.inflight.append(attempt.waiting.pop(0))
+    def _admit(self, running: list[_Attempt]) -> None:
+        """Fills the engine: attempts in the order of their submission, samples of each in the order of its runs."""
+        room = self._world.window - sum(len(attempt.inflight) for attempt in running)
+        for attempt in running:
+            while room > 0 and attempt.waiting and not attempt.is_stopping and not attempt.waits_for_credit:
+                attempt.inflight.append(attempt.waiting.pop(0))
+                room -= 1
 
-    def _finish_one(self, attempt: _Attempt, work: GenerateWork) -> None:
+    def _finish_one(self, attempt: _Attempt) -> None:
+        work = attempt.spec.work
+        if not isinstance(work, GenerateWork):
+            raise TypeError(f"{attempt.spec.attempt_id}: {attempt.spec.kind} attempts draw no samples")
         sample = attempt.inflight.pop(0)
         sample.tokens, _, _ = self._world.draw(sample.problem, sample.index)
         sample.cost = actual(
@@ -247,15 +248,20 @@ class FakeHost:
 
     def report(self) -> HostReport:
         """Facts as of now."""
+        slots = 2 * self._world.window
+        reports: list[AttemptReport] = []
+        for attempt in self.attempts.values():
+            lookahead = attempt.waiting[:slots]
+            slots -= len(lookahead)  # a later attempt wants credit only for what the earlier ones leave free
+            reports.append(self._attempt_report(attempt, lookahead))
         return HostReport(
             state=self.state,
-            attempts=tuple(self._attempt_report(attempt) for attempt in self.attempts.values()),
+            attempts=tuple(reports),
             running_requests=sum(len(attempt.inflight) for attempt in self.attempts.values()),
             total_tokens=self._cluster.num_drawn,
         )
 
-    def _attempt_report(self, attempt: _Attempt) -> AttemptReport:
-        lookahead = attempt.waiting[: 2 * self._world.window]
+    def _attempt_report(self, attempt: _Attempt, lookahead: list[_Sample]) -> AttemptReport:
         is_done = attempt.state is not AttemptState.running
         return AttemptReport(
             attempt_id=attempt.spec.attempt_id,

@@ -35,24 +35,24 @@ class Uniform:
         return cls(seed=spec.seed, max_rounds=rounds)
 
     def next_runs(self, state: AllocationState, *, model: int, max_samples: int) -> Runs:
-        """The rest of the model's current round, or as much of it as `max_samples` allows.
+        """The next `max_samples` in order: the rest of the model's current round, then whole rounds.
 
-        With several models, a model that is a whole round ahead of another waits for it.
+        With several models, a model that is a whole round ahead of another waits for it, and gets one round at a time.
         """
-        if self.is_done(state) or max_samples <= 0:
-            return empty_runs()
-        planned = state.planned[model]
-        open_problems = self._open(state, planned)
-        if not len(open_problems):
-            return empty_runs()
-        index = int(planned[open_problems].min())
-        if state.num_models > 1 and index > int(self._rounds(state).min()):
-            return empty_runs()
-        if self.max_rounds is not None and index >= self.max_rounds:
-            return empty_runs()
-        order = np.random.default_rng([self.seed, model, index]).permutation(state.num_problems)
-        due = order[(planned[order] == index) & (~state.is_excluded[order] | (index == 0))][:max_samples]
-        return np.column_stack([due, np.full(len(due), index), np.ones(len(due))]).astype(np.int32)
+        planned = state.planned[model].copy()
+        rounds: list[Runs] = [empty_runs()]
+        left = max_samples
+        while left > 0 and len(open_problems := self._open(state, planned)):
+            index = int(planned[open_problems].min())
+            is_ahead = state.num_models > 1 and (len(rounds) > 1 or index > int(self._rounds(state).min()))
+            if is_ahead or (self.max_rounds is not None and index >= self.max_rounds):
+                break
+            order = np.random.default_rng([self.seed, model, index]).permutation(state.num_problems)
+            due = order[(planned[order] == index) & (~state.is_excluded[order] | (index == 0))][:left]
+            planned[due] += 1
+            left -= len(due)
+            rounds.append(np.column_stack([due, np.full(len(due), index), np.ones(len(due))]).astype(np.int32))
+        return np.concatenate(rounds)
 
     def is_done(self, state: AllocationState) -> bool:
         """Only a budget in samples ends by itself."""

@@ -62,10 +62,14 @@ def _void_returned(draft: Draft, task: Task, report: AttemptReport) -> Task:
 
 def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]]) -> None:
     currency = job.account.currency
+    busy_hosts = {task.host for task, report in attempts if report.inflight_worst > 0.0}
     for position, (task, report) in enumerate(attempts):
         in_use = report.used + report.inflight_worst
-        # what the next sample lacks: a host that reports before its engine has turned over may want no more than that
-        deficit = to_amount(currency, in_use + report.next_worst) - task.credit if report.next_worst else 0
+        # what an idle engine's next sample lacks: before the engine has turned over its host may want no more than that.
+        # While it is busy nothing is lacking yet, and the host's next attempt must not overtake the first.
+        is_starved = report.next_worst > 0.0 and task.host not in busy_hosts
+        deficit = to_amount(currency, in_use + report.next_worst) - task.credit if is_starved else 0
+        busy_hosts.add(task.host)
         given = min(max(to_amount(currency, report.wanted) - task.credit, deficit), draft.account(job.id).available)
         # half a lookahead is kept as slack: topping up on every tick would write a ledger row a tick and engine
         is_low = from_amount(currency, task.credit) - in_use < (report.wanted - in_use) / 2

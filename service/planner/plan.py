@@ -56,6 +56,7 @@ class JobView:
     account: Account
     prepared: dict[str, Prepared]
     next_order: int
+    created_at: datetime
     num_errors: int
     num_samples: int
 

@@ -50,7 +50,6 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
             runs = task.runs if task.remaining is None else task.remaining
             if runs is None:
                 raise ValueError(f"task {task.id}: generate without runs")
-            is_adaptive = spec.allocation.strategy != "uniform"
             return GenerateWork(
                 model=model,
                 prepared_path=job.prepared[task.model].path,
@@ -58,7 +57,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 currency=job.account.currency,
                 runs=runs,
                 seed=spec.seed,
-                flush_s=options.adaptive_flush_s if is_adaptive else options.flush_s,
+                flush_s=_flush_s(task, job, options),
             )
         case TaskKind.score:
             if task.source is None:
@@ -70,3 +69,11 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 problems_path=job.problems_path,
                 scorers=spec.scorers,
             )
+
+
+def _flush_s(task: Task, job: JobView, options: Options) -> float:
+    """Seconds between parts. Depends on what is stored, so that an attempt sent twice is the same attempt."""
+    if job.spec.allocation.strategy != "uniform" or task.submitted_at is None:
+        return options.adaptive_flush_s
+    age_s = (task.submitted_at - job.created_at).total_seconds()
+    return min(options.flush_s, max(options.adaptive_flush_s, age_s / 10))

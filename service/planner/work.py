@@ -100,15 +100,25 @@ def _task_size(draft: Draft, job: JobView, model: str, num_engines: int, is_adap
     rate = draft.seen.rates.get(model)
     seconds = options.adaptive_task_s if is_adaptive else options.uniform_task_s
     size = options.first_task_samples if rate is None else int(rate * seconds)
-    if is_adaptive and job.num_samples:
+    left = _samples_left(draft, job)
+    if is_adaptive:
         # at most 1/50 of what is left, or the budget is planned before the feedback that should shape it arrives
-        account = draft.account(job.id)
-        mean_cost = max(1.0, account.spent / job.num_samples)
-        size = min(size, max(16, int(account.available / mean_cost / 50)))
-    if not is_adaptive:
-        # every engine of the pool gets a share of a round, so that small jobs spread out too
-        size = min(size, max(64, -(-job.num_problems // num_engines)))
+        size = min(size, max(options.min_adaptive_samples, left // 50))
+    else:
+        # half of an engine's share of what is left: the last tasks are small, so engines end together and a budget
+        # that ends within a round ends in order
+        size = min(size, max(options.min_uniform_samples, left // (2 * num_engines)))
     return max(1, min(size, options.max_task_samples))
+
+
+def _samples_left(draft: Draft, job: JobView) -> int:
+    """Samples the budget still buys at the mean cost so far, less those that are planned already."""
+    account = draft.account(job.id)
+    planned = int(draft.states[job.id].num_planned_by_model.sum())
+    if not job.num_samples or not account.spent:
+        return 1 << 30
+    mean_cost = account.spent / job.num_samples
+    return max(0, int((account.spent + account.reserved + account.available) / mean_cost) - planned)
 
 
 def _new_task(draft: Draft, job_id: str, kind: TaskKind, model: str, runs: Runs | None = None) -> Task:

@@ -98,6 +98,7 @@ class ControlStore:
             account=account_from_row(account.one()),
             prepared={item["model"]: _prepared_from_row(item) for item in prepared},
             next_order=0 if last is None else last + 1,
+            created_at=aware(row["created_at"]) or row["created_at"],
             num_samples=int(counts[0] or 0),
             num_errors=int(counts[1] or 0),
         )
