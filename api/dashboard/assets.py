@@ -1,6 +1,6 @@
 """Static files of the pages, from three places: the dashboard's own, the report's shared ones, and plotly's script.
 
-Serves only these folders and that one file. Plotly's script comes from the installed Python package, so that nothing
+Serves only the files named here. Plotly's script comes from the installed Python package, so that nothing
 of it is kept in this repository and pages work without a network.
 """
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 
 from service.report_html import ASSETS_DIR
 
 STATIC_DIR = Path(__file__).parent / "static"
+OWN_STATIC = ("dashboard.css", "dashboard.js", "icon.svg")
 SHARED_STATIC = ("base.css", "report.css", "theme.js", "figures.js")
 
 
@@ -31,11 +31,12 @@ def plotly_js_path() -> Path:
 
 
 def static_routes() -> list[BaseRoute]:
-    """Routes below /static, the specific ones first."""
+    """One route for each file below /static: including a router in another keeps routes and loses mounts."""
+    own = [_file_route(name, STATIC_DIR / name, max_age_s=0) for name in OWN_STATIC]
     shared = [_file_route(f"shared/{name}", ASSETS_DIR / name, max_age_s=0) for name in SHARED_STATIC]
     # large and tied to the installed version: browsers may keep it for a day
     plotly = _file_route("plotly.min.js", plotly_js_path(), max_age_s=86_400)
-    return [plotly, *shared, Mount("/static", StaticFiles(directory=STATIC_DIR))]
+    return [*own, *shared, plotly]
 
 
 def _file_route(name: str, path: Path, *, max_age_s: int) -> Route:

@@ -14,6 +14,7 @@ NOW = datetime(2026, 3, 1, 14, 5, 9, tzinfo=UTC)
 MODELS = ("gsm-mini-large", "gsm-mini-small")
 COLOURS = figures.assign_colours(MODELS)
 JOB_ID = "job-7f3a9c"
+SAMPLE_FILTERS = ("all", "correct", "false_positive", "incorrect", "truncated", "failed")
 
 DOCUMENT = """\
 name: gsm-mini small, 30 samples worth
@@ -107,16 +108,11 @@ def spend_figure() -> figures.Figure:
 def job_figures() -> tuple[figures.Figure, ...]:
     """What a running job shows."""
     small = MODELS[1]
-    points = [
-        figures.BudgetPoint(
-            at=NOW - timedelta(seconds=5 * (40 - i)), spent=2.03e10 * i, reserved=9e10 * (1 - math.exp(-i / 2))
-        )
-        for i in range(41)
-    ]
+    points = [figures.BudgetPoint(at=NOW - timedelta(seconds=5 * (40 - i)), spent=2.03e10 * i) for i in range(41)]
     plain = curve("coverage", small, scale=0.97, rate=0.42, flops=1.1e8, points=18)
     verified = curve("verified", small, scale=0.90, rate=0.42, flops=1.1e8, points=18)
     return (
-        figures.burn_down_figure(points, limit=1.31e12, unit="FLOPs"),
+        figures.burn_down_figure(points, reserved=9e10, limit=1.31e12, unit="FLOPs"),
         figures.coverage_figure([plain, verified], COLOURS, accounting="exact"),
         figures.diversity_figure(
             [curve("unique correct", small, scale=7.4, rate=0.17, flops=1.1e8, points=18)],
@@ -207,7 +203,6 @@ def overview() -> pages.OverviewPage:
         tokens_per_s=13_912.0,
         spent_today_flops=2.31e12,
         wasted_today_share=0.0043,
-        mfu=None,
         jobs=jobs,
         use=(
             pages.UseLine(model=MODELS[0], stage="generate", useful_flops=1.306e12, wasted_flops=3.9e9),
@@ -228,7 +223,6 @@ def empty_overview() -> pages.OverviewPage:
         tokens_per_s=0.0,
         spent_today_flops=0.0,
         wasted_today_share=0.0,
-        mfu=None,
         jobs=(),
         use=(),
         figures=(figures.spend_figure([], COLOURS, bucket="minute"),),
@@ -406,7 +400,7 @@ def samples_page(sample_id: str = "s02") -> pages.SamplesPage:
         headline="7,484 samples, 61.4 % correct, 3.8 % of those with wrong reasoning.",
         filters=tuple(
             pages.SampleFilter(key=key, label=key.replace("_", " "), num_samples=number)
-            for key, number in zip(pages.SAMPLE_FILTERS, (7484, 4421, 174, 2874, 15, None), strict=True)
+            for key, number in zip(SAMPLE_FILTERS, (7484, None, None, None, 15, 0), strict=True)
         ),
         shown="all",
         samples=lines,
@@ -418,68 +412,61 @@ def samples_page(sample_id: str = "s02") -> pages.SamplesPage:
 
 def workers() -> pages.WorkersPage:
     """Two pools, one of them starting, and a dead host."""
-
-    def host(name: str, state: str, **changes: object) -> pages.HostLine:
-        values: dict[str, object] = {
-            "name": name,
-            "kind": "generator",
-            "model": MODELS[1],
-            "state": state,
-            "node": "node-a",
-            "pid": 4711,
-            "running_requests": 0,
-            "tokens_per_s": None,
-            "busy_share": None,
-            "load_s": None,
-            "seen_at": NOW,
-            "error": None,
-        }
-        return pages.HostLine(**(values | changes))  # type: ignore[arg-type]
-
     return pages.WorkersPage(
         shell=shell("workers"),
         headline="1 of 2 engines ready, 1 loading; nobody is stuck.",
+        cluster="4 hosts on 1 node",
         pools=(
             pages.PoolLine(
-                name="gsm-mini-small",
-                model=MODELS[1],
-                replicas=1,
-                ready=1,
-                min_replicas=0,
-                max_replicas=4,
-                tokens_per_s=13_912.0,
-                queued_samples=4_512,
-                is_draining=False,
-                etag="v12",
+                model=MODELS[0], replicas=1, ready=0, starting=1, minimum=0, idle_s=600.0, failures=0, etag='"3"'
             ),
             pages.PoolLine(
-                name="gsm-mini-large",
-                model=MODELS[0],
-                replicas=1,
-                ready=0,
-                min_replicas=0,
-                max_replicas=4,
-                tokens_per_s=0.0,
-                queued_samples=4_000,
-                is_draining=False,
-                etag="v3",
+                model=MODELS[1], replicas=1, ready=1, starting=0, minimum=0, idle_s=600.0, failures=0, etag='"12"'
             ),
         ),
         hosts=(
-            host(
-                "generator-small-2", "ready", running_requests=256, tokens_per_s=13_912.0, busy_share=0.97, load_s=9.5
-            ),
-            host("generator-large-1", "loading", model=MODELS[0], pid=4802),
-            host("dispatcher-node-a", "ready", kind="dispatcher", model="", busy_share=0.12),
-            host(
+            _host("generator-small-2", "ready", model=MODELS[1], pid=4711, load_s=9.5, age_s=97),
+            _host("generator-large-1", "loading", model=MODELS[0], pid=4802, age_s=6),
+            _host("dispatcher-node-a", "ready", kind="dispatcher", pid=4650, age_s=230),
+            _host(
                 "generator-small-1",
                 "dead",
-                pid=None,
-                seen_at=NOW - timedelta(seconds=97),
+                model=MODELS[1],
+                pid=4688,
+                load_s=9.8,
+                age_s=220,
+                ended_s=97,
                 error="killed by signal 9; its attempt was planned again",
             ),
         ),
-        nodes=(pages.NodeLine(id="node-a", num_cpus=2.0, used_cpus=1.6, num_gpus=0.0, used_gpus=0.0),),
+    )
+
+
+def _host(
+    name: str,
+    state: str,
+    *,
+    kind: str = "generator",
+    model: str = "",
+    pid: int,
+    age_s: float,
+    load_s: float | None = None,
+    ended_s: float | None = None,
+    error: str | None = None,
+) -> pages.HostLine:
+    return pages.HostLine(
+        name=name,
+        kind=kind,
+        model=model,
+        state=state,
+        is_stopping=False,
+        node="node-a",
+        pid=pid,
+        load_s=load_s,
+        created_at=NOW - timedelta(seconds=age_s),
+        idle_since=None,
+        ended_at=None if ended_s is None else NOW - timedelta(seconds=ended_s),
+        error=error,
     )
 
 
@@ -521,8 +508,8 @@ def problems() -> pages.ProblemsPage:
                 num_levels=5,
                 has_structure=True,
                 fingerprint="sha256:51f2c09a77e0b3aa",
+                source="examples/tiny-world/problems/train.jsonl",
                 example="Ana has 14 pens. She buys 3 boxes with 6 pens each and gives 9 away. How many …",
-                created_at=NOW - timedelta(days=2),
             ),
         ),
     )

@@ -105,7 +105,6 @@ class OverviewPage:
         headline: the answer in one line, see `overview_headline`.
         engines_ready: generator engines that take work, of `engines_total`.
         tokens_per_s: completion tokens a second, all engines together.
-        mfu: achieved over peak FLOP/s; None where the peak is not known.
     """
 
     shell: Shell
@@ -115,7 +114,6 @@ class OverviewPage:
     tokens_per_s: float
     spent_today_flops: float
     wasted_today_share: float
-    mfu: float | None
     jobs: tuple[JobLine, ...]
     use: tuple[UseLine, ...]
     figures: tuple[Figure, ...]
@@ -276,9 +274,6 @@ class SampleFilter:
     num_samples: int | None
 
 
-SAMPLE_FILTERS = ("all", "correct", "false_positive", "incorrect", "truncated", "error")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesPage:
     """What do the samples look like?
@@ -304,17 +299,22 @@ class SamplesPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLine:
-    """Generator engines of one model. `etag` goes back with a scale order: two operators cannot undo each other."""
+    """Generator engines of one model. `etag` goes back with a scale order: two operators cannot undo each other.
 
-    name: str
+    Args:
+        replicas: engines wanted while there is work; 0 drains the pool.
+        minimum: engines kept without work.
+        idle_s: how long an engine without work stays [s].
+        failures: engines that failed to load since one last did.
+    """
+
     model: str
     replicas: int
     ready: int
-    min_replicas: int
-    max_replicas: int
-    tokens_per_s: float
-    queued_samples: int
-    is_draining: bool
+    starting: int
+    minimum: int
+    idle_s: float
+    failures: int
     etag: str
 
 
@@ -326,36 +326,29 @@ class HostLine:
     kind: str
     model: str
     state: str
+    is_stopping: bool
     node: str
     pid: int | None
-    running_requests: int
-    tokens_per_s: float | None
-    busy_share: float | None
     load_s: float | None
-    seen_at: datetime | None
+    created_at: datetime
+    idle_since: datetime | None
+    ended_at: datetime | None
     error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLine:
-    """One machine: what it has and what is taken."""
-
-    id: str
-    num_cpus: float
-    used_cpus: float
-    num_gpus: float
-    used_gpus: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersPage:
-    """Who works, and is anybody stuck?"""
+    """Who works, and is anybody stuck?
+
+    Args:
+        cluster: the cluster in words.
+    """
 
     shell: Shell
     headline: str
+    cluster: str
     pools: tuple[PoolLine, ...]
     hosts: tuple[HostLine, ...]
-    nodes: tuple[NodeLine, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,8 +388,8 @@ class ProblemSetLine:
     num_levels: int | None
     has_structure: bool
     fingerprint: str
+    source: str
     example: str
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

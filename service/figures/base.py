@@ -122,7 +122,7 @@ def translucent(colour: str, alpha: float) -> str:
 
 def utc(moment: datetime) -> str:
     """A UTC moment as plotly reads it."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}"
 
 
 def plain_text(name: str) -> str:

@@ -5,7 +5,8 @@ Amounts are settled ones; what is merely reserved is drawn apart.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
 from service import wording
 from service.figures.base import (
@@ -16,6 +17,7 @@ from service.figures.base import (
     Figure,
     FigureTable,
     Json,
+    Spec,
     flops_axis,
     layout_of,
     legend_above,
@@ -25,6 +27,9 @@ from service.figures.base import (
 )
 
 # generating is what budgets are for and stays plain; a stage that is not listed is dotted
+_WIDTH_BY_BUCKET = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+_FEWEST_BUCKETS = 15
+_SHORTEST_SPAN = timedelta(seconds=10)
 _PATTERN_BY_STAGE = {"generate": "", "evaluate": "/", "finetune": "x", "judge": "-", "pilot": "\\"}
 
 
@@ -40,15 +45,17 @@ class SpendBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetPoint:
-    """A job's account at one moment, in natural units of its currency."""
+    """What a job had spent at one moment, in natural units of its currency."""
 
     at: datetime
     spent: float
-    reserved: float
 
 
-def spend_figure(buckets: Sequence[SpendBucket], colours: Mapping[str, str], *, bucket: str) -> Figure:
-    """FLOPs over time, stacked by model (colour) and stage (pattern); `bucket` names the width, e.g. "minute"."""
+def spend_figure(
+    buckets: Sequence[SpendBucket], colours: Mapping[str, str], *, bucket: Literal["minute", "hour"]
+) -> Figure:
+    """FLOPs over time, stacked by model (colour) and stage (pattern); `bucket` is the width of a bar."""
+    width = _WIDTH_BY_BUCKET[bucket]
     starts = sorted({b.start for b in buckets})
     flops_by_cell: dict[tuple[str, str, datetime], float] = {}
     for b in buckets:
@@ -63,6 +70,8 @@ def spend_figure(buckets: Sequence[SpendBucket], colours: Mapping[str, str], *, 
                 "name": f"{model} · {stage}",
                 "x": [utc(s) for s in starts],
                 "y": [flops_by_cell.get((model, stage, s), 0.0) for s in starts],
+                "offset": 0,
+                "width": 0.9 * width.total_seconds() * 1000,
                 "marker": {
                     "color": colours.get(model, NEUTRAL),
                     "pattern": {"shape": _PATTERN_BY_STAGE.get(stage, "."), "fillmode": "overlay"},
@@ -74,13 +83,13 @@ def spend_figure(buckets: Sequence[SpendBucket], colours: Mapping[str, str], *, 
             }
         )
     layout = layout_of(
-        x={"title": {"text": "time (UTC)"}, "type": "date"},
+        x=_time_axis(starts, ends=width, shortest=_FEWEST_BUCKETS * width),
         y={"title": {"text": f"FLOPs per {bucket}"}, **flops_axis(max(totals.values(), default=0.0))},
         right=16,
         height=SHORT_PX,
         top=MARGIN_LEGEND_PX,
     )
-    layout |= {"barmode": "stack", "bargap": 0.15, "legend": legend_above()}
+    layout |= {"barmode": "stack", "legend": legend_above()}
     rows = tuple(
         (f"{start:%Y-%m-%d %H:%M}", model, stage, wording.flops(value))
         for (model, stage, start), value in sorted(flops_by_cell.items(), key=lambda item: (item[0][2], *item[0][:2]))
@@ -95,17 +104,20 @@ def spend_figure(buckets: Sequence[SpendBucket], colours: Mapping[str, str], *, 
     )
 
 
-def burn_down_figure(points: Sequence[BudgetPoint], *, limit: float, unit: str) -> Figure:
-    """Spent and reserved against the limit over time, in the budget's own `unit`, e.g. "FLOPs"."""
+def burn_down_figure(points: Sequence[BudgetPoint], *, reserved: float, limit: float, unit: str) -> Figure:
+    """Spent over time against the limit, in the budget's own `unit`, e.g. "FLOPs".
+
+    Args:
+        points: in the order of time; `reserved` belongs to the last one.
+    """
     times: list[Json] = [utc(p.at) for p in points]
     data: list[Json] = []
     if points:
-        data = [
-            _area("spent", times, [p.spent for p in points], OKABE_ITO[0]),
-            _area("reserved", times, [p.reserved for p in points], OKABE_ITO[4]),
-        ]
+        data = [_spent_area(times, [p.spent for p in points])]
+        if reserved > 0:
+            data.append(_reserved_now(times[-1], points[-1].spent, reserved))
     layout = layout_of(
-        x={"title": {"text": "time (UTC)"}, "type": "date"},
+        x=_time_axis([p.at for p in points], ends=timedelta(0), shortest=_SHORTEST_SPAN),
         y={"title": {"text": unit}, **flops_axis(limit, stop=1.12 * limit)},
         right=16,
         height=SHORT_PX,
@@ -136,28 +148,46 @@ def burn_down_figure(points: Sequence[BudgetPoint], *, limit: float, unit: str) 
             }
         ],
     }
-    rows = tuple(
-        (wording.timestamp(p.at), wording.flops(p.spent), wording.flops(p.reserved), wording.percent(p.spent / limit))
-        for p in points
-    )
+    rows = tuple((wording.timestamp(p.at), wording.flops(p.spent), wording.percent(p.spent / limit)) for p in points)
     return Figure(
         key="burn-down",
-        title=f"{unit} spent and reserved against the limit, over time",
-        note="Reserved is the worst case of samples in the engine; it is given back when they end.",
+        title=f"{unit[:1].upper()}{unit[1:]} spent against the limit, over time",
+        note="Reserved now is the worst case of samples in the engine; what they do not use is given back.",
         spec={"data": data, "layout": layout},
-        table=FigureTable(columns=("time", f"spent [{unit}]", f"reserved [{unit}]", "spent of limit"), rows=rows),
+        table=FigureTable(columns=("time", f"spent [{unit}]", "spent of limit"), rows=rows),
     )
 
 
-def _area(name: str, times: list[Json], values: Sequence[float], colour: str) -> Json:
+def _time_axis(moments: Sequence[datetime], *, ends: timedelta, shortest: timedelta) -> Spec:
+    """A time axis over `moments` (the last one lasts `ends`), never shorter than `shortest`: one bar is not a wall."""
+    axis: Spec = {"title": {"text": "time (UTC)"}, "type": "date"}
+    if moments:
+        end = max(moments) + ends
+        axis["range"] = [utc(min(min(moments), end - shortest)), utc(end)]
+    return axis
+
+
+def _spent_area(times: list[Json], values: Sequence[float]) -> Json:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": name,
+        "name": "spent",
         "x": times,
         "y": list(values),
-        "stackgroup": "budget",
-        "line": {"width": 1.5, "color": colour},
-        "fillcolor": translucent(colour, 0.35),
-        "hovertemplate": f"{name} %{{y:.3e}}<br>%{{x|%H:%M:%S}} UTC<extra></extra>",
+        "fill": "tozeroy",
+        "line": {"width": 1.5, "color": OKABE_ITO[0]},
+        "fillcolor": translucent(OKABE_ITO[0], 0.35),
+        "hovertemplate": "spent %{y:.3e}<br>%{x|%H:%M:%S} UTC<extra></extra>",
+    }
+
+
+def _reserved_now(time: Json, spent: float, reserved: float) -> Json:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "reserved now",
+        "x": [time, time],
+        "y": [spent, spent + reserved],
+        "line": {"width": 6, "color": OKABE_ITO[4]},
+        "hovertemplate": f"reserved {wording.flops(reserved)}<extra></extra>",
     }

@@ -65,7 +65,7 @@ def every_figure() -> list[figures.Figure]:
         figures.spend_figure(
             [figures.SpendBucket(start=NOON, model="smaller", stage="generate", flops=1e9)], COLOURS, bucket="minute"
         ),
-        figures.burn_down_figure([figures.BudgetPoint(at=NOON, spent=1e9, reserved=1e8)], limit=1e10, unit="FLOPs"),
+        figures.burn_down_figure([figures.BudgetPoint(at=NOON, spent=1e9)], reserved=1e8, limit=1e10, unit="FLOPs"),
         figures.length_figure([figures.LengthBin(model="smaller", low=0, high=8, stopped=7, truncated=1)], COLOURS),
     ]
 
@@ -76,7 +76,7 @@ def empty_figures() -> list[figures.Figure]:
         figures.diversity_figure([], COLOURS, accounting="exact", rule="exact text"),
         figures.false_positive_figure([], COLOURS, checker="steps"),
         figures.spend_figure([], COLOURS, bucket="minute"),
-        figures.burn_down_figure([], limit=1e10, unit="FLOPs"),
+        figures.burn_down_figure([], reserved=0.0, limit=1e10, unit="FLOPs"),
         figures.length_figure([], COLOURS),
     ]
 

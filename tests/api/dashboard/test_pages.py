@@ -210,7 +210,7 @@ def static_client() -> TestClient:
 
 
 @pytest.mark.parametrize(
-    "name", ["dashboard.css", "dashboard.js", "icon.svg", *(f"shared/{name}" for name in SHARED_STATIC)]
+    "name", [*(path.name for path in STATIC_DIR.iterdir()), *(f"shared/{name}" for name in SHARED_STATIC)]
 )
 def test_static_files_are_served_with_their_type(name: str, static_client: TestClient) -> None:
     response = static_client.get(f"/static/{name}")

@@ -1,0 +1,216 @@
+"""Pages of a real store: what is shown agrees with the ledger and the files, and forms do what they say."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from api.dashboard.router import make_router
+from service.jobs import Desired
+
+LIST_PATHS = ("/", "/workers", "/models", "/problems", "/usage")
+
+
+def client_of(world: Any) -> TestClient:
+    """The pages beside the application's own routes, whichever of the two mounted them."""
+    app: FastAPI = world.app
+    if not any(getattr(route, "path", None) == "/workers" for route in app.routes):
+        app.include_router(make_router())
+    return world.client()
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", html, flags=re.S)))
+
+
+@pytest.fixture
+def client(world: Any) -> Iterator[TestClient]:
+    with client_of(world) as opened:
+        yield opened
+
+
+@pytest.fixture
+def done(finished: tuple[Any, str]) -> Iterator[tuple[TestClient, str]]:
+    world, job_id = finished
+    with client_of(world) as opened:
+        yield opened, job_id
+
+
+@pytest.mark.parametrize("path", LIST_PATHS)
+def test_page_of_a_new_service_is_shown_with_its_policy(path: str, client: TestClient) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 200
+    assert "script-src 'self'" in response.headers["content-security-policy"]
+    assert "</html>" in response.text
+    assert "</html>" not in client.get(path, params={"fragment": "live"}).text
+
+
+def test_everything_a_page_loads_is_served_beside_it(client: TestClient) -> None:
+    loaded = re.findall(r'(?:src|href)="(/static/.+?)"', client.get("/").text)
+
+    assert len(loaded) == 8
+    assert [client.get(address).status_code for address in loaded] == [200] * 8
+
+
+@pytest.mark.parametrize("path", LIST_PATHS)
+def test_page_of_a_service_that_has_worked_is_shown(path: str, done: tuple[TestClient, str]) -> None:
+    assert done[0].get(path).status_code == 200
+
+
+def test_job_page_agrees_with_the_api(done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    text = text_of(client.get(f"/jobs/{job_id}").text)
+
+    assert f"{job['progress']['samples']:,} samples" in text
+    assert "succeeded" in text
+    assert "pass@3 (coverage)" in text
+    assert "budget:" in text
+
+
+def test_job_page_of_an_ended_job_asks_no_more(done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+
+    assert "data-poll-ms" not in client.get(f"/jobs/{job_id}").text
+
+
+def test_overview_lists_the_job_and_its_flops(done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    html = client.get("/").text
+
+    assert f'href="/jobs/{job_id}"' in html
+    assert "Nothing is running, nothing waiting." in html
+    assert "simulated · generate" in html
+
+
+def test_usage_page_sums_to_the_ledger(done: tuple[TestClient, str]) -> None:
+    client, _ = done
+    rows = client.get("/v1/usage").json()["items"]
+    tokens = sum(row["completion_tokens"] for row in rows if row["stage"] == "generate")
+
+    assert f"{tokens:,}" in text_of(client.get("/usage").text)
+
+
+@pytest.mark.parametrize("shown", ["all", "correct", "incorrect", "false_positive", "truncated", "failed", "unscored"])
+def test_sample_browser_lists_what_the_api_lists(shown: str, done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    params: dict[str, Any] = {"limit": 40} | ({} if shown == "all" else {"verdict": shown})
+    expected = [item["sample_id"] for item in client.get(f"/v1/jobs/{job_id}/samples", params=params).json()["items"]]
+
+    html = client.get(f"/jobs/{job_id}/samples", params={"show": shown}).text
+
+    assert re.findall(r'data-sample="(.+?)"', html) == expected
+
+
+def test_sample_is_shown_in_full_with_verdict_prompt_and_cost(done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    sample = client.get(f"/v1/jobs/{job_id}/samples", params={"limit": 9}).json()["items"][8]
+
+    text = text_of(
+        client.get(f"/jobs/{job_id}/samples", params={"sample": sample["sample_id"], "fragment": "live"}).text
+    )
+
+    assert re.sub(r"\s+", " ", sample["prompt"]).strip() in text
+    assert re.sub(r"\s+", " ", sample["completion"]).strip() in text
+    assert f"sample {sample['sample_id']}" in text
+    assert "math_answer" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/jobs/job-9-none", 404),
+        ("/jobs/job-9-none/samples", 404),
+        ("/jobs/{job}/samples?show=best", 422),
+        ("/jobs/{job}/samples?cursor=x", 422),
+        ("/jobs/{job}/samples?sample=none", 404),
+    ],
+)
+def test_error_is_a_page_that_says_what_happened(path: str, status: int, done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    response = client.get(path.format(job=job_id))
+
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert "error-page" in response.text
+
+
+@pytest.mark.parametrize(
+    ("action", "desired"), [("pause", Desired.pause), ("resume", Desired.run), ("cancel", Desired.cancel)]
+)
+def test_job_form_says_what_is_wanted_and_returns(
+    action: str, desired: Desired, world: Any, client: TestClient, job_document: Any
+) -> None:
+    job_id = client.post("/v1/jobs", json=job_document()).json()["id"]
+    wakes = world.num_wakes
+
+    response = client.post(f"/jobs/{job_id}/{action}", follow_redirects=False)
+
+    assert (response.status_code, response.headers["location"]) == (303, f"/jobs/{job_id}")
+    assert world.store.jobs.get(job_id).desired is desired
+    assert world.num_wakes == wakes + 1
+
+
+def test_job_form_with_an_unknown_action_changes_nothing(world: Any, client: TestClient, job_document: Any) -> None:
+    job_id = client.post("/v1/jobs", json=job_document()).json()["id"]
+
+    assert client.post(f"/jobs/{job_id}/explode").status_code == 422
+    assert world.store.jobs.get(job_id).desired is Desired.run
+
+
+@pytest.mark.parametrize(
+    ("form", "replicas"), [({"replicas": "3"}, 3), ({"replicas": "3", "drain": "yes"}, 0)], ids=["scale", "drain"]
+)
+def test_pool_form_scales_the_pool_of_a_model_with_a_slash(
+    form: dict[str, str], replicas: int, world: Any, client: TestClient
+) -> None:
+    shown = re.search(
+        r'action="/workers/org/large/scale">\s*<input type="hidden" name="etag" value="(.+?)"',
+        client.get("/workers").text,
+    )
+    assert shown is not None
+
+    response = client.post(
+        "/workers/org/large/scale", data={**form, "etag": unescape(shown[1])}, follow_redirects=False
+    )
+
+    assert response.status_code == 303
+    assert world.store.catalogue.pool("org/large").replicas == replicas
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"replicas": "2", "etag": '"99"'}, 409),
+        ({"replicas": "-1", "etag": '"1"'}, 422),
+        ({"replicas": "many", "etag": '"1"'}, 422),
+        ({"replicas": "2"}, 422),
+    ],
+    ids=["somebody was faster", "negative", "no number", "no etag"],
+)
+def test_pool_form_that_cannot_be_followed_changes_nothing(
+    form: dict[str, str], status: int, world: Any, client: TestClient
+) -> None:
+    assert client.post("/workers/org/large/scale", data=form).status_code == status
+    assert world.store.catalogue.pool("org/large").replicas == 1
+
+
+def test_form_of_a_foreign_page_is_refused(world: Any, client: TestClient, job_document: Any) -> None:
+    job_id = client.post("/v1/jobs", json=job_document()).json()["id"]
+
+    response = client.post(f"/jobs/{job_id}/cancel", headers={"Origin": "http://elsewhere.example"})
+
+    assert response.status_code == 403
+    assert world.store.jobs.get(job_id).desired is Desired.run
+
+
+def test_pages_stay_out_of_the_described_api(client: TestClient) -> None:
+    assert all(
+        path.startswith(("/v1/", "/metrics", "/healthz", "/readyz"))
+        for path in client.get("/openapi.json").json()["paths"]
+    )
