@@ -70,7 +70,7 @@ def progress_of(
     limit = from_amount(account.currency, account.limit or 0)
     spent = from_amount(account.currency, account.spent)
     tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, now)
-    is_drawing = not job.phase.is_terminal and spent_per_s
+    eta_s = max(0.0, limit - spent) / spent_per_s if spent_per_s and not job.phase.is_terminal else None
     wasted: dict[str, float] = {}
     for row in drawn:
         if row.outcome != "useful":
@@ -91,7 +91,7 @@ def progress_of(
         wasted_flops=wasted,
         flops_paper=sum(row.flops_paper for row in drawn),
         tokens_per_s=tokens_per_s,
-        eta_s=max(0.0, limit - spent) / spent_per_s if is_drawing else None,
+        eta_s=eta_s,
     )
 
 

@@ -5,11 +5,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -197,3 +199,43 @@ def job_document() -> Callable[..., dict[str, object]]:
         return document | changes
 
     return build
+
+
+@dataclass(frozen=True)
+class Served:
+    """A world that answers on a real socket."""
+
+    world: World
+    url: str
+
+
+@contextmanager
+def serving(world: World) -> Iterator[Served]:
+    config = uvicorn.Config(world.app, host="127.0.0.1", port=0, log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    pause = threading.Event()
+    while not server.started:
+        assert thread.is_alive()
+        pause.wait(0.01)
+    try:
+        yield Served(world=world, url=f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Served]:
+    """The service of `world`, over HTTP."""
+    with serving(world) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def served_finished(finished: tuple[World, str]) -> Iterator[tuple[Served, str]]:
+    """The service of `finished`, over HTTP. Tests only read it."""
+    world, job_id = finished
+    with serving(world) as found:
+        yield found, job_id

@@ -17,7 +17,7 @@ def reader(finished):
         yield client, f"/v1/jobs/{job_id}"
 
 
-def _all_samples(client: TestClient, path: str, **params: object) -> list[dict]:
+def _all_samples(client: TestClient, path: str, **params: str | int) -> list[dict]:
     found, cursor = [], None
     while True:
         page = client.get(f"{path}/samples", params=params | ({"cursor": cursor} if cursor else {})).json()

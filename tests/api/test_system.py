@@ -1,14 +1,13 @@
 """Usage, health, Prometheus, guards, and the OpenAPI description."""
 
 import csv
+import dataclasses
 import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
-
-from api.context import AppContext
 
 
 @pytest.fixture
@@ -51,8 +50,7 @@ def test_usage_of_a_job_that_does_not_exist_is_404(reader: TestClient) -> None:
 
 
 def _with_status(world, **changes: object) -> None:
-    fields = {name: getattr(world.status, name) for name in world.status.__slots__}
-    world.status = type(world.status)(**(fields | changes))
+    world.status = dataclasses.replace(world.status, **changes)
 
 
 def test_health_ticking_loop_is_ok_and_ready(client: TestClient) -> None:
@@ -79,9 +77,8 @@ def test_health_before_the_first_tick_is_healthy_but_not_ready(world, client: Te
 
 def test_health_without_a_tick_after_the_grace_is_503(world, client: TestClient) -> None:
     _with_status(world, last_tick_at=None, tick_age_s=500.0, num_ticks=0)
-    context: AppContext = world.app.state.context
-    fields = {name: getattr(context, name) for name in context.__slots__}
-    world.app.state.context = AppContext(**(fields | {"started_at": datetime.now(UTC) - timedelta(seconds=500)}))
+    long_ago = datetime.now(UTC) - timedelta(seconds=500)
+    world.app.state.context = dataclasses.replace(world.app.state.context, started_at=long_ago)
 
     assert client.get("/healthz").status_code == 503
 

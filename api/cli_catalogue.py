@@ -1,0 +1,155 @@
+"""Verbs about what jobs can name: models, problems, pools."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli_output import JsonFlag, client_of, print_json, print_lines, table
+from service import wording
+from service.errors import InvalidInput
+
+models = typer.Typer(no_args_is_help=True, help="Models that jobs can name.")
+problems = typer.Typer(no_args_is_help=True, help="Problem sets that jobs can name.")
+pools = typer.Typer(no_args_is_help=True, help="Engines by model: look and scale.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the groups."""
+    app.add_typer(models, name="models")
+    app.add_typer(problems, name="problems")
+    app.add_typer(pools, name="pools")
+
+
+@models.command("list")
+def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Every model and what a token of it costs."""
+    with client_of(context, is_json=as_json) as client:
+        found = client.models.list()
+        if as_json:
+            print_json(found)
+            return
+        rows = [
+            (
+                model["name"],
+                wording.count(model["parameters"]),
+                wording.flops(model["flops_per_token"]),
+                wording.count(model["context_len"]),
+                model["revision"][:19],
+                model["path"],
+            )
+            for model in found
+        ]
+        header = ("model", "parameters", "FLOPs a token", "context", "revision", "path")
+        print_lines(table(header, rows, right=(1, 2, 3)))
+
+
+@models.command("register")
+def register_model(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name in the catalogue, e.g. lab/small.")],
+    path: Annotated[Path, typer.Argument(help="Directory with config.json, safetensors and tokenizer.")],
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", metavar="FIELD=VALUE", help="e.g. max_num_seqs=64; repeatable.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Register a model directory; its cost is traced from its own code."""
+    options = _fields(engine or [])
+    with client_of(context, is_json=as_json) as client:
+        model = client.models.register(name=name, path=path.absolute(), engine=options)
+        if as_json:
+            print_json(model)
+            return
+        size, price = wording.count(model["parameters"]), wording.flops(model["flops_per_token"])
+        typer.echo(
+            f"{model['name']}  {size} parameters, {price} FLOPs a token, context {model['context_len']:,} tokens"
+        )
+
+
+@problems.command("list")
+def list_problems(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Every problem set."""
+    with client_of(context, is_json=as_json) as client:
+        found = client.problems.list()
+        if as_json:
+            print_json(found)
+            return
+        rows = [(item["name"], f"{item['num_problems']:,}", item["fingerprint"][:19], item["source"]) for item in found]
+        print_lines(table(("problem set", "problems", "fingerprint", "source"), rows, right=(1,)))
+
+
+@problems.command("register")
+def register_problems(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name in the catalogue, e.g. gsm-mini/train.")],
+    path: Annotated[Path | None, typer.Argument(help="A .jsonl or .parquet file.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A data set of the Hugging Face hub instead of a file.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Its configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its split; train without this.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="OURS=THEIRS", help="e.g. question=problem; repeatable.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Register a problem set; it is checked row by row and kept as a copy."""
+    columns = {ours: str(theirs) for ours, theirs in _fields(column or []).items()}
+    with client_of(context, is_json=as_json) as client:
+        found = client.problems.register(
+            name=name,
+            path=None if path is None else path.absolute(),
+            dataset=dataset,
+            subset=subset,
+            split=split,
+            columns=columns,
+        )
+        print_json(found) if as_json else typer.echo(f"{found['name']}  {found['num_problems']:,} problems")
+
+
+@pools.command("list")
+def list_pools(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Every pool."""
+    with client_of(context, is_json=as_json) as client:
+        found = client.pools.list()
+        print_json(found) if as_json else print_lines(_pool_lines(found))
+
+
+@pools.command("scale")
+def scale_pool(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model whose engines.")],
+    replicas: Annotated[int | None, typer.Option(min=0, help="Engines wanted while there is work.")] = None,
+    minimum: Annotated[int | None, typer.Option("--min", min=0, help="Engines kept without work.")] = None,
+    idle_s: Annotated[float | None, typer.Option("--idle-s", min=0, help="Idle seconds before one leaves.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change how many engines a model has. Two operators at once: the second is told, and changes nothing."""
+    if replicas is None and minimum is None and idle_s is None:
+        raise InvalidInput("nothing to change: got no option, allowed: --replicas, --min, --idle-s")
+    with client_of(context, is_json=as_json) as client:
+        seen = client.pools.get(model)
+        pool = client.pools.scale(model, replicas=replicas, min=minimum, idle_s=idle_s, version=seen["version"])
+        print_json(pool) if as_json else print_lines(_pool_lines([pool]))
+
+
+def _pool_lines(found: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        (
+            pool["model"],
+            pool["replicas"],
+            pool["min"],
+            wording.duration(pool["idle_s"]),
+            ", ".join(f"{number} {state}" for state, number in pool["hosts"].items()) or "none",
+        )
+        for pool in found
+    ]
+    return table(("pool", "replicas", "min", "idle", "engines now"), rows, right=(1, 2))
+
+
+def _fields(texts: list[str]) -> dict[str, Any]:
+    from api.job_files import apply_override
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        apply_override(found, text)
+    return found

@@ -1,0 +1,175 @@
+"""Verbs that run in this process: up, verify, grade, flops, bench, doctor. Each imports what it needs when it runs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli_output import ExitCode, JsonFlag, print_json, print_lines, state_of, table
+from service import wording
+from service.errors import InvalidInput
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    for verb in (up, verify, grade, flops, doctor):
+        app.command()(verb)
+    app.add_typer(bench, name="bench")
+
+
+def up(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback only.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = None,
+    root: Annotated[
+        list[Path] | None, typer.Option("--root", help="Directory that models and problems may come from; repeatable.")
+    ] = None,
+    num_cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the embedded cluster.")] = None,
+    use_ray: Annotated[
+        bool, typer.Option("--ray/--no-ray", help="Without Ray, engines are threads of this process, for debugging.")
+    ] = True,
+) -> None:
+    """Run the service: database, Ray, API and dashboard, until Ctrl-C."""
+    settings = settings_of(
+        data_dir=state_of(context).data_dir, host=host, port=port, roots=tuple(root) if root else None
+    )
+    from api import main
+
+    raise typer.Exit(main.up(settings, use_ray=use_ray, num_cpus=num_cpus))
+
+
+def settings_of(**fields: Any) -> Any:
+    """Settings from the environment with options over them.
+
+    Raises:
+        InvalidInput: a setting that is not allowed.
+    """
+    from pydantic import ValidationError
+
+    from service.config import Settings
+
+    try:
+        return Settings(**{name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        from api.problem import field_problems
+
+        found = field_problems(error.errors())
+        raise InvalidInput(
+            "; ".join(f"{item.field}: got {item.got}, allowed: {item.allowed}" for item in found)
+        ) from None
+
+
+def verify(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB|DIRECTORY", help="A job's id, or its directory.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a job from its files alone: hashes, plan, FLOPs, ledger."""
+    state_of(context).is_json = as_json
+    from service.verify import verify_directory
+
+    report = verify_directory(job_directory(job, state_of(context).data_dir))
+    if as_json:
+        print_json(dataclasses.asdict(report) | {"is_ok": report.is_ok})
+    else:
+        for fault in report.faults:
+            typer.echo(f"fault     {fault}")
+        word = "ok" if report.is_ok else wording.plural(len(report.faults), "fault")
+        agrees = "ledger agrees with files" if report.is_ok else "files, plan and ledger do not agree"
+        typer.echo(
+            f"verify    {word}: {report.rows:,} rows in {wording.plural(report.shards, 'shard')}, "
+            f"{report.score_rows:,} scores, {wording.flops(report.recomputed_flops)} FLOPs from token counts, {agrees}"
+        )
+    raise typer.Exit(ExitCode.done if report.is_ok else ExitCode.failed)
+
+
+def job_directory(job: str, data_dir: Path | None) -> Path:
+    """Where a job's files are: the directory itself, or that of the id under the data directory.
+
+    Raises:
+        InvalidInput: neither exists.
+    """
+    if Path(job).is_dir():
+        return Path(job)
+    from service.planner.submit import job_dir
+
+    base = settings_of(data_dir=data_dir).data_dir
+    found = Path(job_dir(str(base), job))
+    if "/" in job or not found.is_dir():
+        raise InvalidInput(
+            f"verify: got {job!r}, allowed: a directory, or a job with files in {base / 'jobs'} (--data-dir)"
+        )
+    return found
+
+
+def grade(
+    context: typer.Context,
+    input: Annotated[Path, typer.Option("--input", help="JSONL with completion and reference in each row.")],
+    output: Annotated[Path, typer.Option("--output", help="JSONL to write: the same rows with verdicts.")],
+    scorer: Annotated[str, typer.Option(help="math_answer or steps.")] = "math_answer",
+    as_json: JsonFlag = False,
+) -> None:
+    """Grade completions of a file; needs no service."""
+    state_of(context).is_json = as_json
+    from api.local.grade import grade_file
+
+    summary = grade_file(scorer=scorer, input=input, output=output)
+    if as_json:
+        print_json(dataclasses.asdict(summary) | {"output": str(summary.output)})
+        return
+    found = ", ".join(f"{number:,} {word}" for word, number in sorted((summary.verdicts | summary.steps).items()))
+    typer.echo(f"{summary.rows:,} rows: {found or 'none'}; written to {summary.output}")
+
+
+def flops(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option("--config", help="A config.json, or the model directory that holds one.")],
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Length of the prompt.")],
+    completion_tokens: Annotated[int, typer.Option("--completion-tokens", help="Length of each sample.")],
+    samples: Annotated[int, typer.Option("--samples", help="Samples of the problem.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Price one problem on a model from its config alone. Needs no weights and no service."""
+    state_of(context).is_json = as_json
+    from api.local.flops import flops_report
+
+    report = flops_report(config, prompt_tokens, completion_tokens, samples)
+    print_json(report.to_json()) if as_json else typer.echo(report.to_text())
+
+
+@bench.command("scoring")
+def bench_scoring(
+    context: typer.Context,
+    rows: Annotated[int, typer.Option(min=1, help="Synthetic solutions to grade.")] = 10_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Times to grade them.")] = 3,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the answer scorer on one core."""
+    state_of(context).is_json = as_json
+    from api.local.bench_scoring import bench_math_answer
+
+    result = bench_math_answer(rows, repeats)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        typer.echo(
+            f"{result.scorer}: {result.rows_per_second:,.0f} rows/s on one core (median of {repeats}, "
+            f"{result.rows:,} rows of {result.mean_chars:.0f} characters)"
+        )
+
+
+def doctor(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Check what this machine has and lacks. Takes half a minute, for engines are slow to import."""
+    state_of(context).is_json = as_json
+    settings = settings_of(data_dir=state_of(context).data_dir)
+    from api.local.doctor import examine
+
+    checks = examine(data_dir=settings.data_dir, host=settings.host, port=settings.port)
+    if as_json:
+        print_json([dataclasses.asdict(check) for check in checks])
+    else:
+        print_lines(table(("check", "state", ""), [(check.name, check.state, check.sentence) for check in checks]))
+    raise typer.Exit(ExitCode.failed if any(check.state == "failed" for check in checks) else ExitCode.done)
