@@ -103,7 +103,9 @@ def register_problems(
             split=split,
             columns=columns,
         )
-        print_json(found) if as_json else typer.echo(f"{found['name']}  {found['num_problems']:,} problems")
+        print_json(found) if as_json else typer.echo(
+            f"{found['name']}  {wording.plural(found['num_problems'], 'problem')}"
+        )
 
 
 @pools.command("list")
