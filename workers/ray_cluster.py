@@ -6,95 +6,40 @@ process is on record, so the end of whatever may have written a file can be chec
 is gone. Records live in the head's key-value store, so that a new controller learns of hosts that died unseen.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, GetTimeoutError, RayError, RuntimeEnvSetupError
 from ray.experimental import internal_kv
 
-from service.cluster import HostReport, HostSpec, HostState, NodeStatus, Observation, Orders, Receipt
+from service.cluster import HostSpec, NodeStatus, Observation, Orders, Receipt
 from service.errors import InvalidInput, Unreachable
 from service.shards import find_receipts
+from workers.host_link import HostLink
 from workers.hosts import Answer, MakeHost, Process, make_host, merged
 from workers.ray_hosts import HostSettings, ask_if_alive, create_actor
 
-_BUSY_S = 0.1  # between two calls to a host that has work
-_IDLE_S = 1.0
 _RETRY_S = 0.5
 _POLL_S = 0.05
 _NODES_S = 2.0
 _CALL_TIMEOUT_S = 10.0  # an exchange is quick: one that takes longer is given up and made again
-_WAITING_S = 30.0  # after this long without a process the report says what the host waits for
+_KNOCK_S = 5.0
 _KILL_AFTER_S = 10.0  # a process that outlives its actor gets this long before it is killed
-_LOADING_PATIENCE = 4.0
-_BEFORE_READY = (HostState.starting, HostState.loading)
 _GONE = (ActorDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Link:
-    """What is known of one host."""
-
-    name: str
-    needs: str
-    handle: Any = None
-    process: Process | None = None
-    node: str | None = None
-    last: HostReport = field(default_factory=lambda: HostReport(state=HostState.starting))
-    pending: deque[Orders] = field(default_factory=deque)
-    ref: Any = None
-    sent: tuple[Orders, ...] = ()
-    called_at: float = 0.0
-    next_call_at: float = 0.0
-    answered_at: float = 0.0
-    trouble: str | None = None
-    should_drain: bool = False
-    lost_at: float | None = None
-    """Since when Ray holds the actor for dead; its process may still run."""
-    probe: Any = None
-    is_dead: bool = False
-
-    def take_answer(self, answer: Answer, now: float) -> None:
-        """Takes what the host said, and decides when to ask again."""
-        self.last, self.answered_at, self.trouble = answer.report, now, None
-        is_idle = answer.report.state is HostState.ready and not answer.report.attempts
-        self.next_call_at = now if self.pending else now + (_IDLE_S if is_idle else _BUSY_S)
-
-    def lose(self, now: float, error: str | None = None) -> None:
-        """Takes note that Ray holds the actor for dead. Without an error it just vanished."""
-        if self.lost_at is None:
-            self.lost_at, self.ref = now, None
-            self.pending.clear()
-            self.trouble = self.last.error or error
-
-    def report(self, now: float, unreachable_s: float) -> HostReport:
-        """The latest facts."""
-        if self.is_dead:
-            pid = None if self.process is None else self.process.pid
-            return HostReport(state=HostState.dead, error=self.trouble, pid=pid, node=self.node)
-        if self.process is None and self.lost_at is None:
-            waited_s = now - self.answered_at
-            waits = f"waiting for {waited_s:.0f} s for {self.needs}" if waited_s > _WAITING_S else None
-            return dataclasses.replace(self.last, error=self.trouble or waits)
-        # imports and weights may hold the interpreter for long
-        patience_s = unreachable_s * (_LOADING_PATIENCE if self.last.state in _BEFORE_READY else 1.0)
-        if self.lost_at is not None or now - self.answered_at > patience_s:
-            return dataclasses.replace(self.last, state=HostState.unreachable, error=self.trouble)
-        return self.last
 
 
 class RayCluster:
@@ -142,7 +87,7 @@ class RayCluster:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._commands: deque[Callable[[], None]] = deque()
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, HostLink] = {}
         self._names: set[str] = set()
         self._nodes: tuple[NodeStatus, ...] = ()
         self._nodes_at = 0.0
@@ -172,7 +117,7 @@ class RayCluster:
                 return
             self._names.add(spec.name)
             needs = f"num_cpus={spec.num_cpus:g}, num_gpus={spec.num_gpus:g}"
-            link = self._links[spec.name] = _Link(name=spec.name, needs=needs, answered_at=time.monotonic())
+            link = self._links[spec.name] = HostLink(name=spec.name, needs=needs, answered_at=time.monotonic())
         self._command(lambda: self._create(link, spec))
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
@@ -231,23 +176,23 @@ class RayCluster:
         self._commands.append(command)
         self._wake.set()
 
-    def _create(self, link: _Link, spec: HostSpec) -> None:
-        self._record(link)
+    def _create(self, link: HostLink, spec: HostSpec) -> None:
         has_gpus = any(node.num_gpus for node in self._nodes)
         try:
+            self._record(link, None, None)
             link.handle = create_actor(spec, self._settings, namespace=self._namespace, has_gpus=has_gpus)
         except RayError as error:
             link.trouble = str(error)
             self._command(lambda: self._create(link, spec))
             time.sleep(_POLL_S)
 
-    def _kill(self, link: _Link) -> None:
+    def _kill(self, link: HostLink) -> None:
         if link.handle is not None:
             ray.kill(link.handle, no_restart=True)
         with self._lock:
             link.lose(time.monotonic())
 
-    def _call(self, link: _Link) -> None:
+    def _call(self, link: HostLink) -> None:
         """Makes the next call if it is due, and gives up one that takes too long."""
         now = time.monotonic()
         with self._lock:
@@ -264,7 +209,7 @@ class RayCluster:
             link.called_at, should_drain = now, link.should_drain
         link.ref = link.handle.exchange.remote(self._connection, next(self._calls), merged(link.sent), should_drain)
 
-    def _collect(self, links: list[_Link]) -> None:
+    def _collect(self, links: list[HostLink]) -> None:
         """Takes the answers that are there; waits a moment for the first."""
         refs = [link.ref for link in links]
         if not refs:
@@ -278,9 +223,12 @@ class RayCluster:
             if link.ref in ready:
                 self._take(link)
 
-    def _take(self, link: _Link) -> None:
+    def _take(self, link: HostLink) -> None:
         try:
             answer: Answer = ray.get(link.ref, timeout=_CALL_TIMEOUT_S)
+            if link.process is None:
+                self._record(link, answer.process, answer.report.node)
+                link.process, link.node = answer.process, answer.report.node
         except _GONE as error:
             with self._lock:
                 # an actor that could not even be built says why; one that was killed only says that it was
@@ -293,14 +241,11 @@ class RayCluster:
                 link.ref, link.sent, link.trouble = None, (), _in_one_line(error)
                 link.next_call_at = time.monotonic() + _RETRY_S
             return
-        if link.process is None:
-            link.process, link.node = answer.process, answer.report.node
-            self._record(link)
         with self._lock:
             link.ref, link.sent = None, ()
             link.take_answer(answer, time.monotonic())
 
-    def _bury(self, link: _Link) -> None:
+    def _bury(self, link: HostLink) -> None:
         """Makes sure that the process of a lost actor is gone; only then the host is dead."""
         assert link.lost_at is not None, "only a lost host is buried"
         if link.process is None:
@@ -315,7 +260,7 @@ class RayCluster:
             with self._lock:
                 link.is_dead = True
 
-    def _probe(self, link: _Link) -> bool:
+    def _probe(self, link: HostLink) -> bool:
         """Whether a process on another node lives; unknown counts as alive, a node that is gone as its end."""
         if link.node not in {node.id for node in self._nodes}:
             return time.monotonic() - (link.lost_at or 0.0) < self._unreachable_s
@@ -333,13 +278,17 @@ class RayCluster:
 
     def _refresh_nodes(self) -> None:
         self._nodes_at = time.monotonic()
+        try:
+            nodes = ray.nodes()
+        except RayError:
+            return  # the head does not answer now: what was true stays until it does
         self._nodes = tuple(
             NodeStatus(
                 id=node["NodeID"],
                 num_cpus=node["Resources"].get("CPU", 0.0),
                 num_gpus=node["Resources"].get("GPU", 0.0),
             )
-            for node in ray.nodes()
+            for node in nodes
             if node["Alive"]
         )
 
@@ -348,20 +297,21 @@ class RayCluster:
     def _key(self, name: str) -> str:
         return f"{self._namespace}/host/{name}"
 
-    def _record(self, link: _Link) -> None:
-        process = None if link.process is None else dataclasses.asdict(link.process)
-        record = {"needs": link.needs, "node": link.node, "process": process}
+    def _record(self, link: HostLink, process: Process | None, node: str | None) -> None:
+        record = {"needs": link.needs, "node": node, "process": process and dataclasses.asdict(process)}
         internal_kv._internal_kv_put(self._key(link.name), json.dumps(record), namespace="isoflop")
 
     def _forget(self, name: str) -> None:
-        internal_kv._internal_kv_del(self._key(name), namespace="isoflop")
+        # if this fails, the next controller hears of the death again
+        with contextlib.suppress(RayError):
+            internal_kv._internal_kv_del(self._key(name), namespace="isoflop")
 
     def _find_hosts(self) -> None:
         now = time.monotonic()
         for key in internal_kv._internal_kv_list(self._key(""), namespace="isoflop"):
             name = key.decode().removeprefix(self._key(""))
             record = json.loads(internal_kv._internal_kv_get(key, namespace="isoflop"))
-            link = _Link(name=name, needs=record["needs"], node=record["node"], answered_at=now)
+            link = HostLink(name=name, needs=record["needs"], node=record["node"], answered_at=now)
             if record["process"] is not None:
                 link.process = Process(**record["process"])
             try:
@@ -379,13 +329,19 @@ def _connect(address: str, namespace: str, token_path: str | Path | None) -> boo
         if connected != address:
             raise InvalidInput(f"this process is connected to the Ray cluster {connected}, asked for {address}")
         return False
+    host, port = address.rsplit(":", 1)
+    try:
+        # Ray itself would try for a minute, and then end this process
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise Unreachable(f"no Ray cluster answers at {address}: {error}") from error
     os.environ["RAY_AUTH_MODE"] = "disabled" if token_path is None else "token"
     if token_path is not None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
     # Ray reads both when it is imported, which was before
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
-    host = address.rsplit(":", 1)[0]
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -397,6 +353,10 @@ def _connect(address: str, namespace: str, token_path: str | Path | None) -> boo
         )
     except (ConnectionError, RuntimeError, RayError) as error:
         raise Unreachable(f"no Ray cluster answers at {address}: {_in_one_line(error)}") from error
+    finally:
+        # Ray takes SIGTERM for itself; how this process ends is for its owner to say
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
     return True
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from service.cluster import AttemptState, HostState
-from service.errors import InvalidInput, Unreachable
+from service.errors import InvalidInput
 from workers.ray_cluster import RayCluster
 from workers.ray_head import RayHead, find_head, start_head
 
@@ -185,13 +185,6 @@ def test_cluster_that_nobody_runs_is_unreachable() -> None:
         "try:\n    RayCluster(address='127.0.0.2:1')\n"
         "except Unreachable as error:\n    print(error)\n"
     )
-    environment = os.environ | {
-        "RAY_gcs_rpc_server_connect_timeout_s": "1",
-        "RAY_gcs_server_rpc_server_reconnect_timeout_s": "1",
-    }
-    answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert "no Ray cluster answers at 127.0.0.2:1" in answer.stdout
-    assert Unreachable.status == 503
