@@ -18,6 +18,8 @@ from service.figures import Figure
 from service.stats import Estimate, NotEstimable, is_significant
 
 SCHEMA_VERSION = 1
+MATCHED_WITHIN = 0.02
+"""Arms whose useful FLOPs differ by more are not called matched."""
 
 
 class Form(StrEnum):
@@ -191,9 +193,12 @@ def _finding(arm: Arm, reference: Arm, line: MetricLine, difference: Measured) -
 
 
 def _matching_sentence(comparison: Comparison) -> str:
-    spans = [_gap(arm.useful_flops, comparison.arms[0].useful_flops) for arm in comparison.arms[1:]]
+    gaps = [_gap(arm.useful_flops, comparison.arms[0].useful_flops) for arm in comparison.arms[1:]]
+    widest = max(gaps)
+    if not widest <= MATCHED_WITHIN:
+        return f"Not matched: useful FLOPs ({comparison.accounting} accounting) differ by up to {_gap_text(widest)}"
     matched = f"Matched on {comparison.matched_by} ({comparison.accounting} accounting)"
-    return f"{matched}, useful FLOPs within {_gap_text(max(spans))}"
+    return f"{matched}, useful FLOPs within {_gap_text(widest)}"
 
 
 def _spend_rows(comparison: Comparison) -> list[Row]:
@@ -207,7 +212,7 @@ def _spend_rows(comparison: Comparison) -> list[Row]:
             basis=f"absolute, {comparison.accounting}",
             values=tuple(wording.flops(a.useful_flops) for a in arms),
             differences=tuple(_match_text(a.useful_flops, reference.useful_flops) for a in others),
-            explanation="FLOPs of the samples that are kept.",
+            explanation="FLOPs of the samples that are kept, truncated ones included.",
         ),
         Row(
             label="FLOPs spent",
@@ -355,7 +360,10 @@ def _gap_text(gap: float) -> str:
 
 
 def _match_text(value: float, reference: float) -> str:
-    return f"matched to {_gap_text(_gap(value, reference))}"
+    gap = _gap(value, reference)
+    return (
+        f"matched to {_gap_text(gap)}" if gap <= MATCHED_WITHIN else f"not matched, {_relative_text(value, reference)}"
+    )
 
 
 def _relative_text(value: float | None, reference: float | None) -> str:

@@ -294,6 +294,7 @@ def job_page() -> pages.JobPage:
         ),
         document=DOCUMENT,
         versions=VERSIONS,
+        comparable=(("job-5d20e1", "gsm-mini large, 10 samples"),),
         poll_s=2.0,
     )
 
@@ -659,7 +660,10 @@ def comparison_page() -> pages.ComparisonPage:
         shell=shell("overview"),
         comparison=comparison(),
         figures=quality_figures(),
-        report_path="/comparisons/cmp-1/report.html",
+        downloads=(
+            ("Offline report", "/compare/report.html?jobs=a&jobs=b"),
+            ("JSON", "/compare/report.json?jobs=a&jobs=b"),
+        ),
     )
 
 
@@ -685,6 +689,6 @@ def example_pages() -> dict[str, pages.Page]:
         "/models": models(),
         "/problems": problems(),
         "/usage": usage(),
-        "/comparisons/cmp-1": comparison_page(),
+        "/compare": comparison_page(),
         "/error": error_page(),
     }

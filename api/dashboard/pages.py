@@ -187,6 +187,7 @@ class JobPage:
         num_problems: problems of its set.
         document: the resolved job document as YAML.
         versions: packages and their versions.
+        comparable: id and name of other jobs over the same problems, newest first.
         poll_s: how often the page looks again [s]; None once nothing will change.
     """
 
@@ -205,6 +206,7 @@ class JobPage:
     events: tuple[EventLine, ...]
     document: str
     versions: tuple[tuple[str, str], ...]
+    comparable: tuple[tuple[str, str], ...]
     poll_s: float | None
 
 
@@ -435,12 +437,16 @@ class UsagePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonPage:
-    """Was the compute well spent? The body is the offline report's."""
+    """Was the compute well spent? The body is the offline report's.
+
+    Args:
+        downloads: format and address of the same comparison as a file.
+    """
 
     shell: Shell
     comparison: Comparison
     figures: tuple[Figure, ...]
-    report_path: str
+    downloads: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from api.context import AppContext, Context
 from api.dashboard import pages
 from api.dashboard.assets import static_routes
-from api.dashboard.build import charts, jobs, lists, samples
+from api.dashboard.build import charts, comparison, jobs, lists, samples
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
 from service.errors import InvalidInput, IsoflopError
 from service.jobs import Desired
@@ -55,6 +55,7 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 Form = Annotated[dict[str, str], Depends(_form)]
+JobIds = Annotated[list[str], Query(min_length=1, max_length=8)]
 Fragment = Annotated[str | None, Query(max_length=10)]
 
 
@@ -90,6 +91,10 @@ def make_router() -> APIRouter:
         )
         return show(page, fragment)
 
+    @router.get("/compare")
+    def compare(context: Context, jobs: JobIds, fragment: Fragment = None) -> HTMLResponse:
+        return show(comparison.comparison_page(context, jobs, datetime.now(UTC)), fragment)
+
     for path, build in (
         ("/workers", lists.workers_page),
         ("/models", lists.models_page),
@@ -97,6 +102,7 @@ def make_router() -> APIRouter:
         ("/usage", lists.usage_page),
     ):
         router.add_api_route(path, _simple(build, show), methods=["GET"])
+    router.add_api_route("/compare/report.{form}", download_report, methods=["GET"])
     router.add_api_route("/jobs/{job_id}/{action}", change_job, methods=["POST"])
     router.add_api_route("/workers/{model:path}/scale", scale_pool, methods=["POST"])
     router.routes.extend(static_routes())
@@ -133,6 +139,13 @@ def scale_pool(context: Context, model: str, form: Form) -> RedirectResponse:
     context.store.catalogue.change_pool(model, replicas=replicas, minimum=minimum, version=int(version))
     context.wake()
     return RedirectResponse("/workers", status_code=_SEE_OTHER)
+
+
+def download_report(context: Context, form: str, jobs: JobIds) -> Response:
+    """A comparison as a file to keep."""
+    text = comparison.comparison_file(context, jobs, form, datetime.now(UTC))
+    headers = {"Content-Disposition": f'attachment; filename="report.{form}"', "X-Content-Type-Options": "nosniff"}
+    return Response(text, media_type=comparison.MEDIA_TYPES[form], headers=headers)
 
 
 def _error_page(context: AppContext, error: IsoflopError) -> pages.ErrorPage:

@@ -26,10 +26,10 @@ from service.figures.base import (
     utc,
 )
 
-# generating is what budgets are for and stays plain; a stage that is not listed is dotted
 _WIDTH_BY_BUCKET = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _FEWEST_BUCKETS = 15
 _SHORTEST_SPAN = timedelta(seconds=10)
+# generating is what budgets are for and stays plain; a stage that is not listed is dotted
 _PATTERN_BY_STAGE = {"generate": "", "evaluate": "/", "finetune": "x", "judge": "-", "pilot": "\\"}
 
 

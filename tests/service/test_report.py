@@ -132,6 +132,15 @@ def test_rows_say_how_close_the_match_is_and_what_was_wasted() -> None:
     assert rows["pass@k (coverage)"].basis == "absolute, n = 400; difference absolute"
 
 
+def test_arms_far_apart_are_not_called_matched() -> None:
+    comparison = make_comparison(arms=(make_arm(), make_arm("smaller", useful_flops=0.9 * 1.31e12)))
+
+    assert row_by_label(comparison)["useful FLOPs"].differences == ("not matched, -10.00 %",)
+    assert report.findings(comparison)[0] == (
+        "Not matched: useful FLOPs (exact accounting) differ by up to 10.00 % on 400 problems."
+    )
+
+
 def test_rows_name_the_device_whose_hours_they_count() -> None:
     arms = (make_arm(device="H100", device_hours=12.25), make_arm("smaller", device_hours=None))
 

@@ -1,7 +1,7 @@
 """Pages of a real store: what is shown agrees with the ledger and the files, and forms do what they say."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
 
@@ -119,6 +119,43 @@ def test_sample_is_shown_in_full_with_verdict_prompt_and_cost(done: tuple[TestCl
     assert re.sub(r"\s+", " ", sample["completion"]).strip() in text
     assert f"sample {sample['sample_id']}" in text
     assert "math_answer" in text
+
+
+def test_jobs_are_compared_on_a_page_and_in_files(
+    world: Any, client: TestClient, job_document: Any, run_jobs: Callable[[Any], None]
+) -> None:
+    scorers = ["math_answer", "steps"]
+    few, many = (
+        client.post(
+            "/v1/jobs",
+            json=job_document(name=name, models=["simulated"], budget={"samples_per_problem": n}, scorers=scorers),
+        ).json()["id"]
+        for name, n in (("few", 4), ("many", 8))
+    )
+    run_jobs(world)
+    query = {"jobs": [few, many]}
+
+    page = client.get("/compare", params=query)
+    document = client.get("/compare/report.json", params=query).json()
+    arms = document["comparison"]["arms"]
+
+    assert page.status_code == 200
+    assert f'<option value="{many}">many</option>' in client.get(f"/jobs/{few}").text
+    assert [(arm["name"], arm["samples"]) for arm in arms] == [("few", 24), ("many", 48)]
+    assert arms[0]["spent_flops"] == pytest.approx(
+        client.get(f"/v1/jobs/{few}").json()["progress"]["flops"]["spent"], rel=1e-12
+    )
+    assert "Not matched" in document["findings"][0]
+    assert [metric["values"][0]["n"] for metric in document["comparison"]["metrics"][:2]] == [6, 6]
+    assert "name: many" in client.get("/compare/report.md", params=query).text
+    assert "attachment" in client.get("/compare/report.html", params=query).headers["content-disposition"]
+
+
+@pytest.mark.parametrize("jobs", [["{job}"], ["{job}", "{job}"]], ids=["one", "twice the same"])
+def test_comparison_needs_two_jobs(jobs: list[str], done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+
+    assert client.get("/compare", params={"jobs": [job.format(job=job_id) for job in jobs]}).status_code == 422
 
 
 @pytest.mark.parametrize(

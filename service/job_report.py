@@ -1,0 +1,195 @@
+"""A comparison of jobs on the same problems, from the store: what each spent by the ledger, what it gave by its files.
+
+The first job is the reference. Which jobs are worth comparing is the caller's choice; how well they match is measured
+and said. Needs no cluster: every number comes from committed files and rollups.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from service import figures, wording
+from service.cluster import TaskKind
+from service.comparison import coverage_curves, metric_lines
+from service.currency import Currency, from_amount
+from service.errors import InvalidInput
+from service.estimators import STEPS_UNKNOWN, ScoredSamples
+from service.figures import Curve, Figure, RateBar, assign_colours
+from service.job_metrics import load_samples
+from service.jobs import Job
+from service.report import Arm, Comparison, MetricLine, Waste
+from service.stats import Estimate
+from service.store import Store
+
+_UNITS = {
+    Currency.flops: "FLOPs (exact)",
+    Currency.flops_paper: "FLOPs (paper)",
+    Currency.tokens: "tokens",
+    Currency.samples: "samples",
+}
+_KEPT = ("useful", "truncated")
+
+
+def compare_jobs(
+    store: Store,
+    job_ids: Sequence[str],
+    *,
+    title: str,
+    documents: Mapping[str, str],
+    versions: tuple[tuple[str, str], ...],
+    device: str,
+    now: datetime,
+) -> tuple[Comparison, tuple[Figure, ...]]:
+    """The comparison and its figures.
+
+    Args:
+        job_ids: two or more jobs over one problem set.
+        documents: the resolved document of each job as YAML, by job id.
+        device: what engine hours are hours of, e.g. "CPU".
+
+    Raises:
+        InvalidInput: fewer than two jobs, one job twice, or jobs over different problems.
+        NotFound: no such job.
+    """
+    if len(job_ids) < 2 or len(set(job_ids)) < len(job_ids):
+        raise InvalidInput(f"jobs: got {', '.join(job_ids) or 'none'}, allowed: two or more different jobs")
+    jobs = [store.jobs.get(job_id) for job_id in job_ids]
+    resolved = [store.jobs.resolved(job_id) for job_id in job_ids]
+    sets = {(one.problems_fingerprint, one.num_problems) for one in resolved}
+    if len(sets) > 1:
+        got = ", ".join(
+            f"{job.id} on {job.spec.problems} ({one.num_problems:,})" for job, one in zip(jobs, resolved, strict=True)
+        )
+        raise InvalidInput(f"jobs: got {got}; allowed: jobs over the same problems")
+    samples = [load_samples(store, job.id) for job in jobs]
+    names = _names(jobs)
+    lines = metric_lines(samples, seed=jobs[0].spec.seed)
+    has_steps = all("steps" in job.spec.scorers for job in jobs)
+    if not has_steps:
+        lines = tuple(line for line in lines if line.key in ("coverage", "unique_correct"))
+    checker = "the steps scorer" if has_steps else "nothing: not every job has the steps scorer"
+    comparison = Comparison(
+        title=title,
+        problems=jobs[0].spec.problems,
+        fingerprint=resolved[0].problems_fingerprint,
+        num_problems=resolved[0].num_problems,
+        matched_by="useful FLOPs",
+        accounting="exact",
+        checker=checker,
+        seed=jobs[0].spec.seed,
+        created_at=now,
+        arms=tuple(
+            _arm(
+                store,
+                job,
+                name,
+                parameters=max(m.cost.parameters for m in one.models),
+                device=device,
+                document=documents[job.id],
+            )
+            for job, one, name in zip(jobs, resolved, names, strict=True)
+        ),
+        metrics=lines,
+        versions=versions,
+        notes=_notes(jobs),
+    )
+    return comparison, _figures(store, jobs, names, samples, lines, checker=checker, has_steps=has_steps)
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """Job names, with the id where two share one."""
+    names = [job.spec.name for job in jobs]
+    return [f"{job.spec.name} ({job.id})" if names.count(job.spec.name) > 1 else job.spec.name for job in jobs]
+
+
+def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
+    usage = [row for row in store.reads.usage(job_id=job.id) if row.stage == TaskKind.generate]
+    account = store.reads.account(job.id)
+    is_flops = account.currency is Currency.flops
+    kept = [row for row in usage if row.outcome in _KEPT]
+    busy_s = sum(row.busy_s for row in usage)
+    completion_tokens = sum(row.completion_tokens for row in kept)
+    wasted: dict[str, float] = {}
+    for row in usage:
+        if row.outcome != "useful" and row.flops > 0:
+            wasted[row.outcome] = wasted.get(row.outcome, 0.0) + row.flops
+    limit = from_amount(account.currency, account.limit or 0)
+    return Arm(
+        name=name,
+        models=job.spec.models,
+        parameters=parameters,
+        job_id=job.id,
+        budget=f"{wording.flops(limit)} {_UNITS[account.currency]}",
+        reserved_flops=from_amount(account.currency, account.reserved) if is_flops else 0.0,
+        spent_flops=sum(row.flops for row in usage),
+        useful_flops=sum(row.flops for row in kept),
+        waste=tuple(Waste(reason=reason, flops=flops) for reason, flops in sorted(wasted.items())),
+        device_hours=busy_s / 3600 if busy_s else None,
+        device=device,
+        samples=sum(row.samples for row in kept),
+        errors=sum(row.errors for row in kept),
+        completion_tokens=completion_tokens,
+        tokens_per_s=completion_tokens / busy_s if busy_s else None,
+        document=document,
+    )
+
+
+def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
+    notes: list[str] = []
+    unfinished = [job.id for job in jobs if not job.phase.is_terminal]
+    if unfinished:
+        notes.append(f"Not finished, so these numbers will change: {', '.join(unfinished)}.")
+    adaptive = [job.id for job in jobs if job.spec.allocation.strategy != "uniform"]
+    if adaptive:
+        notes.append(
+            f"Results decided how {', '.join(adaptive)} was sampled: its numbers are what it realised, and a curve "
+            "over k would be biased, so none is drawn."
+        )
+    return tuple(notes)
+
+
+def _figures(
+    store: Store,
+    jobs: Sequence[Job],
+    names: Sequence[str],
+    samples: Sequence[ScoredSamples],
+    lines: Sequence[MetricLine],
+    *,
+    checker: str,
+    has_steps: bool,
+) -> tuple[Figure, ...]:
+    colours = assign_colours([model.name for model in store.catalogue.models()])
+    curves = [
+        coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
+        for job, name, scored in zip(jobs, names, samples, strict=True)
+        if job.spec.allocation.strategy == "uniform"
+    ]
+
+    def of(metric: str) -> list[Curve]:
+        return [found[metric] for found in curves]
+
+    drawn = [figures.coverage_figure(of("coverage"), colours, accounting="exact")]
+    if has_steps:
+        drawn.append(
+            figures.verified_coverage_figure(of("verified_coverage"), colours, accounting="exact", checker=checker)
+        )
+    drawn.append(figures.diversity_figure(of("diversity"), colours, accounting="exact", rule="exact text"))
+    if has_steps:
+        rates = next(line for line in lines if line.key == "false_positive_rate")
+        bars = [
+            _bar(name, job.spec.models[0], scored, rate)
+            for job, name, scored, rate in zip(jobs, names, samples, rates.values, strict=True)
+        ]
+        drawn.append(figures.false_positive_figure(bars, colours, checker=checker))
+    return tuple(drawn)
+
+
+def _bar(name: str, model: str, samples: ScoredSamples, rate: object) -> RateBar:
+    known = rate if isinstance(rate, Estimate) else None
+    return RateBar(
+        name=name,
+        model=model,
+        value=None if known is None else known.value,
+        low=None if known is None else known.low,
+        high=None if known is None else known.high,
+        num_items=int((samples.correct & (samples.steps != STEPS_UNKNOWN)).sum()),
+    )
