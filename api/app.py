@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.context import AppContext, InspectModel
+from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
 from api.routes import catalogue, job_parts, jobs, pools, system, usage
@@ -65,6 +66,7 @@ def create_app(
     )
     for module in (catalogue, jobs, job_parts, pools, usage, system):
         app.include_router(module.router)
+    app.include_router(make_router())
     install_error_handlers(app)
     app.add_middleware(Guard, hosts=[settings.host], max_body_bytes=settings.max_body_bytes)
     app.openapi = lambda: _describe(app)
