@@ -1,0 +1,308 @@
+"""Documents against code: what they name exists, and what exists and matters is named."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from pydantic import BaseModel
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.cli import app as command_line
+from api.wire.job_document import JobDocument
+from service.allocation import STRATEGIES
+from service.cluster import HostState, StopMode, TaskKind
+from service.config import Settings
+from service.currency import Budget, Currency
+from service.errors import InvalidInput
+from service.flops import ForwardCost
+from service.jobs import Desired, Phase
+from service.models import EngineOptions, ModelSpec
+from service.problems import ProblemSource, register_problems
+from service.scoring import SCORERS
+from service.scoring.base import Verdict
+from service.status import ControllerStatus
+from service.store import Store
+from service.store.schema import metadata
+from service.tasks import TaskState
+from tests.simulation.world import Simulation
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("examples/*/*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)|<img[^>]*src=\"([^\"]+)\"|!\[[^\]\n]*\]\(([^)\s]+)\)")
+CONSTANT_ROW = re.compile(r"^\| `(\w+)` \| ([0-9.]+) \| `([\w/]+\.py)` \|", re.MULTILINE)
+FIELD_ROW = re.compile(r"^\| `([\w.]+)` \|", re.MULTILINE)
+REFUSED_ROW = re.compile(r"^\| `(\{.*\})` \| (.+?) \|$", re.MULTILINE)
+ROOT_COMMAND = typer.main.get_command(command_line)
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def missing(names: list[str], text: str) -> list[str]:
+    """Names that do not stand in backticks in `text`."""
+    return [name for name in names if f"`{name}`" not in text]
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document_relative_links_resolve(document: Path) -> None:
+    broken = []
+    for groups in LINK.findall(document.read_text()):
+        target = next(group for group in groups if group)
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+            broken.append(target)
+
+    assert broken == []
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """Lines of code blocks, indented or fenced, that call isoflop; and calls in backticks."""
+    yield from re.findall(r"^ {4}(?:\$ )?(isoflop .*)$", text, re.MULTILINE)
+    for block in re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from re.findall(r"^(?:\$ )?(isoflop .*)$", block, re.MULTILINE)
+    for inline in re.findall(r"`(isoflop [^`\n]+)`", text):
+        yield inline
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document_commands_use_existing_verbs_and_options(document: Path) -> None:
+    wrong = []
+    for line in commands_in(document.read_text()):
+        command: Any = ROOT_COMMAND
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        for word in shlex.split(line, comments=True)[1:]:
+            if word.startswith("--") and word.split("=")[0] not in known:
+                wrong.append(f"{line}: no option {word}")
+            elif not word.startswith("-") and getattr(command, "commands", None) and not word.startswith("<"):
+                if word not in command.commands:
+                    wrong.append(f"{line}: no verb {word}")
+                    break
+                command = command.commands[word]
+                known |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+
+    assert wrong == []
+
+
+def test_operations_names_every_verb() -> None:
+    table = read("operations.md").split("## Command line")[1].split("##")[0]
+
+    assert missing(sorted(ROOT_COMMAND.commands), table) == []  # type: ignore[attr-defined]
+
+
+def test_operations_names_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `ISOFLOP_(\w+)` \| `?([^|`]+)`? \|", read("operations.md"), re.MULTILINE))
+
+    assert sorted(rows) == sorted(name.upper() for name in Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, int | float):
+            assert float(rows[name.upper()]) == field.default, name
+        elif isinstance(field.default, str | Path):
+            assert rows[name.upper()].strip() == str(field.default), name
+
+
+def test_operations_names_every_event() -> None:
+    kinds: set[str] = set()
+    for path in (ROOT / "service").rglob("*.py"):
+        text = path.read_text()
+        kinds |= set(re.findall(r"\.event\(\s*[\w.]+,\s*\"(\w+)\"", text))
+        kinds |= set(re.findall(r"insert\(schema\.events\)\.values\(\s*job_id=job_id, kind=\"(\w+)\"", text))
+
+    assert len(kinds) > 8
+    assert missing(sorted(kinds), read("operations.md").split("### Events")[1]) == []
+
+
+def test_task_states_names_every_state_and_move() -> None:
+    text = read("task-states.md")
+    names = [member.value for enum in (TaskState, Phase, Desired, HostState) for member in enum]
+
+    assert missing(names, text) == []
+    tasks = text.split("## Jobs")[0]
+    for state in TaskState:
+        row = re.search(rf"^\| `{state}` \| (yes|no) \|", tasks, re.MULTILINE)
+        assert row is not None, state
+        assert (row[1] == "yes") is state.is_terminal, state
+    jobs = text.split("## Jobs")[1]
+    for phase in Phase:
+        row = re.search(rf"^\| `{phase}` \| (yes|no) \|", jobs, re.MULTILINE)
+        assert row is not None, phase
+        assert (row[1] == "yes") is phase.is_terminal, phase
+
+
+def values_of(name: str, path: Path) -> set[float]:
+    """Numbers that `name` is set to in a module: constants, fields of classes, defaults of arguments."""
+    found: list[ast.expr | None] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=target), value=value) if target == name:
+                found.append(value)
+            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                found.append(value)
+            case ast.arguments(kwonlyargs=arguments, kw_defaults=defaults):
+                found += [value for argument, value in zip(arguments, defaults, strict=True) if argument.arg == name]
+    return {float(value.value) for value in found if isinstance(value, ast.Constant)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("document", [path.name for path in DOCS.glob("*.md")])
+def test_document_constants_have_the_values_of_the_code(document: str) -> None:
+    wrong = [
+        f"{name}: {value} in {document}, {sorted(found)} in {module}"
+        for name, value, module in CONSTANT_ROW.findall(read(document))
+        if float(value) not in (found := values_of(name, ROOT / module))
+    ]
+
+    assert wrong == []
+
+
+def test_task_states_has_the_retry_budgets() -> None:
+    assert len(CONSTANT_ROW.findall(read("task-states.md"))) >= 10
+
+
+def test_architecture_names_tables_kinds_currencies_and_stop_modes() -> None:
+    text = read("architecture.md")
+    names = [member.value for enum in (TaskKind, Currency, StopMode) for member in enum]
+
+    assert missing([*metadata.tables, *names], text) == []
+
+
+def test_architecture_has_the_fields_of_a_real_manifest(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=40)))
+    simulation.store.close()
+    manifest = json.loads((tmp_path / "jobs" / job.id / "manifest.json").read_text())
+    rows = [manifest["shards"][0], manifest["scores"][0], manifest["prepared"][0], manifest["tasks"][0]]
+    names = {*manifest, *manifest["account"], *manifest["problems"], *(key for row in rows for key in row)}
+
+    assert missing(sorted(names), read("architecture.md")) == []
+
+
+def test_glossary_names_strategies_scorers_verdicts_and_currencies() -> None:
+    names = [*STRATEGIES, *SCORERS, *Verdict, *Currency]
+
+    assert missing(list(map(str, names)), read("glossary.md")) == []
+
+
+def test_glossary_is_in_alphabetical_order() -> None:
+    words = re.findall(r"^\| `?([^|`]+?)`? \|", read("glossary.md"), re.MULTILINE)[2:]
+
+    assert words == sorted(words, key=lambda word: re.sub(r"[\W_]", " ", word.lower()))
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields_of(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_job_files_lists_every_field_of_a_job_document() -> None:
+    listed = FIELD_ROW.findall(read("job-files.md").split("## What is refused")[0])
+
+    assert sorted({*listed} - {"budget"}) == sorted(fields_of(JobDocument))
+
+
+COST = ForwardCost(
+    body_flops_per_token=2e5,
+    head_flops_per_token=1e4,
+    attention=(),
+    parameters=100_000,
+    active_parameters=100_000,
+    embedding_parameters=1_000,
+)
+
+
+def refuse_models(name: str, path: Path, engine: EngineOptions) -> ModelSpec:
+    raise InvalidInput(f"{path}: no model is registered here")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The application over a store with the names of the example job."""
+    directory = tmp_path_factory.mktemp("docs")
+    store = Store.open(f"sqlite:///{directory}/isoflop.db")
+    store.catalogue.register_model(
+        ModelSpec(name="gsm-mini-small", path="/nowhere", revision="sha256:0", context_len=192, cost=COST)
+    )
+    (directory / "train.jsonl").write_text('{"question": "What is 1 + 1?", "answer": 2}\n')
+    source = ProblemSource(path=str(directory / "train.jsonl"))
+    store.catalogue.register_problems(register_problems(name="gsm-mini/train", source=source, data_dir=directory))
+    status = ControllerStatus(
+        last_tick_at=datetime.now(UTC),
+        tick_age_s=0.1,
+        num_ticks=1,
+        num_errors=0,
+        cpu_s=0.0,
+        is_draining=False,
+        cluster="none",
+    )
+    app = create_app(
+        store=store,
+        settings=Settings(data_dir=directory),
+        wake=lambda: None,
+        controller_status=lambda: status,
+        inspect_model=refuse_models,
+    )
+    with TestClient(app, base_url="http://127.0.0.1:8265") as opened:
+        yield opened
+    store.close()
+
+
+def test_operations_names_every_path_of_the_api(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]
+
+    assert missing(sorted(described), read("operations.md").split("## REST")[1]) == []
+
+
+def test_operations_names_every_metric(client: TestClient) -> None:
+    names = sorted(set(re.findall(r"^# TYPE (isoflop_\w+)", client.get("/metrics").text, re.MULTILINE)))
+    table = read("operations.md").split("## Watch")[1].split("###")[0]
+
+    assert len(names) > 8
+    assert missing(names, table) == []
+
+
+def test_job_files_example_is_accepted(client: TestClient) -> None:
+    from api.job_files import read_job_file
+
+    document = read_job_file(ROOT / "examples" / "tiny-world" / "jobs" / "uniform-small.yaml")
+    example = read("job-files.md").split("```yaml\n")[1].split("```")[0]
+    body = (ROOT / "examples" / "tiny-world" / "jobs" / "uniform-small.yaml").read_text()
+    answer = client.post("/v1/jobs?dry_run=true", json=document)
+
+    assert answer.status_code == 200, answer.json()
+    assert example in body
+
+
+REFUSED = REFUSED_ROW.findall(read("job-files.md"))
+
+
+def test_job_files_has_refused_examples() -> None:
+    assert len(REFUSED) > 20
+
+
+@pytest.mark.parametrize(("change", "expected"), REFUSED, ids=[change for change, _ in REFUSED])
+def test_job_files_refused_documents_are_refused_as_it_says(client: TestClient, change: str, expected: str) -> None:
+    document = {"problems": "gsm-mini/train", "models": ["gsm-mini-small"], "budget": {"samples_per_problem": 2}}
+    answer = client.post("/v1/jobs?dry_run=true", json=document | json.loads(change))
+
+    assert answer.status_code == 422
+    assert expected in answer.json()["detail"]
