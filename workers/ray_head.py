@@ -104,18 +104,18 @@ def start_head(
         process = _spawn(command, _environment(token_path), log_path)
         head = RayHead(address=f"{LOOPBACK}:{port}", token_path=token_path, temp_dir=directory, process=process)
         _remember(head)
-        deadline = time.monotonic() + timeout_s
-        while head.is_alive() and time.monotonic() < deadline:
-            if _STARTED in log_path.read_text(errors="replace"):
-                return head
-            time.sleep(_POLL_S)
+        if _has_started(head, timeout_s):
+            return head
+        is_slow = head.is_alive()
         head.stop()
         last_words = log_path.read_text(errors="replace")[-2000:]
-    raise Unreachable(f"Ray did not start within {timeout_s:.0f} s, {_ATTEMPTS} times; it last said: {last_words}")
+        if is_slow:
+            break
+    raise Unreachable(f"Ray did not start within {timeout_s:.0f} s; it last said: {last_words}")
 
 
-def find_head(temp_dir: str | Path) -> RayHead | None:
-    """The head that an earlier process started in this directory, if it still runs."""
+def find_head(temp_dir: str | Path, *, timeout_s: float = 120.0) -> RayHead | None:
+    """The head that an earlier process started in this directory, if it still runs; one half started is waited for."""
     directory = _short(Path(temp_dir))
     try:
         state = json.loads((directory / _STATE_FILE).read_text())
@@ -127,7 +127,17 @@ def find_head(temp_dir: str | Path) -> RayHead | None:
         temp_dir=directory,
         process=Process(pid=state["pid"], started_at=state["started_at"]),
     )
-    return head if head.is_alive() else None
+    return head if head.is_alive() and _has_started(head, timeout_s) else None
+
+
+def _has_started(head: RayHead, timeout_s: float) -> bool:
+    """Waits until the head takes connections; False if it ended, or time did."""
+    deadline = time.monotonic() + timeout_s
+    while head.is_alive() and time.monotonic() < deadline:
+        if _STARTED in (head.temp_dir / _LOG_FILE).read_text(errors="replace"):
+            return True
+        time.sleep(_POLL_S)
+    return False
 
 
 def _spawn(command: list[str], environment: dict[str, str], log_path: Path) -> Process:

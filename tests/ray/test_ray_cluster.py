@@ -154,8 +154,6 @@ def test_head_is_found_again_and_ends_with_all_it_started(
         assert find_head(directory) == second
         assert second.address != connected.address
         assert second.token_path.stat().st_mode & 0o777 == 0o600
-        listening = [c.laddr for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
-        print(sorted({address.ip for address in listening}))
     finally:
         second.stop()
 
