@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -32,7 +33,6 @@ from service.planner import Options
 from service.shards import file_sha256
 from service.status import ControllerStatus
 from service.store import Store
-from workers.model_files import inspect_model as inspect_files
 from workers.ray_head import RayHead, find_head, start_head
 
 log = logging.getLogger(__name__)
@@ -175,35 +175,49 @@ class Service:
         )
 
     def _inspect_model(self, name: str, path: Path, engine: EngineOptions) -> ModelSpec:
-        files = inspect_files(path)
-        context_len = min(files.context_len, engine.max_model_len or files.context_len)
-        cost = _traced(path / "config.json", self.settings.data_dir / "traces")
-        return ModelSpec(
-            name=name, path=str(path), revision=files.revision, context_len=context_len, cost=cost, engine=engine
-        )
+        # in a process of its own: torch and transformers would stay in the service's memory for ever
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            traces = self.settings.data_dir.absolute() / "traces"
+            return pool.submit(_inspect, name, path, engine, traces).result()
 
 
-def _traced(config: Path, cache: Path) -> ForwardCost:
-    """FLOP coefficients of a model, traced once per content of its config.
+def _inspect(name: str, path: Path, engine: EngineOptions, traces: Path) -> ModelSpec:
+    from workers.model_files import inspect_model  # imports transformers
 
-    A process of its own traces them: torch and transformers would stay in the service's memory for ever.
-    """
-    known = cache / f"{file_sha256(config)}.json"
+    files = inspect_model(path)
+    return ModelSpec(
+        name=name,
+        path=str(path),
+        revision=files.revision,
+        context_len=min(files.context_len, engine.max_model_len or files.context_len),
+        cost=_traced(path / "config.json", traces),
+        engine=engine,
+    )
+
+
+def _traced(config: Path, traces: Path) -> ForwardCost:
+    """FLOP coefficients of a model, traced once per content of its config."""
+    known = traces / f"{file_sha256(config)}.json"
     if known.exists():
         return ForwardCost.from_json(json.loads(known.read_text()))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        cost = pool.submit(_trace, config).result()
-    cache.mkdir(parents=True, exist_ok=True)
+    from workers.flop_trace import trace_forward_cost  # imports torch
+
+    cost = trace_forward_cost(config)
+    traces.mkdir(parents=True, exist_ok=True)
     temporary = known.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(cost.to_json()))
     temporary.replace(known)
     return cost
 
 
-def _trace(config: Path) -> ForwardCost:
-    from workers.flop_trace import trace_forward_cost  # torch and transformers, wanted in the other process only
+def _listen(note: Callable[[int, FrameType | None], None]) -> None:
+    """Makes `note` the handler of both signals, again and again.
 
-    return trace_forward_cost(config)
+    When Ray connects, it puts a handler for crashes over the one for SIGTERM: a stack trace, and an alarm that aborts
+    the process three seconds later, in the middle of handing work back.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
 
 
 def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None) -> int:
@@ -215,11 +229,11 @@ def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None)
     asked = threading.Event()
 
     def note(number: int, _frame: FrameType | None) -> None:
+        signal.alarm(0)  # see `_listen`
         signals.append(number)
         asked.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
+    _listen(note)
     try:
         service = Service(settings, use_ray=use_ray, num_cpus=num_cpus)
         service.start()
@@ -228,6 +242,7 @@ def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None)
         return 1
     print(f"isoflop  {service.url}  data in {settings.data_dir}  (Ctrl-C stops)", flush=True)
     while not asked.wait(0.2):
+        _listen(note)
         if service.has_failed:
             print("isoflop up: the control loop ended by itself; see the log above", file=sys.stderr)
             service.stop()

@@ -72,6 +72,7 @@ def metric_lines(arms: Sequence[ScoredSamples], *, seed: int, resamples: int = R
             resamples=resamples,
         ),
         _false_positive_line(arms, seed=seed, resamples=resamples),
+        _false_positives_per_problem_line(arms, seed=seed, resamples=resamples),
     ]
     return tuple(lines)
 
@@ -141,6 +142,23 @@ def _false_positive_line(arms: Sequence[ScoredSamples], *, seed: int, resamples:
         differences=tuple(
             paired_ratio_difference(ratio, ratios[0], resamples=resamples, seed=seed) for ratio in ratios[1:]
         ),
+        is_relative=False,
+    )
+
+
+def _false_positives_per_problem_line(arms: Sequence[ScoredSamples], *, seed: int, resamples: int) -> MetricLine:
+    """Pooled, problems with many right answers weigh most, and those are the easy ones; here every problem weighs one."""
+    values: list[Floats] = []
+    for arm in arms:
+        wrong, judged = _false_positives(arm)
+        values.append(np.divide(wrong, judged, out=np.full(len(judged), np.nan), where=judged > 0))
+    return MetricLine(
+        key="false_positive_rate_per_problem",
+        label="... mean over problems",
+        explanation="The same share within each problem that has a judged right answer, averaged over these problems.",
+        form=Form.rate,
+        values=tuple(bootstrap_mean(value, resamples=resamples, seed=seed) for value in values),
+        differences=tuple(paired_difference(v, values[0], resamples=resamples, seed=seed) for v in values[1:]),
         is_relative=False,
     )
 

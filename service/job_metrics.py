@@ -11,7 +11,7 @@ import numpy as np
 
 from service.cluster import TaskKind
 from service.metrics import MetricsSummary, ScoredSamples, summarise
-from service.sample_columns import ShardPair, load_scored
+from service.sample_columns import Judge, ShardPair, load_scored
 from service.store import Store
 from service.store.reads import Part
 
@@ -72,8 +72,13 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
     return JobMetrics(job_id=job_id, num_score_parts=len(scores), summary=summary)
 
 
-def load_samples(store: Store, job_id: str, *, scores: list[Part] | None = None) -> ScoredSamples:
+def load_samples(
+    store: Store, job_id: str, *, scores: list[Part] | None = None, judge: Judge | None = None
+) -> ScoredSamples:
     """Every scored sample of a job as columns, in the order in which shards were committed.
+
+    Args:
+        judge: a checker for reports that replaces the job's own step check.
 
     Raises:
         CorruptFile: a score shard does not fit its samples.
@@ -86,4 +91,4 @@ def load_samples(store: Store, job_id: str, *, scores: list[Part] | None = None)
         for shard in store.reads.parts(job_id, TaskKind.generate)
         if (shard.attempt_id, shard.part) in path_by_source
     ]
-    return load_scored(pairs, problems_path=resolved.problems_path, num_problems=resolved.num_problems)
+    return load_scored(pairs, problems_path=resolved.problems_path, num_problems=resolved.num_problems, judge=judge)

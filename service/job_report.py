@@ -17,6 +17,7 @@ from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
 from service.jobs import Job
 from service.report import Arm, Comparison, MetricLine, Waste
+from service.sample_columns import Judge
 from service.stats import Estimate
 from service.store import Store
 
@@ -38,6 +39,10 @@ def compare_jobs(
     versions: tuple[tuple[str, str], ...],
     device: str,
     now: datetime,
+    names: Sequence[str] | None = None,
+    judge: Judge | None = None,
+    checker: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> tuple[Comparison, tuple[Figure, ...]]:
     """The comparison and its figures.
 
@@ -45,6 +50,9 @@ def compare_jobs(
         job_ids: two or more jobs over one problem set.
         documents: the resolved document of each job as YAML, by job id.
         device: what engine hours are hours of, e.g. "CPU".
+        names: what to call the arms; the jobs' names by default.
+        judge: a checker for reporting that replaces the jobs' own step check, named by `checker`.
+        notes: what else a reader must know.
 
     Raises:
         InvalidInput: fewer than two jobs, one job twice, or jobs over different problems.
@@ -60,13 +68,14 @@ def compare_jobs(
             f"{job.id} on {job.spec.problems} ({one.num_problems:,})" for job, one in zip(jobs, resolved, strict=True)
         )
         raise InvalidInput(f"jobs: got {got}; allowed: jobs over the same problems")
-    samples = [load_samples(store, job.id) for job in jobs]
-    names = _names(jobs)
+    samples = [load_samples(store, job.id, judge=judge) for job in jobs]
+    names = list(names) if names is not None else _names(jobs)
     lines = metric_lines(samples, seed=jobs[0].spec.seed)
-    has_steps = all("steps" in job.spec.scorers for job in jobs)
+    has_steps = judge is not None or all("steps" in job.spec.scorers for job in jobs)
     if not has_steps:
         lines = tuple(line for line in lines if line.key in ("coverage", "unique_correct"))
-    checker = "the steps scorer" if has_steps else "nothing: not every job has the steps scorer"
+    if checker is None:
+        checker = "the steps scorer" if has_steps else "nothing: not every job has the steps scorer"
     comparison = Comparison(
         title=title,
         problems=jobs[0].spec.problems,
@@ -90,7 +99,7 @@ def compare_jobs(
         ),
         metrics=lines,
         versions=versions,
-        notes=_notes(jobs),
+        notes=(*notes, *_notes(jobs)),
     )
     return comparison, _figures(store, jobs, names, samples, lines, checker=checker, has_steps=has_steps)
 
@@ -121,7 +130,7 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
         budget=f"{wording.flops(limit)} {_UNITS[account.currency]}",
         reserved_flops=from_amount(account.currency, account.reserved) if is_flops else 0.0,
         spent_flops=sum(row.flops for row in usage),
-        useful_flops=sum(row.flops for row in kept),
+        useful_flops=sum(row.flops for row in usage if row.outcome == "useful"),
         waste=tuple(Waste(reason=reason, flops=flops) for reason, flops in sorted(wasted.items())),
         device_hours=busy_s / 3600 if busy_s else None,
         device=device,

@@ -1,0 +1,29 @@
+"""The verb `demo`: the whole system on the tiny world."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command()(demo)
+
+
+def demo(
+    directory: Annotated[Path, typer.Option("--directory", help="Data and report go here.")] = Path("runs/demo"),
+    num_problems: Annotated[int, typer.Option("--problems", min=10, max=2000, help="Problems of the tiny world.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="Samples of the larger model per problem.")] = 10,
+    seed: Annotated[int, typer.Option(help="Orders problems and seeds engines.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 for any free one.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service and its dashboard running.")] = False,
+) -> None:
+    """Compare a larger and a smaller model at equal FLOPs, on this machine, in a few minutes."""
+    from api.local.demo import DemoOptions, run_demo
+    from api.local.demo_screen import DemoScreen
+
+    options = DemoOptions(
+        directory=directory, num_problems=num_problems, samples=samples, seed=seed, port=port, keep=keep
+    )
+    raise typer.Exit(run_demo(options, DemoScreen()))
