@@ -14,10 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-
-import pyarrow as pa
 
 from service.cluster import (
     Acknowledge,
@@ -30,30 +26,17 @@ from service.cluster import (
     Orders,
     StopMode,
 )
-from service.errors import IsoflopError
-from service.shards import write_part
 from workers.attempt import Attempt
 from workers.engine_protocol import Engine, Finished
-from workers.prepared import Prepared, read_prepared
-from workers.samples import Drawn, SampleSeeds, sample_table
+from workers.part_writer import PartWriter
+from workers.prepared import Prepared
+from workers.samples import SampleSeeds
 
 _WINDOW = 1.25  # samples inside the engine per running slot: the surplus waits, so that no step has an empty slot
 _ADMISSIONS_PER_STEP = 256  # bounds how long the lock is held, and the wait before the first step
 _PENDING_WRITES = 8  # parts an attempt may have waiting for storage before it admits no more
 _IDLE_WAIT_S = 0.5
 _TOKEN_COUNT_S = 0.5
-_OPEN_FILES = 8  # prepared files kept in memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """Rows on their way to storage."""
-
-    attempt: Attempt
-    prepared: Prepared
-    part: int
-    rows: list[Drawn]
-    busy_s: float
 
 
 class GeneratorHost:
@@ -76,8 +59,6 @@ class GeneratorHost:
         self._clock = clock
         self._node = node
         self._engine: Engine | None = None
-        self._engine_version = ""
-        self._engine_seed: int | None = None
         self._state = HostState.starting
         self._error: str | None = None
         self._load_s: float | None = None
@@ -88,8 +69,7 @@ class GeneratorHost:
         self._forgotten: set[str] = set()
         self._owner: dict[str, Attempt] = {}
         self._num_requests = 0
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._prepared: dict[str, Prepared] = {}
+        self._writer = PartWriter(lock=self._lock, on_done=self._wake.set)
         self._is_draining = False
         self._is_closing = False
         self._settled_tokens = 0
@@ -160,7 +140,8 @@ class GeneratorHost:
         started = self._clock()
         engine = self._engine_factory()
         with self._lock:
-            self._engine, self._engine_version, self._engine_seed = engine, engine.version, engine.seed
+            self._engine = engine
+            self._writer.engine_version, self._writer.engine_seed = engine.version, engine.seed
             self._load_s = self._clock() - started
             self._state = HostState.draining if self._is_draining else HostState.ready
 
@@ -186,13 +167,7 @@ class GeneratorHost:
 
     def write_once(self) -> bool:
         """Does one job of the writer: opens prompts or writes a part; whether there was one."""
-        try:
-            job = self._jobs.get_nowait()
-        except Empty:
-            return False
-        if job is not None:
-            job()
-        return True
+        return self._writer.once()
 
     def fail(self, error: BaseException) -> None:
         """Ends the host: saves what is finished, then reports `failed`."""
@@ -206,11 +181,11 @@ class GeneratorHost:
                     attempt.end(AttemptState.failed, error=f"engine lost with {lost[-1]}: {message}")
                 elif attempt.outcome is None:
                     attempt.end(AttemptState.stopped)
-                self._flush(attempt)
+                self._writer.write_later(attempt)
             self._owner.clear()
             self._error = "; ".join([message, *lost])
             self._is_draining = True
-        self._jobs.put(self._become_failed)
+        self._writer.call_later(self._become_failed)
 
     # engine thread
 
@@ -225,7 +200,7 @@ class GeneratorHost:
             self.fail(error)
             raise
         finally:
-            self._jobs.put(None)
+            self._writer.end_later()
 
     def _admit(self, engine: Engine) -> bool:
         """Adds samples in order, attempt after attempt, until credit or window ends."""
@@ -311,81 +286,18 @@ class GeneratorHost:
         is_full = len(attempt.rows) >= attempt.work.flush_rows
         is_late = self._clock() - attempt.flushed_at >= attempt.work.flush_s
         if attempt.outcome is not None or is_full or is_late:
-            self._flush(attempt)
-
-    def _flush(self, attempt: Attempt) -> None:
-        if not attempt.rows or attempt.prepared is None or attempt.has_gap:
-            attempt.rows = []
-            return
-        part = _Part(
-            attempt=attempt,
-            prepared=attempt.prepared,
-            part=attempt.next_part,
-            rows=attempt.rows,
-            busy_s=attempt.busy_s,
-        )
-        attempt.rows, attempt.busy_s, attempt.flushed_at = [], 0.0, self._clock()
-        attempt.next_part += 1
-        attempt.pending_writes += 1
-        self._jobs.put(lambda: self._write(part))
+            self._writer.write_later(attempt)
+            attempt.flushed_at = self._clock()
 
     # writer thread
 
     def _write_forever(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
-                job()
+            self._writer.forever()
         except BaseException as error:
             self._error = f"writer ended: {type(error).__name__}: {error}"
             self._become_failed()
             raise
-
-    def _open(self, attempt: Attempt) -> None:
-        path = attempt.work.prepared_path
-        try:
-            if path not in self._prepared:
-                while len(self._prepared) >= _OPEN_FILES:
-                    del self._prepared[next(iter(self._prepared))]
-                self._prepared[path] = read_prepared(path)
-            with self._lock:
-                attempt.open(self._prepared[path])
-        except IsoflopError as error:
-            with self._lock:
-                attempt.end(AttemptState.failed, error=str(error), is_retriable=False)
-        self._wake.set()
-
-    def _write(self, part: _Part) -> None:
-        attempt = part.attempt
-        if attempt.has_gap:
-            with self._lock:
-                attempt.pending_writes -= 1
-            return
-        try:
-            table, usage, indices = sample_table(
-                spec=attempt.spec,
-                work=attempt.work,
-                prepared=part.prepared,
-                rows=part.rows,
-                engine_version=self._engine_version,
-                engine_seed=self._engine_seed,
-                busy_s=part.busy_s,
-            )
-            receipt = write_part(
-                out_dir=attempt.spec.out_dir, part=part.part, table=table, usage=usage, indices=indices
-            )
-        except (OSError, IsoflopError, pa.ArrowException) as error:
-            with self._lock:
-                attempt.pending_writes -= 1
-                attempt.has_gap = True
-                attempt.stop = StopMode.abort
-                attempt.end(
-                    AttemptState.failed, error=f"cannot write part {part.part} to {attempt.spec.out_dir}: {error}"
-                )
-            return
-        with self._lock:
-            attempt.pending_writes -= 1
-            attempt.receipts.append(receipt)
-        self._wake.set()
 
     def _become_failed(self) -> None:
         self._state = HostState.failed
@@ -404,7 +316,7 @@ class GeneratorHost:
         if self._is_draining:
             attempt.end(AttemptState.stopped)
         else:
-            self._jobs.put(lambda: self._open(attempt))
+            self._writer.open_later(attempt)
 
     def _acknowledge(self, order: Acknowledge) -> None:
         attempt = self._attempts.get(order.attempt_id)
@@ -425,7 +337,7 @@ class GeneratorHost:
             error=self._error if self._state is HostState.failed else None,
             pid=os.getpid(),
             node=self._node,
-            engine_version=self._engine_version,
+            engine_version=self._writer.engine_version,
             running_requests=len(self._owner),
             total_tokens=self._total_tokens,
             busy_s=self._busy_s,
