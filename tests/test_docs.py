@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import typer.main
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.cli import app as command_line
+from api.dashboard.router import make_router
 from api.wire.job_document import JobDocument
 from service.allocation import STRATEGIES
 from service.cluster import HostState, StopMode, TaskKind
@@ -73,13 +75,21 @@ def test_document_relative_links_resolve(document: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document_paths_of_the_repository_exist(document: Path) -> None:
+    named = re.findall(
+        r"`((?:service|workers|api|tests|examples|deploy|docs|tools|requirements)/[\w./-]*)`", document.read_text()
+    )
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def commands_in(text: str) -> Iterator[str]:
     """Lines of code blocks, indented or fenced, that call isoflop; and calls in backticks."""
     yield from re.findall(r"^ {4}(?:\$ )?(isoflop .*)$", text, re.MULTILINE)
     for block in re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         yield from re.findall(r"^(?:\$ )?(isoflop .*)$", block, re.MULTILINE)
-    for inline in re.findall(r"`(isoflop [^`\n]+)`", text):
-        yield inline
+    yield from re.findall(r"`(isoflop [^`\n]+)`", text)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -270,6 +280,12 @@ def test_operations_names_every_path_of_the_api(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["paths"]
 
     assert missing(sorted(described), read("operations.md").split("## REST")[1]) == []
+
+
+def test_operations_names_every_page() -> None:
+    paths = [route.path for route in make_router().routes if isinstance(route, APIRoute) and "GET" in route.methods]
+
+    assert missing(paths, read("operations.md").split("## Pages")[1]) == []
 
 
 def test_operations_names_every_metric(client: TestClient) -> None:
