@@ -99,12 +99,14 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
     is_quiet = all(report.inflight_worst == 0.0 for _, report in attempts)
     num_in_flight = sum(task.state.is_in_flight for task in draft.job_tasks(job.id, TaskKind.generate))
     if is_quiet and not is_calling_back and num_in_flight == len(attempts):
-        left = from_amount(currency, draft.account(job.id).available)
+        # every credit has come back but the one of the attempt that waits
+        waiting, report = attempts[position]
+        left = from_amount(currency, draft.account(job.id).available + draft.tasks[waiting.id].credit) - report.used
         draft.change_job(job.id, closing="budget spent")
         draft.event(
             job.id,
             "budget_spent",
-            f"the next sample may cost {attempts[position][1].next_worst:.4g}, {left:.4g} is left",
+            f"the next sample may cost {report.next_worst:.4g}, {left:.4g} is left",
         )
         _send_final(draft, attempts)
 
