@@ -220,14 +220,15 @@ class HostRunner:
             self._failed_at = now if self._failed_at is None else self._failed_at
             # once told, the answer still needs a moment to leave the process
             return now - self._failed_at > (2 * _WATCH_S if self._is_failure_told else _FAILED_WAIT_S)
-        if now - self._heard_at > self._silence_s:
+        is_silent = now - self._heard_at > self._silence_s
+        if is_silent:
             self.drain()
         if not (self._is_draining and self._host.is_drained):
             return False
         self._drained_at = now if self._drained_at is None else self._drained_at
         has_been_told = not self._host.exchange(Orders()).attempts
         # what nobody acknowledges is on storage, and is found there
-        return has_been_told or now - self._drained_at > _DRAINED_WAIT_S
+        return has_been_told or is_silent or now - self._drained_at > _DRAINED_WAIT_S
 
     def _watch(self) -> None:
         while not self.is_over():

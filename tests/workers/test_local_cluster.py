@@ -123,6 +123,7 @@ def test_runner_silence_drains_then_ends(runner: HostRunner, host: Scripted, clo
     assert not runner.is_over()
     assert host.is_draining
 
+    host.attempts = (AttemptReport(attempt_id="t.1", state=AttemptState.stopped),)
     host.is_drained = True
 
     assert runner.is_over()
