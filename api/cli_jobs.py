@@ -1,5 +1,6 @@
 """Verbs about jobs: submit, status, watch, cancel, pause, resume, events, samples, metrics, usage."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,10 +244,10 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
     return [head, *(f"    {line}" for line in shown.splitlines()), ""]
 
 
-def _measured(value: dict[str, Any]) -> str:
+def _measured(value: dict[str, Any], write: Callable[[float], str] = "{:.4g}".format) -> str:
     if "reason" in value:
         return f"{wording.UNKNOWN}: {value['reason']}"
-    return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
+    return f"{write(value['value'])} [{write(value['low'])}, {write(value['high'])}]"
 
 
 def _metric_lines(summary: dict[str, Any] | None) -> list[str]:
@@ -269,5 +270,7 @@ def _metric_lines(summary: dict[str, Any] | None) -> list[str]:
         ("FLOPs", wording.flops(summary["total_flops"])),
     ]
     rows += [(f"pass@{point['k']}", _measured(point["estimate"])) for point in summary["coverage"]]
-    rows += [(label, _measured(summary[name])) for name, label in names.items()]
+    for name, label in names.items():
+        write = wording.flops if name.startswith("flops") else "{:.4g}".format
+        rows.append((label, _measured(summary[name], write)))
     return table(("metric", "value [95 % interval]"), rows)

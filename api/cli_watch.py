@@ -93,20 +93,29 @@ def progress_words(progress: "Document") -> str:
     return ", ".join(parts)
 
 
+def bar_words(progress: "Document") -> str:
+    """What stands behind the bar: `61 %  7,480 samples  13,900 tok/s  41 s left`, and the phase unless it runs."""
+    parts = [wording.percent(progress["budget"]["used_fraction"], digits=0)]
+    parts.append(wording.plural(progress["samples"], "sample"))
+    if progress["tokens_per_s"] is not None:
+        parts.append(f"{wording.count(progress['tokens_per_s'])} tok/s")
+    if progress["phase"] != "running":
+        parts.insert(0, wording.state_word(wording.JOB_WORDS, progress["phase"]).word)
+    elif progress["eta_s"] is not None:
+        parts.append(f"{wording.duration(progress['eta_s'])} left")
+    return "  ".join(parts)
+
+
 @contextmanager
 def _screen(is_json: bool) -> Iterator[Screen]:
     if is_json or not is_terminal():
         yield PlainScreen()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeElapsedColumn(),
-    )
+    # 10 + 20 + 48 columns: fits a terminal of 80
+    columns = (TextColumn("{task.description:<9}"), BarColumn(bar_width=20), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=Console()) as bars:
         yield BarScreen(bars)
 
@@ -146,7 +155,7 @@ class BarScreen:
 
     def progress(self, data: "Document") -> None:
         """Moves the bars."""
-        words = progress_words(data)
+        words = bar_words(data)
         self._bars.update(self._budget, completed=data["budget"]["used_fraction"], words=words)
         parts = data["parts"]
         words = f"{data['parts_scored']:,} of {wording.plural(parts, 'part')}"

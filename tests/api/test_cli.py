@@ -203,6 +203,38 @@ def test_submit_watch_exit_code_says_how_the_job_ended(
     assert result.exit_code == code
 
 
+def test_job_with_a_prompt_that_does_not_fit_ends_with_row_errors_and_exit_3(
+    served, run: Run, run_jobs, job_file: Path
+) -> None:
+    questions = ["1+1?", "x" * 1000]
+    lines = [json.dumps({"question": question, "answer": 2}) for question in questions]
+    (served.world.root / "long.jsonl").write_text("\n".join(lines))
+    run("problems", "register", "long", served.world.root / "long.jsonl")
+    overrides = ("models=[simulated]", "problems=long", "budget.samples_per_problem=2")
+    job_id = json.loads(run("submit", job_file, *overrides, "--json").stdout)["id"]
+    run_jobs(served.world)
+
+    result = run("watch", job_id)
+
+    assert result.exit_code == ExitCode.row_errors
+    assert "with errors" in result.stdout
+    failed = [json.loads(line) for line in run("samples", job_id, "--verdict", "failed", "--json").stdout.splitlines()]
+    assert {sample["problem_index"] for sample in failed} == {1}
+    assert all("context of 256" in sample["error"] for sample in failed)
+
+
+def test_watch_on_a_terminal_draws_bars(served_finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, job_id = served_finished
+    monkeypatch.setattr(cli_watch, "is_terminal", lambda: True)
+
+    result = _run(served.url, "watch", job_id)
+
+    assert result.exit_code == ExitCode.done
+    assert "24 samples" in result.stdout
+    bars = [line for line in result.stdout.splitlines() if "━" in line]
+    assert max(map(len, bars)) <= 80
+
+
 def test_watch_interrupted_detaches_and_says_the_job_goes_on(
     served, run: Run, job_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
