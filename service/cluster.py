@@ -149,7 +149,7 @@ class Receipt:
     usage: Usage
     indices: Indices | None = None
     delta: ScoreDelta | None = None
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict[str, float])
     """Prepare only: `num_errors`, `max_prompt_tokens`, `total_prompt_tokens`, `min_worst_case` and such."""
 
 
@@ -328,7 +328,7 @@ class Cluster(Protocol):
         ...
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends the host: gracefully (attempts flushed first), or by killing its process. It is reported `dead` when gone.
+        """Ends the host, gracefully (attempts flushed first) or by killing its process; `dead` is reported when it is gone.
 
         A host that is dead already is forgotten.
         """

@@ -147,7 +147,7 @@ def _false_positive_line(arms: Sequence[ScoredSamples], *, seed: int, resamples:
 
 
 def _false_positives_per_problem_line(arms: Sequence[ScoredSamples], *, seed: int, resamples: int) -> MetricLine:
-    """Pooled, problems with many right answers weigh most, and those are the easy ones; here every problem weighs one."""
+    """Pooled, problems with many right answers weigh most, and those are easy ones; here every problem weighs one."""
     values: list[Floats] = []
     for arm in arms:
         wrong, judged = _false_positives(arm)

@@ -81,10 +81,10 @@ class _Sample:
 @dataclass(slots=True, kw_only=True)
 class _Attempt:
     spec: AttemptSpec
-    waiting: list[_Sample] = field(default_factory=list)
-    inflight: list[_Sample] = field(default_factory=list)
-    unflushed: list[_Sample] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
+    waiting: list[_Sample] = field(default_factory=list[_Sample])
+    inflight: list[_Sample] = field(default_factory=list[_Sample])
+    unflushed: list[_Sample] = field(default_factory=list[_Sample])
+    receipts: list[Receipt] = field(default_factory=list[Receipt])
     num_parts: int = 0
     state: AttemptState = AttemptState.running
     credit: float = 0.0
@@ -92,7 +92,7 @@ class _Attempt:
     is_final: bool = False
     is_stopping: bool = False
     used: float = 0.0
-    returned: list[_Sample] = field(default_factory=list)
+    returned: list[_Sample] = field(default_factory=list[_Sample])
     finished: int = 0
     wasted: Usage = field(default_factory=Usage)
 
@@ -418,9 +418,7 @@ class FakeCluster:
             steps=np.ones(len(drawn), dtype=np.int8),
             solution=np.array([solution for _, _, solution in drawn], dtype=np.uint64),
         )
-        return self._store(
-            spec, Receipt(part=0, path="", sha256="", rows=len(drawn), usage=Usage(), delta=delta)
-        )
+        return self._store(spec, Receipt(part=0, path="", sha256="", rows=len(drawn), usage=Usage(), delta=delta))
 
 
 def _sample_usage(cost: ForwardCost, prompt_tokens: int, tokens: int) -> Usage:

@@ -60,7 +60,8 @@ class PromptSpec:
     """How a problem becomes a prompt.
 
     Args:
-        template: text with `{question}` for the unsolved problem; a worked example is the same text with its solution after it.
+        template: text with `{question}` for the unsolved problem; a worked example is the same text with its solution
+            after it.
         system: system text; with a chat template the system message, otherwise put before everything.
         use_chat_template: render messages through the tokenizer's own chat template.
         add_bos: put the tokenizer's beginning-of-sequence id first where the tokenizer does not do so itself.

@@ -7,6 +7,7 @@ planned sample. Both are replaced atomically; paths are relative to the job's di
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def write_manifest(store: Store, job_id: str, *, data_dir: str) -> Path:
     base = Path(job_dir(data_dir, job_id))
     base.mkdir(parents=True, exist_ok=True)
     tasks = store.reads.tasks(job_id)
-    _replace(base / "plan.parquet", lambda path: pq.write_table(_plan_table(tasks), path, compression="zstd"))
+    plan = _plan_table(tasks)
+    _replace(base / "plan.parquet", lambda path: pq.write_table(plan, path, compression="zstd"))
     document = build_manifest(store, job_id, tasks, base)
-    _replace(base / "manifest.json", lambda path: path.write_text(json.dumps(document, indent=1)))
+    text = json.dumps(document, indent=1)
+    _replace(base / "manifest.json", lambda path: path.write_text(text))
     return base / "manifest.json"
 
 
@@ -117,11 +120,11 @@ def _settlements(store: Store, account_id: str) -> dict[str, dict[str, int]]:
 
 def _plan_table(tasks: list[Task]) -> pa.Table:
     planned = [(task, task.runs) for task in tasks if task.runs is not None]
-    names = np.repeat([task.id for task, _ in planned], [len(runs) for _, runs in planned]) if planned else []
+    names = [task.id for task, runs in planned for _ in range(len(runs))]
     runs = np.concatenate([runs for _, runs in planned]) if planned else np.zeros((0, 3), dtype=np.int32)
     return pa.table(
         {
-            "task": pa.array(list(names), type=pa.string()).dictionary_encode(),
+            "task": pa.array(names, type=pa.string()).dictionary_encode(),
             "problem_index": pa.array(runs[:, 0], type=pa.int32()),
             "first_sample": pa.array(runs[:, 1], type=pa.int32()),
             "num_samples": pa.array(runs[:, 2], type=pa.int32()),
@@ -133,7 +136,7 @@ def _relative(path: str, base: Path) -> str:
     return os.path.relpath(path, base)
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     with temporary.open("rb") as file:

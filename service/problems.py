@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +37,7 @@ class ProblemSource:
     dataset: str | None = None
     subset: str | None = None
     split: str = "train"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InvalidInput(f"{path}: not a readable Parquet file: {error}") from error
-    return enumerate(table.to_pylist(), start=1)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return enumerate(rows, start=1)
 
 
 def _read_dataset(source: ProblemSource) -> Iterable[tuple[int, Any]]:
@@ -137,7 +138,8 @@ def _read_dataset(source: ProblemSource) -> Iterable[tuple[int, Any]]:
         loaded = datasets.load_dataset(str(source.dataset), source.subset, split=source.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InvalidInput(f"dataset {_describe(source)}: {error}") from error
-    return enumerate(loaded, start=1)
+    rows: Iterable[dict[str, Any]] = loaded
+    return enumerate(rows, start=1)
 
 
 def _checked(name: str, rows: Iterable[tuple[int, Any]], columns: Mapping[str, str]) -> Iterator[ProblemRow]:
@@ -166,6 +168,7 @@ def _problem(row: Any, position: int, columns: Mapping[str, str]) -> ProblemRow:
         raise row
     if not isinstance(row, Mapping):
         raise InvalidInput(f"got {type(row).__name__}, allowed: an object")
+    row = cast("Mapping[str, Any]", row)
     question = row.get(columns.get("question", "question"))
     answer = row.get(columns.get("answer", "answer"))
     if not isinstance(question, str) or not question.strip():

@@ -7,6 +7,7 @@ except where a caller brings a checker of its own that needs the text.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ def load_scored(
         CorruptFile: a score shard does not fit its samples.
     """
     loaded = [_load(pair, judge) for pair in pairs]
-    columns = {name: np.concatenate([item[name] for item in loaded]) for name in _COLUMNS}
+    columns: dict[str, Any] = {name: np.concatenate([item[name] for item in loaded]) for name in _COLUMNS}
     return ScoredSamples(**columns, num_problems=num_problems, level=_levels(problems_path, num_problems))
 
 
@@ -74,7 +75,9 @@ def _load(pair: ShardPair, judge: Judge | None) -> dict[str, npt.NDArray[np.gene
     }
 
 
-def _equations(path: str, problem: npt.NDArray[np.int32], sample_index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+def _equations(
+    path: str, problem: npt.NDArray[np.int32], sample_index: npt.NDArray[np.int32]
+) -> npt.NDArray[np.uint64]:
     """Equation keys in the order of the shard: a score file has one row a sample and scorer."""
     table = pq.read_table(path, columns=["problem_index", "sample_index", "equations_key"])
     rows = (table["problem_index"].to_numpy().astype(np.int64) << 32) | table["sample_index"].to_numpy()

@@ -63,7 +63,7 @@ def write_part(
         delta=delta,
         facts=dict(facts or {}),
     )
-    metadata = {**(table.schema.metadata or {}), _FOOTER_KEY: _encode(body)}
+    metadata: dict[bytes, bytes] = {**(table.schema.metadata or {}), _FOOTER_KEY: _encode(body)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     _sync(temporary)
@@ -85,7 +85,7 @@ def read_receipt(path: Path) -> Receipt:
         CorruptFile: not Parquet, or no receipt of this schema version in it.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowInvalid) as error:
         raise CorruptFile(f"{path}: not a readable Parquet file: {error}") from error
     if _FOOTER_KEY not in metadata:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -33,6 +34,8 @@ _ROW_COLUMNS = [
     "finish_reason",
     "sample_id",
 ]
+Keys = npt.NDArray[np.int64]
+
 _TOLERANCE = 1e-9
 """Relative; sums of floats in another order differ in the last digits."""
 
@@ -70,10 +73,10 @@ class VerifyReport:
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    faults: list[str] = field(default_factory=list)
-    value_by_attempt: dict[str, float] = field(default_factory=dict)
-    keys_by_task: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list[str])
+    value_by_attempt: dict[str, float] = field(default_factory=dict[str, float])
+    keys_by_task: dict[str, list[Keys]] = field(default_factory=dict[str, list[Keys]])
+    ids: set[str] = field(default_factory=set[str])
     rows: int = 0
     error_rows: int = 0
     score_rows: int = 0
@@ -141,9 +144,7 @@ def _checked_table(directory: Path, entry: dict[str, Any], columns: list[str], f
     return table
 
 
-def _verify_shard(
-    directory: Path, shard: dict[str, Any], cost: ForwardCost, currency: Currency, found: _Found
-) -> None:
+def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, currency: Currency, found: _Found) -> None:
     table = _checked_table(directory, shard, _ROW_COLUMNS, found)
     if table is None:
         return
@@ -186,9 +187,9 @@ def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tu
     """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
     plan = pq.read_table(directory / "plan.parquet")
     names = np.asarray(plan["task"].cast(pa.string()).to_numpy(zero_copy_only=False))
-    runs = np.column_stack(
-        [plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")]
-    ).astype(np.int32)
+    runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")]).astype(
+        np.int32
+    )
     planned = withdrawn = 0
     for task in manifest["tasks"]:
         indices = expand_runs(runs[names == task["id"]])
@@ -214,7 +215,9 @@ def _verify_scores(directory: Path, manifest: dict[str, Any], found: _Found) -> 
     for score in manifest["scores"]:
         source = (score["source_attempt"], score["source_part"])
         if source in seen or source not in shards:
-            found.faults.append(f"{score['path']}: scores {'twice' if source in seen else 'a shard that is not listed'}")
+            found.faults.append(
+                f"{score['path']}: scores {'twice' if source in seen else 'a shard that is not listed'}"
+            )
             continue
         seen.add(source)
         table = _checked_table(directory, score | {"rows": shards[source]["rows"] * len(scorers)}, ["sample_id"], found)
@@ -242,5 +245,5 @@ def _verify_ledger(manifest: dict[str, Any], currency: Currency, found: _Found) 
             )
 
 
-def _keys(problem: np.ndarray, sample: np.ndarray) -> np.ndarray:
+def _keys(problem: npt.NDArray[np.integer[Any]], sample: npt.NDArray[np.integer[Any]]) -> Keys:
     return (problem.astype(np.int64) << 32) | sample.astype(np.int64)

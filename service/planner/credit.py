@@ -65,8 +65,8 @@ def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, Attem
     busy_hosts = {task.host for task, report in attempts if report.inflight_worst > 0.0}
     for position, (task, report) in enumerate(attempts):
         in_use = report.used + report.inflight_worst
-        # what an idle engine's next sample lacks: before the engine has turned over its host may want no more than that.
-        # While it is busy nothing is lacking yet, and the host's next attempt must not overtake the first.
+        # What an idle engine's next sample lacks: before it has turned over, its host may want no more than that. While
+        # it is busy nothing is lacking yet, and the host's next attempt must not overtake the first.
         is_starved = report.next_worst > 0.0 and task.host not in busy_hosts
         deficit = to_amount(currency, in_use + report.next_worst) - task.credit if is_starved else 0
         busy_hosts.add(task.host)

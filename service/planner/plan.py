@@ -7,8 +7,19 @@ cluster says. `Plan` holds every change of the tick, committed in one transactio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.cluster import HostKind, HostSpec, HostState, Indices, Observation, Orders, Receipt, Runs
-from service.cluster import ScoreDelta, TaskKind, Usage
+from service.cluster import (
+    HostKind,
+    HostSpec,
+    HostState,
+    Indices,
+    Observation,
+    Orders,
+    Receipt,
+    Runs,
+    ScoreDelta,
+    TaskKind,
+    Usage,
+)
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
 from service.models import ModelSpec
@@ -122,9 +133,9 @@ class Seen:
     """
 
     observation: Observation
-    salvaged: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
+    salvaged: dict[str, tuple[Receipt, ...]] = field(default_factory=dict[str, tuple[Receipt, ...]])
     recently_sent: frozenset[str] = frozenset()
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict[str, float])
     stuck_hosts: frozenset[str] = frozenset()
     is_draining: bool = False
 
@@ -208,7 +219,7 @@ class Plan:
     state_changes: tuple[StateChange, ...] = ()
     start_hosts: tuple[HostSpec, ...] = ()
     stop_hosts: tuple[tuple[str, bool], ...] = ()
-    orders: dict[str, Orders] = field(default_factory=dict)
+    orders: dict[str, Orders] = field(default_factory=dict[str, Orders])
     finished_jobs: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,7 @@
-"""Turns a task into the attempt a host runs. Pure: the same task gives the same attempt, so sending twice is harmless."""
+"""Turns a task into the attempt a host runs.
+
+Pure: the same task gives the same attempt, so sending one twice is harmless.
+"""
 
 import os
 

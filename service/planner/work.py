@@ -18,7 +18,7 @@ from service.tasks import Task, TaskState, count_samples, move
 
 
 def wind_down(draft: Draft) -> None:
-    """Stops attempts and drops tasks of jobs that are paused, cancelled, failing, out of budget, or of a leaving controller."""
+    """Stops attempts and drops tasks: of jobs paused, cancelled, failing or out of budget, or of a leaving controller."""
     for job in list(draft.jobs.values()):
         has_ended = is_over(job)
         is_aborting = job.desired is Desired.cancel or job.error is not None

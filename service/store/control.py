@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, func, insert, select, update
 
-from service.cluster import HostKind, HostState, Runs, TaskKind, Usage
+from service.cluster import HostKind, HostState, Runs, Usage
 from service.errors import StaleAttempt
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import TransferKind

@@ -16,8 +16,7 @@ def open_database(url: str) -> Engine:
     Args:
         url: SQLAlchemy URL, e.g. "sqlite:////data/isoflop.db" or "postgresql+psycopg://...".
     """
-    # one idle connection must not hold a snapshot open; two cores need few
-    engine = create_engine(url, pool_size=8, max_overflow=8)
+    engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediate)

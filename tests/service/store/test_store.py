@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
 from service.cluster import Receipt, TaskKind, Usage
@@ -17,7 +19,7 @@ from service.models import ModelSpec
 from service.planner import Plan
 from service.planner.plan import PartWrite, TaskWrite, UsageWrite
 from service.problems import ProblemSet
-from service.store import Store
+from service.store import Store, schema
 from service.store.control import Resolved
 from service.tasks import Task, TaskState, move
 from tests.simulation.world import COST
@@ -186,3 +188,9 @@ def test_change_pool_with_an_old_version_conflicts(store):
     assert changed.replicas == 3
     with pytest.raises(Conflict, match=f"version {seen.version}"):
         store.catalogue.change_pool("m", replicas=1, version=seen.version)
+
+
+def test_migrations_lead_to_the_schema_the_code_uses(store):
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Creates every table."""
     op.create_table(
         "accounts",
         sa.Column("id", sa.String(length=100), nullable=False),
@@ -199,6 +200,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drops every table."""
     for table in (
         "transfers",
         "usage",
