@@ -77,7 +77,10 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 def write(name: str, text: str) -> Callable[[Path], None]:
-    return lambda model: (model / name).write_text(text) and None
+    def change(model: Path) -> None:
+        (model / name).write_text(text)
+
+    return change
 
 
 def cut(model: Path) -> None:
