@@ -105,10 +105,13 @@ class Transport:
             IsoflopError: what the service says.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
+        # NaN and Infinity are sent as they are: what is wrong with a number is the service's to say
+        content = None if body is None else json.dumps(body)
+        sent = dict(headers or {}) | ({} if content is None else {"Content-Type": "application/json"})
         attempts = _ATTEMPTS if is_repeatable or method == "GET" else 1
         for attempt in range(1, attempts + 1):
             try:
-                response = self._http.request(method, path, params=given, json=body, headers=dict(headers or {}))
+                response = self._http.request(method, path, params=given, content=content, headers=sent)
             except httpx.ConnectError as error:
                 raise self.unreachable(error) from error
             except httpx.TransportError as error:

@@ -244,7 +244,7 @@ class Grant:
 
 
 class StopMode(StrEnum):
-    """`finish`: admit no more, finish what runs, flush, return the rest. `abort`: drop what runs, flush what is done."""
+    """`finish`: admit no more, finish what runs, flush, return the rest. `abort`: drop what runs, flush the rest."""
 
     finish = "finish"
     abort = "abort"
@@ -328,7 +328,7 @@ class Cluster(Protocol):
         ...
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends the host, gracefully (attempts flushed first) or by killing its process; `dead` is reported when it is gone.
+        """Ends the host, gracefully (attempts flushed first) or by killing its process; it is reported `dead` when gone.
 
         A host that is dead already is forgotten.
         """

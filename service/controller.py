@@ -14,7 +14,7 @@ from pathlib import Path
 
 from service import shards
 from service.allocation import AllocationState
-from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
+from service.cluster import Cluster, HostState, Observation, Receipt, TaskKind
 from service.manifest import write_manifest
 from service.planner import Options, Plan, Seen, Snapshot, plan
 from service.planner.plan import JobView
@@ -65,6 +65,7 @@ class Controller:
         self._progress: dict[str, tuple[int, datetime]] = {}
         self._manifest_at: dict[str, datetime] = {}
         self._is_draining = False
+        self._is_quiet = True
         self._started_at = clock()
         self._last_tick_at: datetime | None = None
         self._num_ticks = self._num_errors = self._errors_in_a_row = 0
@@ -95,6 +96,7 @@ class Controller:
         self._act(decided)
         self._write_manifests(snapshot, decided, now)
         self._cluster_line = f"{len(observation.hosts)} hosts on {len(observation.nodes)} nodes"
+        self._is_quiet = not decided.tasks and not any(task.state.is_in_flight for task in snapshot.tasks)
         self._num_ticks += 1
         self._last_tick_at = now
         return decided
@@ -208,17 +210,15 @@ class Controller:
     def drain(self) -> None:
         """From the next tick on: lease nothing, have generators finish and hand back what they did not start."""
         self._is_draining = True
+        self._is_quiet = False  # until a tick has looked
         self.wake()
 
     def is_quiet(self) -> bool:
-        """Whether no attempt is on any host, so that the process may leave without losing a token."""
-        return not any(task.state.is_in_flight for task in self._store.snapshot().tasks)
+        """Whether the last tick saw no attempt on any host, so that the process may leave without losing a token.
 
-    def stop_hosts(self) -> None:
-        """Asks every generator to end; for an embedded cluster that goes with the controller."""
-        for host in self._store.snapshot().hosts:
-            if host.kind is HostKind.generator:
-                self._cluster.stop_host(host.name, is_forced=False)
+        Thread-safe.
+        """
+        return self._is_quiet
 
     def state_of(self, job_id: str) -> AllocationState:
         """What strategies know of an active job, as of the last tick."""

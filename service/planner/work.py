@@ -18,7 +18,7 @@ from service.tasks import Task, TaskState, count_samples, move
 
 
 def wind_down(draft: Draft) -> None:
-    """Stops attempts and drops tasks: of jobs paused, cancelled, failing or out of budget, or of a leaving controller."""
+    """Stops attempts and drops tasks: of jobs paused, cancelled, failing or out of budget, or all when draining."""
     for job in list(draft.jobs.values()):
         has_ended = is_over(job)
         is_aborting = job.desired is Desired.cancel or job.error is not None
@@ -36,6 +36,8 @@ def wind_down(draft: Draft) -> None:
 
 def create_tasks(draft: Draft) -> None:
     """Prepare tasks for new jobs, generate tasks for those with a free engine."""
+    # as of the last commit: problems excluded in this tick are not in the allocation state yet
+    prepared = {job.id for job in draft.snapshot.jobs if len(job.prepared) == len(job.spec.models)}
     for job in list(draft.jobs.values()):
         if job.desired is not Desired.run or is_over(job) or draft.seen.is_draining:
             continue
@@ -43,7 +45,7 @@ def create_tasks(draft: Draft) -> None:
             for model in job.spec.models:
                 _new_task(draft, job.id, TaskKind.prepare, model)
             draft.change_job(job.id, phase=Phase.preparing)
-        elif len(job.prepared) == len(job.spec.models) and job.closing is None:
+        elif job.id in prepared and job.closing is None:
             _check_affordable(draft, job)
             _create_generate(draft, draft.jobs[job.id])
 

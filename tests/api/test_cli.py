@@ -219,7 +219,7 @@ def test_job_with_a_prompt_that_does_not_fit_ends_with_row_errors_and_exit_3(
     assert result.exit_code == ExitCode.row_errors
     assert "with errors" in result.stdout
     failed = [json.loads(line) for line in run("samples", job_id, "--verdict", "failed", "--json").stdout.splitlines()]
-    assert {sample["problem_index"] for sample in failed} == {1}
+    assert [sample["problem_index"] for sample in failed] == [1]
     assert all("context of 256" in sample["error"] for sample in failed)
 
 
