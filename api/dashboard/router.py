@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from api.context import AppContext, Context
 from api.dashboard import pages
 from api.dashboard.assets import static_routes
-from api.dashboard.build import charts, comparison, jobs, lists, samples
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
+from api.dashboard.views import charts, comparison, jobs, lists, samples
 from service.errors import InvalidInput, IsoflopError
 from service.jobs import Desired
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
-from api.dashboard.preview import preview_app
+from tests.browser.preview import preview_app
 
 VIEWPORT: ViewportSize = {"width": 1360, "height": 900}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from api.dashboard import examples
 from api.dashboard.assets import plotly_js_path
 from service.report_html import render_html
+from tests.api.dashboard import example_figures, example_jobs, examples
 
 pytestmark = pytest.mark.browser
 
 PATHS = tuple(examples.example_pages())
-JOB = f"/jobs/{examples.JOB_ID}"
+JOB = f"/jobs/{example_jobs.JOB_ID}"
 OpenPage = Callable[..., Page]
 
 
@@ -164,9 +164,9 @@ def test_number_being_typed_is_left_alone_by_updates(open_page: OpenPage) -> Non
 
 def test_report_opens_from_a_file_and_draws_offline(open_page: OpenPage, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
-    figures = examples.quality_figures()
+    figures = example_figures.quality_figures()
     report.write_text(
-        render_html(examples.comparison(), figures, plotly_js=plotly_js_path().read_text(encoding="utf-8")),
+        render_html(example_figures.comparison(), figures, plotly_js=plotly_js_path().read_text(encoding="utf-8")),
         encoding="utf-8",
     )
 

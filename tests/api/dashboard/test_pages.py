@@ -10,9 +10,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from api.dashboard import examples, pages
+from api.dashboard import pages
 from api.dashboard.assets import SHARED_STATIC, STATIC_DIR, plotly_js_path, static_routes
 from api.dashboard.render import TEMPLATES, TEMPLATES_DIR, make_dashboard_environment, render
+from tests.api.dashboard import example_figures, example_jobs, examples
 
 EXAMPLES = examples.example_pages()
 
@@ -144,24 +145,24 @@ def test_names_are_escaped(environment: jinja2.Environment) -> None:
 
 
 def test_controls_are_hidden_from_those_who_may_not_use_them(environment: jinja2.Environment) -> None:
-    viewer = dataclasses.replace(examples.shell("overview"), can_operate=False)
+    viewer = dataclasses.replace(example_figures.shell("overview"), can_operate=False)
 
-    for page in (examples.job_page(), examples.workers()):
+    for page in (example_jobs.job_page(), examples.workers()):
         assert 'method="post"' in render(page, environment=environment)
         assert 'method="post"' not in render(dataclasses.replace(page, shell=viewer), environment=environment)
 
 
 def test_job_page_stops_asking_once_nothing_will_change(environment: jinja2.Environment) -> None:
-    done = dataclasses.replace(examples.job_page(), poll_s=None)
+    done = dataclasses.replace(example_jobs.job_page(), poll_s=None)
 
-    assert 'data-poll-ms="2000"' in render(examples.job_page(), environment=environment)
+    assert 'data-poll-ms="2000"' in render(example_jobs.job_page(), environment=environment)
     assert "data-poll-ms" not in render(done, environment=environment)
 
 
 def test_empty_pages_say_how_to_fill_them(environment: jinja2.Environment) -> None:
-    shell = examples.shell("overview")
+    shell = example_figures.shell("overview")
     html = {
-        "isoflop submit": examples.empty_overview(),
+        "isoflop submit": example_jobs.empty_overview(),
         "isoflop models register": pages.ModelsPage(shell=shell, headline="No models.", reference_len=64, models=()),
         "isoflop problems register": pages.ProblemsPage(shell=shell, headline="No problem sets.", problem_sets=()),
     }
@@ -171,27 +172,31 @@ def test_empty_pages_say_how_to_fill_them(environment: jinja2.Environment) -> No
 
 
 def test_samples_page_without_samples_offers_all_of_them(environment: jinja2.Environment) -> None:
-    empty = dataclasses.replace(examples.samples_page(), samples=(), selected=None, shown="truncated")
+    empty = dataclasses.replace(example_jobs.samples_page(), samples=(), selected=None, shown="truncated")
 
-    assert f"/jobs/{examples.JOB_ID}/samples?show=all" in render(empty, environment=environment)
+    assert f"/jobs/{example_jobs.JOB_ID}/samples?show=all" in render(empty, environment=environment)
 
 
 @pytest.mark.parametrize(
     ("jobs", "headline"),
     [
         ((), "No job has been submitted yet."),
-        ((examples.job_line(),), "1 job running, 62 % of its budget spent, nothing waiting."),
+        ((example_jobs.job_line(),), "1 job running, 62 % of its budget spent, nothing waiting."),
         (
-            (examples.job_line(), examples.job_line(spent=4.98e11), examples.job_line(phase="queued", spent=0.0)),
+            (
+                example_jobs.job_line(),
+                example_jobs.job_line(spent=4.98e11),
+                example_jobs.job_line(phase="queued", spent=0.0),
+            ),
             "2 jobs running, 50 % of their budgets on average spent, 1 job waiting.",
         ),
-        ((examples.job_line(phase="succeeded"),), "Nothing is running, nothing waiting."),
-        ((examples.job_line(phase="queued", spent=0.0),), "Nothing is running, 1 job waiting."),
+        ((example_jobs.job_line(phase="succeeded"),), "Nothing is running, nothing waiting."),
+        ((example_jobs.job_line(phase="queued", spent=0.0),), "Nothing is running, 1 job waiting."),
         (
-            (examples.job_line(attention="waits for a CPU since 45 s"),),
+            (example_jobs.job_line(attention="waits for a CPU since 45 s"),),
             "1 job running, 62 % of its budget spent, 1 job waiting.",
         ),
-        ((examples.job_line(phase="failed", attention="engine died"),), "Nothing is running, nothing waiting."),
+        ((example_jobs.job_line(phase="failed", attention="engine died"),), "Nothing is running, nothing waiting."),
     ],
 )
 def test_overview_headline_answers_whether_everything_gets_on(jobs: tuple[pages.JobLine, ...], headline: str) -> None:
@@ -199,7 +204,7 @@ def test_overview_headline_answers_whether_everything_gets_on(jobs: tuple[pages.
 
 
 def test_job_headline_says_how_far_and_how_long() -> None:
-    assert pages.job_headline(examples.job_line()) == (
+    assert pages.job_headline(example_jobs.job_line()) == (
         "Running: 62 % of 1.31e12 FLOPs spent, 7,484 samples, about 2 min 05 s left."
     )
 

@@ -1,4 +1,4 @@
-"""Serves the example pages on this machine: `python -m api.dashboard.preview [port]`.
+"""Serves the example pages on this machine: `python -m tests.browser.preview [port]`.
 
 For working on templates and for the browser tests, with the headers the real service sends. Listens on 127.0.0.1 only.
 """
@@ -11,23 +11,24 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from api.dashboard import examples
 from api.dashboard.assets import static_routes
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
+from tests.api.dashboard.example_jobs import JOB_ID, samples_page
+from tests.api.dashboard.examples import example_pages
 
 DEFAULT_PORT = 8266
 
 
 def preview_app() -> Starlette:
-    """An app that answers every path of `examples.example_pages`."""
+    """An app that answers every path of `tests.api.dashboard.examples`."""
     environment = make_dashboard_environment()
-    page_by_path = examples.example_pages()
-    samples_path = f"/jobs/{examples.JOB_ID}/samples"
+    page_by_path = example_pages()
+    samples_path = f"/jobs/{JOB_ID}/samples"
 
     async def show(request: Request) -> HTMLResponse:
         page = page_by_path[request.url.path]
         if request.url.path == samples_path:
-            page = examples.samples_page(request.query_params.get("sample", "s02"))
+            page = samples_page(request.query_params.get("sample", "s02"))
         html = render(page, is_fragment="fragment" in request.query_params, environment=environment)
         return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 

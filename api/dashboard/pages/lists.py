@@ -1,0 +1,143 @@
+"""Pages that are mostly one table: workers, models, problem sets, usage."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.dashboard.pages.frame import Shell
+from service.figures import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLine:
+    """Generator engines of one model. `etag` goes back with a scale order: two operators cannot undo each other.
+
+    Args:
+        replicas: engines wanted while there is work; 0 drains the pool.
+        minimum: engines kept without work.
+        idle_s: how long an engine without work stays [s].
+        failures: engines that failed to load since one last did.
+    """
+
+    model: str
+    replicas: int
+    ready: int
+    starting: int
+    minimum: int
+    idle_s: float
+    failures: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLine:
+    """One host process. `state` is a key of `wording.HOST_WORDS`."""
+
+    name: str
+    kind: str
+    model: str
+    state: str
+    is_stopping: bool
+    node: str
+    pid: int | None
+    load_s: float | None
+    created_at: datetime
+    idle_since: datetime | None
+    ended_at: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersPage:
+    """Who works, and is anybody stuck?
+
+    Args:
+        cluster: the cluster in words.
+    """
+
+    shell: Shell
+    headline: str
+    cluster: str
+    pools: tuple[PoolLine, ...]
+    hosts: tuple[HostLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLine:
+    """One model of the catalogue. `colour` is its colour in every figure."""
+
+    name: str
+    colour: str
+    source: str
+    revision: str
+    parameters: int
+    context_len: int
+    flops_per_token: float
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsPage:
+    """Which models can generate, and what does a token of each cost?
+
+    Args:
+        reference_len: the context length `flops_per_token` is quoted for [tokens].
+    """
+
+    shell: Shell
+    headline: str
+    reference_len: int
+    models: tuple[ModelLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSetLine:
+    """One registered problem set."""
+
+    name: str
+    num_problems: int
+    num_levels: int | None
+    has_structure: bool
+    fingerprint: str
+    source: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemsPage:
+    """Which problems are there?"""
+
+    shell: Shell
+    headline: str
+    problem_sets: tuple[ProblemSetLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLine:
+    """The ledger summed over one job, model and stage."""
+
+    job_id: str
+    job_name: str
+    model: str
+    stage: str
+    useful_flops: float
+    wasted_flops: float
+    prompt_tokens: int
+    completion_tokens: int
+    busy_hours: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsagePage:
+    """Who used what?
+
+    Args:
+        period: in words, e.g. "the last 7 days".
+        csv_path: where the same rows come as CSV.
+    """
+
+    shell: Shell
+    headline: str
+    period: str
+    csv_path: str
+    lines: tuple[UsageLine, ...]
+    figures: tuple[Figure, ...]

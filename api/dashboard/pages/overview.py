@@ -1,0 +1,118 @@
+"""The overview: jobs in a list, and whether everything gets on."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.dashboard.pages.frame import Shell
+from service import wording
+from service.figures import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetView:
+    """A hard limit and how much of it is gone, in natural units of its currency.
+
+    Args:
+        unit: "FLOPs", "tokens" or "samples".
+        accounting: how FLOPs are counted, e.g. "exact"; "" for other units.
+    """
+
+    unit: str
+    accounting: str
+    limit: float
+    spent: float
+    reserved: float
+
+    @property
+    def spent_share(self) -> float:
+        """Spent of the limit, 0 to 1."""
+        return self.spent / self.limit
+
+    @property
+    def reserved_share(self) -> float:
+        """Reserved of the limit, 0 to 1."""
+        return self.reserved / self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLine:
+    """One job in a list.
+
+    Args:
+        phase: a key of `wording.JOB_WORDS`.
+        attention: why it does not get on, e.g. "waits for a CPU since 45 s"; None when nothing is wrong.
+        eta_s: seconds until the budget is used up at the current rate, stalls included; None when not predictable.
+    """
+
+    id: str
+    name: str
+    phase: str
+    models: tuple[str, ...]
+    problems: str
+    budget: BudgetView
+    samples: int
+    tokens_per_s: float | None
+    eta_s: float | None
+    created_at: datetime
+    attention: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseLine:
+    """FLOPs of one model in one stage, useful and wasted."""
+
+    model: str
+    stage: str
+    useful_flops: float
+    wasted_flops: float
+
+    @property
+    def wasted_share(self) -> float:
+        """Wasted of all its FLOPs, 0 to 1; 0 when nothing was spent."""
+        total = self.useful_flops + self.wasted_flops
+        return self.wasted_flops / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewPage:
+    """Is everything getting on?
+
+    Args:
+        headline: the answer in one line, see `overview_headline`.
+        engines_ready: generator engines that take work, of `engines_total`.
+        tokens_per_s: completion tokens a second, all engines together.
+    """
+
+    shell: Shell
+    headline: str
+    engines_ready: int
+    engines_total: int
+    tokens_per_s: float
+    spent_today_flops: float
+    wasted_today_share: float
+    jobs: tuple[JobLine, ...]
+    use: tuple[UseLine, ...]
+    figures: tuple[Figure, ...]
+
+    @property
+    def largest_use_flops(self) -> float:
+        """Most FLOPs in one line of `use`: the length of the longest bar."""
+        return max((line.useful_flops + line.wasted_flops for line in self.use), default=0.0)
+
+
+def overview_headline(jobs: tuple[JobLine, ...]) -> str:
+    """One line such as `1 job running, 62 % of its budget spent, nothing waiting.` that answers the page's question."""
+    running = [job for job in jobs if job.phase in ("running", "preparing")]
+    stuck = [job for job in running if job.attention is not None]
+    waiting = [*(job for job in jobs if job.phase == "queued"), *stuck]
+    if not jobs:
+        return "No job has been submitted yet."
+    if not running:
+        idle = "Nothing is running"
+        return f"{idle}, {wording.plural(len(waiting), 'job')} waiting." if waiting else f"{idle}, nothing waiting."
+    share = sum(job.budget.spent_share for job in running) / len(running)
+    owner = "its budget" if len(running) == 1 else "their budgets on average"
+    last = wording.plural(len(waiting), "job") + " waiting" if waiting else "nothing waiting"
+    return (
+        f"{wording.plural(len(running), 'job')} running, {wording.percent(share, digits=0)} of {owner} spent, {last}."
+    )

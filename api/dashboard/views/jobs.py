@@ -1,0 +1,320 @@
+"""The overview and the page of one job."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import yaml
+
+from api.context import AppContext
+from api.dashboard import pages
+from api.dashboard.views import charts
+from api.progress import Progress, job_progress
+from api.resolve import document_of
+from api.version import VERSION
+from service.cluster import HostKind, HostState, TaskKind
+from service.currency import Currency
+from service.jobs import Desired, Job, Phase
+from service.metrics import AtK, MetricsSummary
+from service.planner.plan import HostView
+from service.report import Form, Measured, measured_text
+from service.stats import Estimate
+from service.store import Store
+from service.store.control import Resolved
+from service.store.reads import Event, Part, UsageRow
+from service.tasks import Task, TaskState
+from service.wording import Tone
+
+JOBS_SHOWN = 30
+JOBS_COMPARABLE = 50
+TASKS_SHOWN = 60
+EVENTS_SHOWN = 100
+POLL_S = 2.0
+_UNITS = {
+    Currency.flops: ("FLOPs", "exact"),
+    Currency.flops_paper: ("FLOPs", "paper"),
+    Currency.tokens: ("tokens", ""),
+    Currency.samples: ("samples", ""),
+}
+_TONE_BY_KIND = {
+    "task_lost": Tone.warning,
+    "task_retried": Tone.warning,
+    "host_lost": Tone.warning,
+    "prompts_refused": Tone.warning,
+    "job_failing": Tone.bad,
+    "submitted": Tone.active,
+    "desired": Tone.active,
+}
+_ENDED = (TaskState.succeeded, TaskState.failed, TaskState.cancelled)
+
+
+def shell_of(context: AppContext, active: str, now: datetime) -> pages.Shell:
+    """The frame of a page. Whoever reaches the service on its loopback address operates it."""
+    status = context.controller_status()
+    return pages.Shell(
+        active=active,
+        now=now,
+        version=f"isoflop {VERSION}",
+        tick_age_s=None if status.last_tick_at is None else status.tick_age_s,
+        identity="local operator",
+        can_operate=True,
+    )
+
+
+def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
+    """Everything at a glance."""
+    store = context.store
+    hosts = store.reads.hosts()
+    jobs = tuple(job_line(store, job, hosts, now) for _, job in store.jobs.list(limit=JOBS_SHOWN))
+    by_minute = store.reads.usage(by_minute=True)
+    spent, wasted_share = charts.spent_today(by_minute, now)
+    engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
+    return pages.OverviewPage(
+        shell=shell_of(context, "overview", now),
+        headline=pages.overview_headline(jobs),
+        engines_ready=sum(host.state is HostState.ready for host in engines),
+        engines_total=len(engines),
+        tokens_per_s=sum(line.tokens_per_s or 0.0 for line in jobs if line.phase == Phase.running),
+        spent_today_flops=spent,
+        wasted_today_share=wasted_share,
+        jobs=jobs,
+        use=use_lines(by_minute),
+        figures=(charts.spend(by_minute, charts.colours_of(store), now),),
+    )
+
+
+def use_lines(usage: Iterable[UsageRow]) -> tuple[pages.UseLine, ...]:
+    """FLOPs by model and stage; stages that compute nothing are left out."""
+    useful: Counter[tuple[str, str]] = Counter()
+    wasted: Counter[tuple[str, str]] = Counter()
+    for row in usage:
+        (useful if row.outcome == "useful" else wasted)[row.model, row.stage] += row.flops  # type: ignore[assignment]
+    return tuple(
+        pages.UseLine(model=model, stage=stage, useful_flops=useful[model, stage], wasted_flops=wasted[model, stage])
+        for model, stage in sorted({*useful, *wasted})
+        if useful[model, stage] + wasted[model, stage] > 0
+    )
+
+
+def job_line(store: Store, job: Job, hosts: Sequence[HostView], now: datetime) -> pages.JobLine:
+    """A job with its progress."""
+    return _line(job, job_progress(store, job, now), hosts)
+
+
+def _line(job: Job, progress: Progress, hosts: Sequence[HostView]) -> pages.JobLine:
+    unit, accounting = _UNITS[progress.currency]
+    is_moving = job.phase in (Phase.running, Phase.pausing)
+    return pages.JobLine(
+        id=job.id,
+        name=job.spec.name,
+        phase=job.phase.value,
+        models=job.spec.models,
+        problems=job.spec.problems,
+        budget=pages.BudgetView(
+            unit=unit,
+            accounting=accounting,
+            limit=progress.limit,
+            spent=progress.spent,
+            reserved=progress.reserved,
+        ),
+        samples=progress.samples,
+        tokens_per_s=progress.tokens_per_s if is_moving or job.phase.is_terminal else None,
+        eta_s=progress.eta_s if job.phase is Phase.running else None,
+        created_at=job.created_at,
+        attention=job.error or _waiting_for(job, hosts),
+    )
+
+
+def _waiting_for(job: Job, hosts: Sequence[HostView]) -> str | None:
+    """Why a running job may not get on: the first of its models without an engine that is ready."""
+    if job.phase is not Phase.running:
+        return None
+    for model in job.spec.models:
+        mine = [host for host in hosts if host.model == model and host.ended_at is None]
+        if any(host.state is HostState.ready for host in mine):
+            continue
+        words = sorted({host.state.value for host in mine})
+        return f"engine of {model} is {', '.join(words)}" if words else f"waits for an engine of {model}"
+    return None
+
+
+def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now: datetime) -> pages.JobPage:
+    """One job in full.
+
+    Raises:
+        NotFound: no such job.
+        CorruptFile: a committed file is unreadable.
+    """
+    store = context.store
+    job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
+    progress = job_progress(store, job, now)
+    line = _line(job, progress, store.reads.hosts())
+    summary = context.metrics.get(store, job_id).summary
+    parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
+    has_steps = "steps" in job.spec.scorers
+    colours = charts.colours_of(store)
+    unit, _ = _UNITS[progress.currency]
+    return pages.JobPage(
+        shell=shell_of(context, "overview", now),
+        job=line,
+        headline=pages.job_headline(line),
+        error=job.error,
+        actions=_actions(job),
+        num_problems=resolved.num_problems,
+        truncated_share=progress.truncated / progress.samples if progress.samples else None,
+        metrics=() if summary is None else _metrics(summary, has_steps=has_steps),
+        figures=(
+            charts.burn_down(
+                job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
+            ),
+            *charts.quality(job, summary, colours, has_steps=has_steps),
+            lengths.figure(parts, colours),
+        ),
+        waste=_waste(store.reads.usage(job_id=job_id)),
+        tasks=_tasks(tasks, [*parts, *store.reads.parts(job_id, TaskKind.score)], now),
+        num_tasks=len(tasks),
+        events=_events(store, job_id),
+        document=document_text(job, resolved),
+        versions=versions_of(resolved),
+        comparable=tuple(
+            (other.id, other.spec.name)
+            for _, other in store.jobs.list(limit=JOBS_COMPARABLE)
+            if other.id != job_id and other.spec.problems == job.spec.problems
+        ),
+        poll_s=None if job.phase.is_terminal and progress.parts_scored == progress.parts else POLL_S,
+    )
+
+
+def document_text(job: Job, resolved: Resolved) -> str:
+    """The resolved job document as a job file."""
+    return yaml.safe_dump(document_of(job.spec, resolved.num_problems), sort_keys=False, allow_unicode=True)
+
+
+def versions_of(resolved: Resolved) -> tuple[tuple[str, str], ...]:
+    """What made the data: this code and the revisions of the models."""
+    return (("isoflop", VERSION), *((model.name, model.revision[:19]) for model in resolved.models))
+
+
+def _actions(job: Job) -> tuple[str, ...]:
+    if job.phase.is_terminal or job.desired is Desired.cancel:
+        return ()
+    return ("resume", "cancel") if job.desired is Desired.pause else ("pause", "cancel")
+
+
+def _metrics(summary: MetricsSummary, *, has_steps: bool) -> tuple[pages.MetricView, ...]:
+    depth = _deepest(summary.coverage)
+    views = [
+        _view(
+            "coverage",
+            f"pass@{depth} (coverage)",
+            "Share of problems solved.",
+            Form.share,
+            _at(summary.coverage, depth),
+        )
+    ]
+    if has_steps:
+        judged = measured_text(Form.rate, summary.judged_share)
+        views += [
+            _view(
+                "verified",
+                f"verified pass@{depth}",
+                f"Counting only samples whose reasoning holds; judged: {judged} of right answers, the rest as invalid.",
+                Form.share,
+                _at(summary.verified_coverage, depth),
+            ),
+            _view(
+                "false-positives",
+                "false positives",
+                f"Wrong reasoning among right answers that were judged; judged: {judged}.",
+                Form.rate,
+                summary.false_positive_rate,
+            ),
+        ]
+    views += [
+        _view(
+            "unique",
+            "unique correct per problem",
+            "Distinct correct solutions, exact text.",
+            Form.number,
+            summary.realised_unique_exact,
+        ),
+        _view(
+            "cost",
+            "FLOPs per unique correct",
+            "All FLOPs of samples over distinct correct solutions.",
+            Form.flops,
+            summary.flops_per_unique_correct,
+        ),
+    ]
+    return tuple(views)
+
+
+def _deepest(series: Sequence[AtK]) -> int:
+    """The largest k that every sampled problem reaches, or the smallest at all."""
+    even = [at.k for at in series if isinstance(at.estimate, Estimate) and at.undefined_problems == 0]
+    return max(even, default=series[0].k if series else 1)
+
+
+def _at(series: Sequence[AtK], k: int) -> Measured:
+    return next(at.estimate for at in series if at.k == k)
+
+
+def _view(key: str, label: str, note: str, form: Form, value: Measured) -> pages.MetricView:
+    number, bracket, rest = measured_text(form, value).partition(" [")
+    return pages.MetricView(key=key, label=label, value=number, interval=f"[{rest}" if bracket else "", note=note)
+
+
+def _waste(usage: Sequence[UsageRow]) -> tuple[pages.WasteLine, ...]:
+    total = sum(row.flops for row in usage)
+    flops: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
+    for row in usage:
+        if row.outcome != "useful":
+            flops[row.outcome] += row.flops  # type: ignore[assignment]
+            samples[row.outcome] += row.samples
+    return tuple(
+        pages.WasteLine(reason=reason, flops=flops[reason], share=flops[reason] / total, samples=samples[reason])
+        for reason in sorted(flops)
+        if flops[reason] > 0
+    )
+
+
+def _tasks(tasks: Sequence[Task], parts: Sequence[Part], now: datetime) -> tuple[pages.TaskLine, ...]:
+    rows: Counter[str] = Counter()
+    for part in parts:
+        rows[part.task_id] += part.rows
+    ordered = sorted(
+        tasks, key=lambda task: (task.state in _ENDED, -task.order if task.state in _ENDED else task.order)
+    )
+    return tuple(_task_line(task, rows[task.id], now) for task in ordered[:TASKS_SHOWN])
+
+
+def _task_line(task: Task, num_rows: int, now: datetime) -> pages.TaskLine:
+    is_running = task.state is TaskState.running and task.submitted_at is not None
+    return pages.TaskLine(
+        id=task.id,
+        kind=task.kind.value,
+        model=task.model or "",
+        state=task.state.value,
+        attempt=task.attempt,
+        samples_done=num_rows,
+        samples_planned=task.num_planned or 0,
+        host=task.host or "",
+        running_s=(now - task.submitted_at).total_seconds() if is_running and task.submitted_at else None,
+        error=task.error,
+    )
+
+
+def _events(store: Store, job_id: str) -> tuple[pages.EventLine, ...]:
+    newest: list[Event] = []
+    while found := store.reads.events(job_id=job_id, after=newest[-1].id if newest else 0, limit=1000):
+        newest = [*newest, *found][-EVENTS_SHOWN:]
+    return tuple(
+        pages.EventLine(
+            seq=event.id,
+            at=event.at,
+            tone=_TONE_BY_KIND.get(event.kind, Tone.quiet).value,
+            text=f"{event.kind.replace('_', ' ')}: {event.message}",
+        )
+        for event in reversed(newest)
+    )

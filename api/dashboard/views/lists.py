@@ -1,0 +1,176 @@
+"""Workers, models, problem sets and usage: pages that are mostly one table."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import pyarrow.parquet as pq
+
+from api.context import AppContext
+from api.dashboard import pages
+from api.dashboard.views import charts
+from api.dashboard.views.jobs import shell_of
+from api.routes.pools import etag
+from service import wording
+from service.cluster import HostKind, HostState
+from service.flops import decode_flops
+from service.models import ModelSpec
+from service.planner.plan import HostView
+from service.problems import ProblemSet
+from service.store.reads import UsageRow
+
+REFERENCE_LEN = 64
+_EXAMPLE_CHARACTERS = 120
+_NOT_READY = (HostState.starting, HostState.loading)
+
+
+def workers_page(context: AppContext, now: datetime) -> pages.WorkersPage:
+    """Pools and hosts."""
+    hosts = context.store.reads.hosts()
+    engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
+    by_model: dict[str, list[HostState]] = {}
+    for engine in engines:
+        by_model.setdefault(engine.model or "", []).append(engine.state)
+    pools = tuple(
+        pages.PoolLine(
+            model=pool.model,
+            replicas=pool.replicas,
+            ready=by_model.get(pool.model, []).count(HostState.ready),
+            starting=sum(state in _NOT_READY for state in by_model.get(pool.model, [])),
+            minimum=pool.minimum,
+            idle_s=pool.idle_s,
+            failures=pool.failures,
+            etag=etag(pool),
+        )
+        for pool in context.store.catalogue.pools()
+    )
+    return pages.WorkersPage(
+        shell=shell_of(context, "workers", now),
+        headline=_workers_headline(engines),
+        cluster=context.controller_status().cluster,
+        pools=pools,
+        hosts=tuple(_host_line(host) for host in hosts),
+    )
+
+
+def _workers_headline(engines: Sequence[HostView]) -> str:
+    if not engines:
+        return "No engine is running; engines start with the first job that needs them."
+    ready = sum(engine.state is HostState.ready for engine in engines)
+    others = [engine.state.value for engine in engines if engine.state is not HostState.ready]
+    words = ", ".join(f"{others.count(state)} {state}" for state in sorted(set(others)))
+    return f"{ready} of {wording.plural(len(engines), 'engine')} ready{f', {words}' if words else ''}."
+
+
+def _host_line(host: HostView) -> pages.HostLine:
+    return pages.HostLine(
+        name=host.name,
+        kind=host.kind.value,
+        model=host.model or "",
+        state=host.state.value,
+        is_stopping=host.is_stopping,
+        node=host.node or "",
+        pid=host.pid,
+        load_s=host.load_s,
+        created_at=host.created_at,
+        idle_since=host.idle_since,
+        ended_at=host.ended_at,
+        error=host.error,
+    )
+
+
+def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
+    """The catalogue of models."""
+    specs = context.store.catalogue.models()
+    colours = charts.colours_of(context.store)
+    return pages.ModelsPage(
+        shell=shell_of(context, "models", now),
+        headline=_models_headline(specs),
+        reference_len=REFERENCE_LEN,
+        models=tuple(
+            pages.ModelLine(
+                name=spec.name,
+                colour=colours[spec.name],
+                source=spec.path,
+                revision=spec.revision,
+                parameters=spec.cost.parameters,
+                context_len=spec.context_len,
+                flops_per_token=decode_flops(spec.cost, REFERENCE_LEN),
+                dtype=spec.engine.dtype,
+            )
+            for spec in specs
+        ),
+    )
+
+
+def _models_headline(specs: Sequence[ModelSpec]) -> str:
+    if len(specs) < 2:
+        return f"{wording.plural(len(specs), 'model').capitalize()} registered."
+    costs = {spec.name: decode_flops(spec.cost, REFERENCE_LEN) for spec in specs}
+    dearest, cheapest = max(costs, key=lambda name: costs[name]), min(costs, key=lambda name: costs[name])
+    ratio = costs[dearest] / costs[cheapest]
+    return f"{len(specs)} models; a token of {dearest} costs {ratio:.1f} times one of {cheapest}."
+
+
+def problems_page(context: AppContext, now: datetime) -> pages.ProblemsPage:
+    """Registered problem sets."""
+    sets = context.store.catalogue.problem_sets()
+    total = sum(item.num_problems for item in sets)
+    return pages.ProblemsPage(
+        shell=shell_of(context, "problems", now),
+        headline=f"{wording.plural(len(sets), 'problem set').capitalize()} with {wording.plural(total, 'problem')}.",
+        problem_sets=tuple(_problem_set_line(item) for item in sets),
+    )
+
+
+def _problem_set_line(item: ProblemSet) -> pages.ProblemSetLine:
+    table = pq.read_table(item.path, columns=["question", "level", "structure"])
+    levels = {level for level in table["level"].to_pylist() if level is not None}
+    question = str(table["question"][0])
+    is_long = len(question) > _EXAMPLE_CHARACTERS
+    return pages.ProblemSetLine(
+        name=item.name,
+        num_problems=item.num_problems,
+        num_levels=len(levels) or None,
+        has_structure=table["structure"].null_count < table.num_rows,
+        fingerprint=item.fingerprint,
+        source=item.source,
+        example=f"{question[:_EXAMPLE_CHARACTERS].rstrip()} …" if is_long else question,
+    )
+
+
+def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
+    """The ledger, summed."""
+    store = context.store
+    rows = store.reads.usage()
+    names = {job.id: job.spec.name for _, job in store.jobs.list(limit=1000)}
+    useful = sum(row.flops for row in rows if row.outcome == "useful")
+    total = sum(row.flops for row in rows)
+    wasted = f", {wording.percent(1 - useful / total)} of them wasted" if total else ""
+    return pages.UsagePage(
+        shell=shell_of(context, "usage", now),
+        headline=f"{wording.flops(total)} FLOPs since the start{wasted}.",
+        period="since the start",
+        csv_path="/v1/usage?format=csv",
+        lines=_usage_lines(rows, names),
+        figures=(charts.spend(store.reads.usage(by_minute=True), charts.colours_of(store), now),),
+    )
+
+
+def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages.UsageLine, ...]:
+    groups: dict[tuple[str, str, str], list[UsageRow]] = {}
+    for row in rows:
+        groups.setdefault((row.job_id, row.model, row.stage), []).append(row)
+    return tuple(
+        pages.UsageLine(
+            job_id=job_id,
+            job_name=names.get(job_id, job_id),
+            model=model,
+            stage=stage,
+            useful_flops=sum(row.flops for row in group if row.outcome == "useful"),
+            wasted_flops=sum(row.flops for row in group if row.outcome != "useful"),
+            prompt_tokens=sum(row.prompt_tokens for row in group),
+            completion_tokens=sum(row.completion_tokens for row in group),
+            busy_hours=sum(row.busy_s for row in group) / 3600,
+        )
+        for (job_id, model, stage), group in groups.items()
+    )
