@@ -57,6 +57,7 @@ class GenerateWork:
         seed: the job's seed; a sample's own seed is derived from it, the model, the problem and the sample index.
         flush_s: finished samples become a part at least this often [s].
         flush_rows: ... and at the latest when this many rows are finished.
+        refused: problems that must not enter the engine, for it died on them; each of their samples is an error row.
     """
 
     model: ModelSpec
@@ -67,6 +68,7 @@ class GenerateWork:
     seed: int
     flush_s: float = 30.0
     flush_rows: int = 20_000
+    refused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,7 @@ class AttemptReport:
         receipts: every part not yet acknowledged, oldest first.
         credit_held: credit the host holds after the last grant [natural units of the currency].
         grant_version: version of that grant.
-        used: actual cost of all finished samples, committed or not.
+        used: actual cost of all finished samples, committed or not, and of what was dropped.
         inflight_worst: worst case of the samples inside the engine now.
         next_worst: worst case of the next sample waiting for credit; 0.0 when none waits.
         wanted: credit that would keep the engine full until the next exchange.

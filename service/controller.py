@@ -12,6 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from service import shards
 from service.allocation import AllocationState
 from service.cluster import Cluster, HostState, Observation, Receipt, TaskKind
@@ -21,6 +23,7 @@ from service.planner.plan import JobView
 from service.planner.submit import attempt_dir
 from service.status import ControllerStatus
 from service.store import Store
+from service.tasks import TaskState
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +254,13 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
         if prepared.excluded is not None and len(prepared.excluded):
             state.exclude(prepared.excluded)
     for task in store.reads.tasks(job.id):
-        if task.runs is not None:
-            state.plan(job.spec.models.index(task.model), task.runs)
+        runs = task.runs
+        if runs is not None and task.state is TaskState.cancelled:
+            # taken apart while the job goes on: what it did not draw is planned again by its halves
+            drawn = store.reads.committed(task.id)
+            runs = np.column_stack([drawn, np.ones(len(drawn), dtype=np.int32)]).astype(np.int32)
+        if runs is not None:
+            state.plan(job.spec.models.index(task.model), runs)
     for part in store.reads.parts(job.id, TaskKind.score):
         delta = read_receipt(part.path).delta
         if delta is not None:

@@ -47,6 +47,7 @@ class FakeWorld:
         solve_rate: chance that a sample is correct, by problem index modulo its length.
         load_s: virtual seconds until a host is ready.
         flush_rows: finished samples become a part at this many.
+        poison: problems that kill the engine they enter.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class FakeWorld:
     solve_rate: tuple[float, ...] = (0.9, 0.5, 0.2)
     load_s: float = 1.0
     flush_rows: int = 50
+    poison: frozenset[int] = frozenset()
 
     def prompt_tokens(self, problem: int) -> int:
         """Length of a prompt [tokens]."""
@@ -74,6 +76,7 @@ class _Sample:
     problem: int
     index: int
     worst: float
+    is_refused: bool = False
     cost: float = 0.0
     tokens: int = 0
 
@@ -113,6 +116,7 @@ class FakeHost:
         self.ready_at = now + world.load_s
         self.attempts: dict[str, _Attempt] = {}
         self.state = HostState.starting
+        self.error: str | None = None
         self.orders: list[Orders] = []
         self._credit_s = 0.0
 
@@ -143,7 +147,9 @@ class FakeHost:
                     prompt_tokens=self._world.prompt_tokens(problem),
                     max_tokens=self._world.max_tokens,
                 )
-                attempt.waiting.append(_Sample(problem=problem, index=sample, worst=worst))
+                is_refused = problem in work.refused
+                worst = 0.0 if is_refused else worst
+                attempt.waiting.append(_Sample(problem=problem, index=sample, worst=worst, is_refused=is_refused))
         return attempt
 
     def _take_grant(self, grant: Grant) -> None:
@@ -184,12 +190,12 @@ class FakeHost:
         for attempt in running:
             self._answer_at_once(attempt)
         self._admit(running)
-        while budget > 0 and (busy := [attempt for attempt in running if attempt.inflight]):
+        while budget > 0 and self.error is None and (busy := [attempt for attempt in running if attempt.inflight]):
             self._finish_one(busy[0])
             self._admit(running)
             budget -= 1
         for attempt in running:
-            if isinstance(attempt.spec.work, GenerateWork):
+            if isinstance(attempt.spec.work, GenerateWork) and self.error is None:
                 self._maybe_end(attempt)
 
     def _answer_at_once(self, attempt: _Attempt) -> None:
@@ -206,22 +212,26 @@ class FakeHost:
         room = self._world.window - sum(len(attempt.inflight) for attempt in running)
         for attempt in running:
             while room > 0 and attempt.waiting and not attempt.is_stopping and not attempt.waits_for_credit:
-                attempt.inflight.append(attempt.waiting.pop(0))
+                sample = attempt.waiting.pop(0)
+                attempt.inflight.append(sample)
                 room -= 1
+                if sample.problem in self._world.poison and not sample.is_refused:
+                    self.error = f"the engine died on problem {sample.problem}"
 
     def _finish_one(self, attempt: _Attempt) -> None:
         work = attempt.spec.work
         if not isinstance(work, GenerateWork):
             raise TypeError(f"{attempt.spec.attempt_id}: {attempt.spec.kind} attempts draw no samples")
         sample = attempt.inflight.pop(0)
-        sample.tokens, _, _ = self._world.draw(sample.problem, sample.index)
-        sample.cost = actual(
-            work.currency,
-            work.model.cost,
-            prompt_tokens=self._world.prompt_tokens(sample.problem),
-            cached_tokens=0,
-            completion_tokens=sample.tokens,
-        )
+        if not sample.is_refused:
+            sample.tokens, _, _ = self._world.draw(sample.problem, sample.index)
+            sample.cost = actual(
+                work.currency,
+                work.model.cost,
+                prompt_tokens=self._world.prompt_tokens(sample.problem),
+                cached_tokens=0,
+                completion_tokens=sample.tokens,
+            )
         attempt.used += sample.cost
         attempt.finished += 1
         self._cluster.true_cost += sample.cost
@@ -256,6 +266,7 @@ class FakeHost:
             reports.append(self._attempt_report(attempt, lookahead))
         return HostReport(
             state=self.state,
+            error=self.error,
             attempts=tuple(reports),
             running_requests=sum(len(attempt.inflight) for attempt in self.attempts.values()),
             total_tokens=self._cluster.num_drawn,
@@ -335,6 +346,9 @@ class FakeCluster:
         self.now += elapsed_s
         for host in self.hosts.values():
             host.step(self.now, elapsed_s)
+        for name, host in self.hosts.items():
+            if host.error is not None:
+                self.kill(name)
 
     def kill(self, name: str) -> None:
         """Ends a host's process: in-flight work counts as spent in full, unflushed samples are lost."""
@@ -399,7 +413,10 @@ class FakeCluster:
         cost = spec.work.model.cost
         usage = Usage(busy_s=len(samples) / self.world.samples_per_s)
         for sample in samples:
-            usage = usage + _sample_usage(cost, self.world.prompt_tokens(sample.problem), sample.tokens)
+            if sample.is_refused:
+                usage = usage + Usage(samples=1, errors=1)
+            else:
+                usage = usage + _sample_usage(cost, self.world.prompt_tokens(sample.problem), sample.tokens)
         indices = np.array([(s.problem, s.index) for s in samples], dtype=np.int32)
         return self._store(
             spec, Receipt(part=part, path="", sha256="", rows=len(samples), usage=usage, indices=indices)

@@ -21,7 +21,11 @@ from service.cluster import Indices, Runs, TaskKind
 MAX_LOST = 5
 """Attempts a task may lose to dead hosts: preemption is normal on a large cluster."""
 MAX_FAILED = 2
-"""Attempts that may raise: our code or the model failing twice the same way will fail a third time."""
+"""Attempts that may raise: our code or the model failing twice the same way will fail a third time. A generate task
+whose engine died this often is taken apart, for one of its prompts may be what kills it."""
+MAX_ENGINE_DEATHS = 60
+"""Engines that may die under one job: a dozen find one deadly prompt among thousands, so this allows for a few, and
+ends a job whose engine dies on everything."""
 
 
 class TaskState(StrEnum):

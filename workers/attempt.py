@@ -9,6 +9,7 @@ the credit by a last bit.
 """
 
 import math
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -97,6 +98,9 @@ class Attempt:
             InvalidInput: the plan names a problem that the prompts do not have, or an empty run.
         """
         runs, num_problems = self.work.runs, len(prepared.problem_ids)
+        if self.work.refused:
+            refusals = dict.fromkeys(self.work.refused, "refused: the engine died on this problem")
+            prepared = dataclasses.replace(prepared, errors=refusals | prepared.errors)
         if len(runs) and (runs.min() < 0 or runs[:, 0].max() >= num_problems or runs[:, 2].min() < 1):
             raise InvalidInput(
                 f"{self.id}: runs must name problems 0..{num_problems - 1} and at least one sample, got problems "

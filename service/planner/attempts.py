@@ -26,7 +26,7 @@ from service.ledger import TransferKind
 from service.planner.draft import Draft
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
-from service.tasks import MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
+from service.tasks import MAX_ENGINE_DEATHS, MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
 
 END_OF_ATTEMPT = -1
 """Number of the settlement that closes an attempt; parts count from 0."""
@@ -190,17 +190,24 @@ def _fold_loss(draft: Draft, task: Task) -> None:
         if receipt.part == task.num_parts:
             task = _commit(draft, task, receipt)
     if task.kind is TaskKind.generate and task.credit > task.settled:
+        currency = job.account.currency
         # Nobody can say what the engine did after its last word, only that it kept within its credit: the whole
-        # rest is charged, so that the limit holds whatever happened.
-        limit = from_amount(job.account.currency, task.credit)
-        lost = limit - task.settled_value
-        task = _close_credit(draft, task, used=limit, outcome="lost", waste=_as_usage(job.account.currency, lost))
+        # rest is charged, so that the limit holds whatever happened. Samples are rows, and rows can be counted.
+        used = task.settled_value if currency is Currency.samples else from_amount(currency, task.credit)
+        lost = _as_usage(currency, used - task.settled_value)
+        task = _close_credit(draft, task, used=used, outcome="lost", waste=lost)
     host_view = draft.hosts.get(str(task.host))
     reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
-    task = draft.put_task(move(task, TaskState.lost, num_lost=task.num_lost + 1, error=reason))
+    # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck
+    is_engine_death = host_view is not None and host_view.has_been_ready and host_view.error is not None
+    counts = {"num_failed": task.num_failed + 1} if is_engine_death else {"num_lost": task.num_lost + 1}
+    task = draft.put_task(move(task, TaskState.lost, error=reason, **counts))
     draft.event(job.id, "task_lost", f"{task.attempt_id}: {reason}")
     if is_over(job):
         draft.put_task(move(task, TaskState.cancelled))
+    elif job.num_engine_deaths >= MAX_ENGINE_DEATHS:
+        draft.put_task(move(task, TaskState.failed))
+        fail_job(draft, job.id, f"{job.num_engine_deaths} engines died, the last one because {reason}")
     elif task.num_lost >= MAX_LOST:
         draft.put_task(move(task, TaskState.failed))
         fail_job(draft, job.id, f"{task.kind} {task.id}: lost {task.num_lost} attempts, the last one because {reason}")

@@ -32,7 +32,7 @@ class Prepared:
 
     Args:
         facts: see `Receipt.facts`.
-        excluded: problems that cannot be sampled, [n, 2].
+        excluded: problems that cannot be sampled, by their prompt or because the engine died on them, [n, 2].
     """
 
     job_id: str
@@ -53,6 +53,7 @@ class JobView:
         next_order: order of the next task.
         num_samples: committed rows, errors included.
         num_errors: committed rows that stand for an error.
+        num_engine_deaths: engines of the job's models that loaded and then died by themselves since it was submitted.
     """
 
     id: str
@@ -70,6 +71,7 @@ class JobView:
     created_at: datetime
     num_errors: int
     num_samples: int
+    num_engine_deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

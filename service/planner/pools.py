@@ -48,6 +48,8 @@ def fold_hosts(draft: Draft) -> None:
         if is_hung and not host.is_stopping:
             reason = "does not answer" if report.state is HostState.unreachable else "makes no tokens"
             draft.event(None, "host_ended", f"{host.name} {reason}")
+            if host.name in draft.seen.stuck_hosts:
+                draft.hosts[host.name] = dataclasses.replace(draft.hosts[host.name], error=f"the engine {reason}")
             draft.stop_host(host.name, is_forced=True)
 
 

@@ -7,7 +7,7 @@ import os
 
 from service.cluster import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
 from service.planner.draft import Options
-from service.planner.plan import JobView
+from service.planner.plan import JobView, Prepared
 from service.tasks import Task
 
 
@@ -61,6 +61,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 runs=runs,
                 seed=spec.seed,
                 flush_s=_flush_s(task, job, options),
+                refused=_refused(job.prepared[task.model]),
             )
         case TaskKind.score:
             if task.source is None:
@@ -72,6 +73,10 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 problems_path=job.problems_path,
                 scorers=spec.scorers,
             )
+
+
+def _refused(prepared: Prepared) -> tuple[int, ...]:
+    return () if prepared.excluded is None else tuple(prepared.excluded[:, 0].tolist())
 
 
 def _flush_s(task: Task, job: JobView, options: Options) -> float:

@@ -12,6 +12,7 @@ from service.currency import from_amount
 from service.jobs import Desired, Phase
 from service.planner.attempts import fail_job, is_over
 from service.planner.draft import Draft
+from service.planner.isolation import take_apart
 from service.planner.plan import HostView, JobView, StateChange
 from service.planner.submit import attempt_spec
 from service.tasks import Task, TaskState, count_samples, move
@@ -151,7 +152,7 @@ def lease_tasks(draft: Draft) -> None:
         is_early = task.not_before is not None and task.not_before > draft.now
         # `remaining` of a task handed back this tick is known only after the commit
         is_stale = task.attempt > 1 and task.kind is TaskKind.generate and task.remaining is None
-        if is_held or is_early or is_stale:
+        if is_held or is_early or is_stale or take_apart(draft, task):
             continue
         host = _free_host(draft, task)
         if host is not None:
@@ -165,9 +166,11 @@ def _free_host(draft: Draft, task: Task) -> HostView | None:
     limit = draft.options.tasks_per_engine if is_generate else draft.options.scores_in_flight
     free: list[tuple[int, HostView]] = []
     for host in draft.living_hosts(kind, task.model if is_generate else None):
-        load = len(draft.tasks_on(host.name))
-        if host.state is HostState.ready and not host.is_stopping and load < limit:
-            free.append((load, host))
+        tasks = draft.tasks_on(host.name)
+        # a task whose engine died has the next one to itself, or its neighbours would share the blame
+        is_shy = is_generate and bool(tasks) and (task.num_failed > 0 or any(other.num_failed for other in tasks))
+        if host.state is HostState.ready and not host.is_stopping and len(tasks) < limit and not is_shy:
+            free.append((len(tasks), host))
     return min(free, key=lambda pair: pair[0])[1] if free else None
 
 

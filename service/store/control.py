@@ -101,6 +101,7 @@ class ControlStore:
             created_at=aware(row["created_at"]) or row["created_at"],
             num_samples=int(counts[0] or 0),
             num_errors=int(counts[1] or 0),
+            num_engine_deaths=_count_engine_deaths(connection, spec, row["created_at"]),
         )
 
     def write_plan(self, connection: Connection, plan: Plan, now: datetime) -> None:
@@ -117,7 +118,7 @@ class ControlStore:
         for entry in plan.usage:
             _add_usage(connection, entry, now)
         for item in plan.prepared:
-            connection.execute(insert(schema.prepared).values(**_prepared_values(item)))
+            _write_prepared(connection, item)
         for host in plan.hosts:
             _write_host(connection, host)
         for pool in plan.pools:
@@ -314,6 +315,21 @@ def host_from_row(row: Any) -> HostView:
     values |= {"kind": HostKind(row["kind"]), "state": HostState(row["state"])}
     values |= {name: aware(row[name]) for name in ("created_at", "idle_since", "ended_at")}
     return HostView(**values)
+
+
+def _count_engine_deaths(connection: Connection, spec: JobSpec, since: datetime) -> int:
+    hosts = schema.hosts
+    died = hosts.c.ended_at.is_not(None) & hosts.c.has_been_ready & hosts.c.error.is_not(None)
+    query = select(func.count()).where(died & hosts.c.model.in_(spec.models) & (hosts.c.created_at >= since))
+    return connection.execute(query).scalar_one()
+
+
+def _write_prepared(connection: Connection, item: Prepared) -> None:
+    prepared = schema.prepared
+    fence = (prepared.c.job_id == item.job_id) & (prepared.c.model == item.model)
+    values = _prepared_values(item)
+    if connection.execute(update(prepared).where(fence).values(**values)).rowcount == 0:
+        connection.execute(insert(prepared).values(**values))
 
 
 def _prepared_values(item: Prepared) -> dict[str, object]:

@@ -20,8 +20,13 @@ class JobStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def submit(self, spec: JobSpec, resolved: Resolved, *, idempotency_key: str | None = None) -> Job:
+    def submit(
+        self, spec: JobSpec, resolved: Resolved, *, idempotency_key: str | None = None, now: datetime | None = None
+    ) -> Job:
         """Stores a job and opens its account. Twice with one key and one document gives the same job.
+
+        Args:
+            now: time of submission; simulations pass their own.
 
         Raises:
             Conflict: the key was used for another document.
@@ -43,7 +48,7 @@ class JobStore:
                     return _job(row)
             number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
             job_id = f"job-{number}-{secrets.token_hex(3)}"
-            now = datetime.now(UTC)
+            now = now or datetime.now(UTC)
             connection.execute(
                 insert(jobs).values(
                     id=job_id,

@@ -80,7 +80,7 @@ class Simulation:
             num_problems=self.problems.num_problems,
             problems_fingerprint=self.problems.fingerprint,
         )
-        return self.store.jobs.submit(spec, resolved)
+        return self.store.jobs.submit(spec, resolved, now=self.start + timedelta(seconds=self.cluster.now))
 
     def tick(self, elapsed_s: float = 0.25) -> None:
         """Virtual time passes, the controller ticks once, the audit runs."""

@@ -1,0 +1,49 @@
+"""A poisonous prompt costs its own samples and a bounded number of engines; everything else is drawn."""
+
+import pytest
+
+from service.cluster import TaskKind
+from service.currency import Budget, Currency
+from service.jobs import Phase
+from service.tasks import MAX_ENGINE_DEATHS
+from tests.simulation.world import Simulation
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "until_correct"])
+def test_poison_problem_is_refused_and_the_job_ends(tmp_path, strategy):
+    simulation = Simulation(tmp_path, num_problems=40, poison=frozenset({17}), solve_rate=(0.4,))
+    allocation = {"target_correct": 1, "max_samples": 3} if strategy == "until_correct" else {}
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 3), strategy=strategy, **allocation)
+    job = simulation.run(job)
+    assert job.phase is Phase.finished_with_errors, job.error
+    drawn = set(simulation.samples(job))
+    assert {problem for problem, _ in drawn} == set(range(40))
+    if strategy == "uniform":
+        assert drawn >= {(p, s) for p in range(40) for s in range(3) if p != 17}
+    errors = sum(row.errors for row in simulation.store.reads.usage(job_id=job.id))
+    assert errors == sum(problem == 17 for problem, _ in drawn)
+    refusals = [e.message for e in simulation.store.reads.events(job_id=job.id) if e.kind == "problem_refused"]
+    assert len(refusals) == 1
+    assert "index 17" in refusals[0]
+    deaths = sum(host.error is not None for host in simulation.store.reads.hosts())
+    assert deaths <= 12
+    assert simulation.account(job).reserved == 0
+    simulation.audit_rows(job)
+
+
+def test_engine_that_dies_on_everything_fails_the_job_after_a_bounded_number_of_deaths(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=200, poison=frozenset(range(200)))
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=400)))
+    assert job.phase is Phase.failed
+    assert "engines died" in (job.error or "")
+    assert sum(host.error is not None for host in simulation.store.reads.hosts()) <= MAX_ENGINE_DEATHS + 2
+
+
+def test_two_poison_problems_are_told_apart_from_their_neighbours(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=64, poison=frozenset({3, 40}))
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=128)))
+    assert job.phase is Phase.finished_with_errors
+    tasks = [task for task in simulation.store.reads.tasks(job.id) if task.kind is TaskKind.generate]
+    assert len(tasks) > 4
+    refused = [e.message for e in simulation.store.reads.events(job_id=job.id) if e.kind == "problem_refused"]
+    assert sorted(message.split()[2] for message in refused) == ["3:", "40:"]
