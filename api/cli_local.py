@@ -1,4 +1,4 @@
-"""Verbs that run in this process: up, verify, grade, flops, bench, doctor. Each imports what it needs when it runs."""
+"""Verbs that run in this process: up, verify, grade, flops, doctor. Each imports what it needs when it runs."""
 
 import dataclasses
 from pathlib import Path
@@ -10,14 +10,11 @@ from api.cli_output import ExitCode, JsonFlag, print_json, print_lines, state_of
 from service import wording
 from service.errors import InvalidInput
 
-bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
-
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     for verb in (up, verify, grade, flops, doctor):
         app.command()(verb)
-    app.add_typer(bench, name="bench")
 
 
 def up(
@@ -138,27 +135,6 @@ def flops(
 
     report = flops_report(config, prompt_tokens, completion_tokens, samples)
     print_json(report.to_json()) if as_json else typer.echo(report.to_text())
-
-
-@bench.command("scoring")
-def bench_scoring(
-    context: typer.Context,
-    rows: Annotated[int, typer.Option(min=1, help="Synthetic solutions to grade.")] = 10_000,
-    repeats: Annotated[int, typer.Option(min=1, help="Times to grade them.")] = 3,
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure the answer scorer on one core."""
-    state_of(context).is_json = as_json
-    from api.local.bench_scoring import bench_math_answer
-
-    result = bench_math_answer(rows, repeats)
-    if as_json:
-        print_json(dataclasses.asdict(result))
-    else:
-        typer.echo(
-            f"{result.scorer}: {result.rows_per_second:,.0f} rows/s on one core (median of {repeats}, "
-            f"{result.rows:,} rows of {result.mean_chars:.0f} characters)"
-        )
 
 
 def doctor(context: typer.Context, as_json: JsonFlag = False) -> None:

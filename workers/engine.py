@@ -12,11 +12,12 @@ sample's row is the nominal one, which names the sample and does not reproduce i
 """
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.errors import InvalidInput
 from service.jobs import SamplingSpec
@@ -88,32 +89,13 @@ class VllmEngine:
         check_model_files(model.path)
         from vllm import EngineArgs, LLMEngine
         from vllm.exceptions import VLLMClientError
-        from vllm.platforms import current_platform
 
-        options = model.engine
-        is_cpu = current_platform.is_cpu()
         self.seed: int | None = seed % (1 << 31)
         self.version = vllm_version()
-        self.max_num_seqs = options.max_num_seqs
+        self.max_num_seqs = model.engine.max_num_seqs
         self._refusals = (ValueError, VLLMClientError)
         self._refused: list[Finished] = []
-        self._engine: LLMEngine = LLMEngine.from_engine_args(
-            EngineArgs(
-                model=model.path,
-                load_format="safetensors",
-                trust_remote_code=False,
-                dtype=options.dtype,  # type: ignore[arg-type]
-                max_model_len=options.max_model_len or model.context_len,
-                max_num_seqs=options.max_num_seqs,
-                enforce_eager=options.enforce_eager,
-                kv_cache_memory_bytes=int(options.kv_cache_gib * _GIB) if is_cpu else None,
-                gpu_memory_utilization=options.gpu_memory_utilization,
-                tensor_parallel_size=options.tensor_parallel_size,
-                distributed_executor_backend="uni" if options.tensor_parallel_size == 1 else "mp",
-                disable_log_stats=True,
-                seed=seed % (1 << 31),
-            )
-        )
+        self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**_engine_arguments(model, self.seed)))
 
     def add(
         self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
@@ -164,6 +146,38 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
 
+def draw_plainly(
+    model: ModelSpec, prompts: Sequence[tuple[list[int], int]], *, num_samples: int, sampling: SamplingSpec, seed: int
+) -> tuple[int, float]:
+    """Completion tokens and seconds of vLLM's own `LLM.generate`, with an engine like that of `VllmEngine`.
+
+    What a benchmark compares with: every prompt at once, `n` samples a request, nothing kept. Loading is not timed.
+
+    Args:
+        prompts: token ids and most tokens of a completion of each.
+        num_samples: completions of each prompt.
+    """
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    llm = LLM(**_engine_arguments(model, seed))
+    inputs = [TokensPrompt(prompt_token_ids=token_ids) for token_ids, _ in prompts]
+    params = [
+        SamplingParams(
+            n=num_samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=max_tokens,
+            stop=list(sampling.stop),
+        )
+        for _, max_tokens in prompts
+    ]
+    llm.generate(inputs[:1], params[:1], use_tqdm=False)
+    started = time.perf_counter()
+    outputs = llm.generate(inputs, params, use_tqdm=False)
+    seconds = time.perf_counter() - started
+    return sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
+
+
 def vllm_version() -> str:
     """Name and version of the installed engine, without importing it."""
     for name in _DISTRIBUTIONS:
@@ -172,6 +186,27 @@ def vllm_version() -> str:
         except PackageNotFoundError:
             continue
     raise InvalidInput(f"no engine is installed; install one of {', '.join(_DISTRIBUTIONS)}")
+
+
+def _engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
+    from vllm.platforms import current_platform
+
+    options = model.engine
+    return {
+        "model": model.path,
+        "load_format": "safetensors",
+        "trust_remote_code": False,
+        "dtype": options.dtype,
+        "max_model_len": options.max_model_len or model.context_len,
+        "max_num_seqs": options.max_num_seqs,
+        "enforce_eager": options.enforce_eager,
+        "kv_cache_memory_bytes": int(options.kv_cache_gib * _GIB) if current_platform.is_cpu() else None,
+        "gpu_memory_utilization": options.gpu_memory_utilization,
+        "tensor_parallel_size": options.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if options.tensor_parallel_size == 1 else "mp",
+        "disable_log_stats": True,
+        "seed": seed,
+    }
 
 
 @lru_cache(maxsize=4096)
