@@ -207,7 +207,11 @@ class HostKind(StrEnum):
 
 
 class HostState(StrEnum):
-    """What is known of a host. `dead` is confirmed: its process is gone and writes no more."""
+    """What is known of a host.
+
+    `starting`: it has not been heard of since this controller began, whatever it may be doing; its attempts are not
+    known. `dead` is confirmed: its process is gone and writes no more.
+    """
 
     starting = "starting"
     loading = "loading"
@@ -330,7 +334,7 @@ class Cluster(Protocol):
         ...
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends the host, gracefully (attempts flushed first) or by killing its process; it is reported `dead` when gone.
+        """Ends the host, gracefully (attempts flushed first) or by killing its process; it is `dead` when gone.
 
         A host that is dead already is forgotten.
         """

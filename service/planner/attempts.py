@@ -41,8 +41,10 @@ def fold_reports(draft: Draft) -> None:
         if host is None or host.state is HostState.dead:
             _fold_loss(draft, task)
             continue
-        if host.state in (HostState.unreachable, HostState.failed):
-            continue  # it may still write; only a confirmed death frees the attempt
+        if host.state in (HostState.starting, HostState.unreachable, HostState.failed):
+            # It may still write; only a confirmed death frees the attempt. A host with attempts is `starting` to a new
+            # controller that has not heard of it yet, so that its list of attempts says nothing.
+            continue
         report = next((report for report in host.attempts if report.attempt_id == task.attempt_id), None)
         if report is not None:
             _fold_report(draft, task, report)
