@@ -253,7 +253,7 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
     for prepared in job.prepared.values():
         if prepared.excluded is not None and len(prepared.excluded):
             state.exclude(prepared.excluded)
-    for task in store.reads.tasks(job.id):
+    for task in store.reads.tasks(job.id, with_runs=True):
         runs = task.runs
         if runs is not None and task.state is TaskState.cancelled:
             # taken apart while the job goes on: what it did not draw is planned again by its halves

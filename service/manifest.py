@@ -36,7 +36,7 @@ def write_manifest(store: Store, job_id: str, *, data_dir: str) -> Path:
     """Writes plan and manifest of a job as the database has them now; returns the manifest's path."""
     base = Path(job_dir(data_dir, job_id))
     base.mkdir(parents=True, exist_ok=True)
-    tasks = store.reads.tasks(job_id)
+    tasks = store.reads.tasks(job_id, with_runs=True)
     plan = _plan_table(tasks)
     _replace(base / "plan.parquet", lambda path: pq.write_table(plan, path, compression="zstd"))
     document = build_manifest(store, job_id, tasks, base)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Table, insert, select, update
+from sqlalchemy import Column, Engine, Table, insert, select, update
 
 from service.errors import Conflict, InvalidInput, UnknownName
 from service.models import ModelSpec
@@ -72,12 +72,14 @@ class Catalogue:
             return problems
 
     def models(self) -> list[ModelSpec]:
-        """Every model, by name."""
-        return [from_json(ModelSpec, document) for document in self._documents(schema.models)]
+        """Every model in the order of registration, so that a new one shifts nobody's place or colour."""
+        models = schema.models
+        return [from_json(ModelSpec, text) for text in self._documents(models, models.c.created_at, models.c.name)]
 
     def problem_sets(self) -> list[ProblemSet]:
         """Every problem set, by name."""
-        return [from_json(ProblemSet, document) for document in self._documents(schema.problem_sets)]
+        sets = schema.problem_sets
+        return [from_json(ProblemSet, text) for text in self._documents(sets, sets.c.name)]
 
     def model(self, name: str) -> ModelSpec:
         """One model.
@@ -161,9 +163,9 @@ class Catalogue:
             raise Conflict(f"pool {model!r}: you saw version {seen}, it is {self.pool(model).version} now")
         return self.pool(model)
 
-    def _documents(self, table: Table) -> list[str]:
+    def _documents(self, table: Table, *order: Column[Any]) -> list[str]:
         with self._engine.begin() as connection:
-            return list(connection.execute(select(table.c.document).order_by(table.c.name)).scalars())
+            return list(connection.execute(select(table.c.document).order_by(*order)).scalars())
 
 
 def _find(connection: Any, table: Table, name: str) -> str | None:

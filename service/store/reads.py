@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Executable, func, select
 
 from service.cluster import TaskKind, Usage
 from service.errors import NotFound
@@ -78,7 +78,7 @@ class Reads:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def _all(self, query: Select[Any]) -> list[Any]:
+    def _all(self, query: Executable) -> list[Any]:
         with self._engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
             return list(connection.execute(query).mappings())
 
@@ -107,10 +107,16 @@ class Reads:
         query = select(func.count()).where((parts.c.job_id == job_id) & (parts.c.kind == kind.value))
         return int(self._all(query)[0]["count_1"])
 
-    def tasks(self, job_id: str) -> list[Task]:
-        """Every task of a job, in order."""
-        query = select(schema.tasks).where(schema.tasks.c.job_id == job_id).order_by(schema.tasks.c.order)
-        return [task_from_row(row) for row in self._all(query)]
+    def tasks(self, job_id: str, *, with_runs: bool = False) -> list[Task]:
+        """Every task of a job, in order.
+
+        Args:
+            with_runs: read what each one plans too: by far the largest column, so only for those who look at it.
+        """
+        tasks = schema.tasks
+        columns = [column for column in tasks.c if with_runs or column.name != "runs"]
+        query = select(*columns).where(tasks.c.job_id == job_id).order_by(tasks.c.order)
+        return [task_from_row(row, with_runs=with_runs) for row in self._all(query)]
 
     def committed(self, task_id: str) -> Any:
         """Committed samples of a task, [n, 2]."""
@@ -122,8 +128,14 @@ class Reads:
         prepared = schema.prepared
         return [dict(row) for row in self._all(select(prepared).where(prepared.c.job_id == job_id))]
 
-    def usage(self, *, job_id: str | None = None, by_minute: bool = False) -> list[UsageRow]:
-        """Rolled-up usage, of one job or of all."""
+    def usage(
+        self, *, job_id: str | None = None, by_minute: bool = False, since: datetime | None = None
+    ) -> list[UsageRow]:
+        """Rolled-up usage, of one job or of all.
+
+        Args:
+            since: leave out minutes that began before; the minute that contains it is left out too.
+        """
         table = schema.usage
         keys = [table.c.job_id, table.c.model, table.c.stage, table.c.outcome]
         keys += [table.c.bucket] if by_minute else []
@@ -131,7 +143,9 @@ class Reads:
         query = select(*keys, *sums).group_by(*keys).order_by(*keys)
         if job_id is not None:
             query = query.where(table.c.job_id == job_id)
-        return [UsageRow(**{"bucket": None, **row, **_times(row, "bucket")}) for row in self._all(query)]
+        if since is not None:
+            query = query.where(table.c.bucket >= since)
+        return [_usage_row(row) for row in self._all(query)]
 
     def events(self, *, job_id: str | None = None, after: int = 0, limit: int = 200) -> list[Event]:
         """Events with an id above `after`, oldest first."""
@@ -139,7 +153,15 @@ class Reads:
         query = select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
         if job_id is not None:
             query = query.where(events.c.job_id == job_id)
-        return [Event(**{**row, **_times(row, "at")}) for row in self._all(query)]
+        return [_event(row) for row in self._all(query)]
+
+    def newest_events(self, *, job_id: str | None = None, limit: int = 200) -> list[Event]:
+        """The last events, newest first: for people, who read from the end. Cursors are for `events`."""
+        events = schema.events
+        query = select(events).order_by(events.c.id.desc()).limit(limit)
+        if job_id is not None:
+            query = query.where(events.c.job_id == job_id)
+        return [_event(row) for row in self._all(query)]
 
     def hosts(self, *, limit: int = 200) -> list[HostView]:
         """Hosts, living ones first, then the latest that ended."""
@@ -175,6 +197,16 @@ _SUMMED = (
 
 def _times(row: Any, *names: str) -> dict[str, datetime | None]:
     return {name: aware(row[name]) for name in names if name in row}
+
+
+def _usage_row(row: Any) -> UsageRow:
+    values: dict[str, Any] = {"bucket": None, **row, **_times(row, "bucket")}
+    return UsageRow(**values)
+
+
+def _event(row: Any) -> Event:
+    values: dict[str, Any] = {**row, **_times(row, "at")}
+    return Event(**values)
 
 
 def _part(row: Any) -> Part:

@@ -116,7 +116,7 @@ class Simulation:
 
     def audit_rows(self, job: Job) -> None:
         """Holds at the end: every planned sample once, or withdrawn with its task; every shard scored once."""
-        for task in self.store.reads.tasks(job.id):
+        for task in self.store.reads.tasks(job.id, with_runs=True):
             assert task.state.is_terminal
             if task.kind is not TaskKind.generate:
                 continue
