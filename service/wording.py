@@ -74,9 +74,7 @@ HOST_WORDS: dict[str, StateWord] = {
 
 WASTE_WORDS: dict[str, str] = {
     "truncated": "samples cut at max_tokens",
-    "duplicate": "samples drawn twice",
     "lost": "samples lost with their host",
-    "zombie": "work of an attempt that had been replaced",
     "dropped": "samples dropped by a cancel",
     "errors": "samples that ended in an error",
 }

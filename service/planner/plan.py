@@ -120,6 +120,8 @@ class Snapshot:
     hosts: tuple[HostView, ...]
     pools: tuple[PoolView, ...]
     num_hosts_ever: int
+    kept_models: tuple[ModelSpec, ...] = ()
+    """Models whose pools keep engines without work; those of jobs come with the jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,7 @@ class UsageWrite:
     """Something that was used; adds to the job's rollup of that minute.
 
     Args:
-        outcome: useful, truncated, lost, zombie or dropped.
+        outcome: useful, truncated, lost or dropped.
     """
 
     job_id: str

@@ -14,6 +14,8 @@ from service.planner.attempts import fail_job
 from service.planner.draft import Draft
 from service.planner.plan import HostView, JobView, PoolView
 
+TURN_S = 3.0
+"""An engine that has had no task for this long has nothing coming: tasks follow one another within a tick."""
 MAX_LOAD_FAILURES = 6
 """Load failures in a row, by weight, that fail the jobs which wait for the engine."""
 WEIGHT_OF_ERROR = 3
@@ -75,38 +77,61 @@ def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None
 def scale_pools(draft: Draft) -> None:
     """Starts and stops hosts."""
     if draft.seen.is_draining:
+        _stop_resting(draft)
         return
     _ensure_dispatcher(draft)
     wanted = _wanted_models(draft)
     for model in list(draft.pools):
         _stop_surplus(draft, draft.pools[model], is_wanted=model in wanted)
-    places = num_engine_places(draft) - len(draft.living_hosts(HostKind.generator))
+    places = num_places(draft) - sum(
+        _places_taken(draft, str(host.model)) for host in draft.living_hosts(HostKind.generator)
+    )
     order = [*wanted, *(model for model, pool in draft.pools.items() if pool.minimum and model not in wanted)]
     for model in order:
         pool = draft.pools[model]
         target = pool.replicas if model in wanted else min(pool.minimum, pool.replicas)
-        while len(_alive(draft, model)) < target and places > 0:
+        while len(_alive(draft, model)) < target and places >= _places_taken(draft, model):
             _start_engine(draft, model)
-            places -= 1
+            places -= _places_taken(draft, model)
         if model in wanted and not _alive(draft, model):
             _make_room(draft, wanted, model)
 
 
-def num_engine_places(draft: Draft) -> int:
-    """Engines the cluster can hold at once: one a GPU where there are any, else one a CPU core, at least one."""
+def num_places(draft: Draft) -> int:
+    """Places for engines on the cluster: its GPUs where there are any, else its CPU cores, at least one."""
     nodes = draft.seen.observation.nodes
-    num_gpus = sum(node.num_gpus for node in nodes)
-    if num_gpus >= 1:
-        return int(num_gpus)
+    if has_gpus(draft):
+        return int(sum(node.num_gpus for node in nodes))
     return max(1, int(sum(node.num_cpus for node in nodes)))
 
 
+def has_gpus(draft: Draft) -> bool:
+    """Whether engines run on GPUs."""
+    return any(node.num_gpus >= 1 for node in draft.seen.observation.nodes)
+
+
+def _places_taken(draft: Draft, model: str) -> int:
+    """Places one engine of the model takes: as many GPUs as it is spread over, or one core."""
+    spec = _model_spec(draft, model)
+    return spec.engine.tensor_parallel_size if spec is not None and has_gpus(draft) else 1
+
+
+def _stop_resting(draft: Draft) -> None:
+    """A leaving controller ends generators that have handed everything back; its successor will not miss them."""
+    for host in draft.living_hosts(HostKind.generator):
+        if not host.is_stopping and not draft.tasks_on(host.name):
+            draft.stop_host(host.name, is_forced=False)
+
+
 def _wanted_models(draft: Draft) -> list[str]:
-    """Models with work, those of the oldest job first."""
+    """Models with work: those with tasks first, for others may be waiting for them; then those of the oldest job."""
     wanted: list[str] = []
     for job in draft.jobs.values():
         wanted += [m for m in job.spec.models if m in draft.pools and m not in wanted and _wants_engine(draft, job, m)]
-    return wanted
+    busy = {
+        task.model for task in draft.tasks.values() if task.kind is TaskKind.generate and not task.state.is_terminal
+    }
+    return sorted(wanted, key=lambda model: model not in busy)
 
 
 def _wants_engine(draft: Draft, job: JobView, model: str) -> bool:
@@ -135,9 +160,15 @@ def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
 
 
 def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
-    """A wanted model has no engine and no place is left: an idle engine of a model without work leaves."""
+    """A wanted model has no engine and no place is left: an idle engine of another model leaves.
+
+    One whose model is wanted too leaves once it has rested a while: its job may be waiting for the other model.
+    """
     for host in draft.living_hosts(HostKind.generator):
-        if host.model not in wanted and host.idle_since is not None and not host.is_stopping:
+        if host.is_stopping or host.idle_since is None or host.model == waiting or not host.has_been_ready:
+            continue
+        rested_s = (draft.now - host.idle_since).total_seconds()
+        if host.model not in wanted or rested_s > TURN_S:
             draft.event(None, "turn_taken", f"{host.name} leaves so that {waiting} can load")
             draft.stop_host(host.name, is_forced=False)
             return
@@ -148,19 +179,19 @@ def _start_engine(draft: Draft, model: str) -> None:
     if spec is None:
         return
     name = f"generate-{_slug(model)}-{draft.num_hosts_ever + 1}"
-    has_gpus = any(node.num_gpus >= 1 for node in draft.seen.observation.nodes)
     host = HostSpec(
         name=name,
         kind=HostKind.generator,
         model=spec,
         num_cpus=0.5,
-        num_gpus=float(spec.engine.tensor_parallel_size) if has_gpus else 0.0,
+        num_gpus=float(spec.engine.tensor_parallel_size) if has_gpus(draft) else 0.0,
     )
     draft.start_host(_new_view(draft, name, HostKind.generator, model), host)
 
 
 def _model_spec(draft: Draft, model: str) -> ModelSpec | None:
-    return next((spec for job in draft.jobs.values() for spec in job.models if spec.name == model), None)
+    known = [*(spec for job in draft.jobs.values() for spec in job.models), *draft.snapshot.kept_models]
+    return next((spec for spec in known if spec.name == model), None)
 
 
 def _ensure_dispatcher(draft: Draft) -> None:

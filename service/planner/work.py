@@ -155,9 +155,20 @@ def lease_tasks(draft: Draft) -> None:
         if is_held or is_early or is_stale or take_apart(draft, task):
             continue
         host = _free_host(draft, task)
-        if host is not None:
+        if host is None:
+            _name_waiting(draft, task)
+        else:
             task = draft.put_task(move(task, TaskState.submitted, host=host.name, submitted_at=draft.now, error=None))
             draft.submit(host.name, attempt_spec(task, job, draft.options))
+
+
+def _name_waiting(draft: Draft, task: Task) -> None:
+    """Says once of a task what it waits for; `error` remembers that it was said, until the task is leased."""
+    since = task.not_before or task.created_at or draft.now
+    if task.error is None and (draft.now - since).total_seconds() > draft.options.wait_event_s:
+        what = f"an engine for {task.model}" if task.kind is TaskKind.generate else "a dispatcher"
+        draft.put_task(dataclasses.replace(task, error=f"waits for {what}"))
+        draft.event(task.job_id, "waiting", f"{task.id} has waited over {draft.options.wait_event_s:.0f} s for {what}")
 
 
 def _free_host(draft: Draft, task: Task) -> HostView | None:

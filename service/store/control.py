@@ -58,6 +58,7 @@ class ControlStore:
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
             pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
             num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
+            kept_models=tuple(from_json(ModelSpec, text) for text in connection.execute(_KEPT_MODELS).scalars()),
         )
 
     def _read_jobs(self, connection: Connection) -> list[JobView]:
@@ -138,6 +139,7 @@ class ControlStore:
 
 
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
+_KEPT_MODELS = select(schema.models.c.document).join(schema.pools).where(schema.pools.c.minimum > 0)
 _LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
 
 

@@ -94,7 +94,8 @@ class Simulation:
             self.tick()
             if self.store.jobs.get(job.id).phase.is_terminal:
                 return self.store.jobs.get(job.id)
-        raise AssertionError(f"{job.id} did not end: {self.store.snapshot().tasks} {self.store.reads.events()}")
+        events = [event.message for event in self.store.reads.events()[-12:]]
+        raise AssertionError(f"{job.id} did not end: {events}")
 
     def audit(self) -> None:
         """Holds at every instant: nothing promised beyond the limit, nothing spent beyond what was promised."""
