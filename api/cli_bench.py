@@ -60,7 +60,9 @@ def throughput(
     header = ("pair", "service tok/s", "plain tok/s", "ratio", "without start", "seconds", "scored after")
     print_lines(table(header, rows, right=range(7)))
     scored = f"scored by {', '.join(result.scorers)}" if result.scorers else "not scored"
-    typer.echo(f"service        {result.service_tokens_per_s.to_text(0)} completion tokens/s, {scored}")
+    typer.echo(
+        f"service        {result.service_tokens_per_s.to_text(0)} completion tokens/s, {scored}, niceness {result.niceness}"
+    )
     typer.echo(f"plain vLLM     {result.plain_tokens_per_s.to_text(0)} completion tokens/s")
     typer.echo(f"ratio          {result.ratio.to_text(3)}; goal 0.95")
     typer.echo(f"without start  {result.drawing_ratio.to_text(3)}")
@@ -114,11 +116,21 @@ def control_plane(
             f"{row.ticks:,}",
             f"{row.tick_cpu_s / row.ticks * 1e3:.1f}",
             f"{row.rss_mib:.0f}",
+            f"{row.scoring_busy_s / row.samples * 1e6:.1f}",
         )
         for row in result.rows
     ]
-    header = ("samples", "seconds", "loop us/sample", "process us/sample", "ticks", "ms/tick", "RSS MiB")
-    print_lines(table(header, rows, right=range(7)))
+    header = (
+        "samples",
+        "seconds",
+        "loop us/sample",
+        "process us/sample",
+        "ticks",
+        "ms/tick",
+        "RSS MiB",
+        "scoring us/sample",
+    )
+    print_lines(table(header, rows, right=range(8)))
     typer.echo(
         f"RSS before {result.rss_idle_mib:.0f} MiB; goals: 50 us of the loop a sample, memory that does not grow"
     )
@@ -127,8 +139,11 @@ def control_plane(
 @bench.command()
 def scoring(
     context: typer.Context,
-    rows: Annotated[int, typer.Option(min=1, help="Synthetic solutions to grade.")] = 10_000,
+    rows: Annotated[int, typer.Option(min=1, help="Synthetic solutions to grade.")] = 50_000,
     repeats: Annotated[int, typer.Option(min=1, help="Times to grade them.")] = 3,
+    marked: Annotated[
+        bool, typer.Option("--marked/--in-words", help="Completions end in `#### 18`, or say the answer in words.")
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the answer scorer on one core."""
@@ -137,7 +152,7 @@ def scoring(
     from api.local.bench_scoring import bench_math_answer
 
     machine = this_machine()
-    result = bench_math_answer(rows, repeats)
+    result = bench_math_answer(rows, repeats, is_marked=marked)
     if as_json:
         print_json(dataclasses.asdict(result) | {"machine": dataclasses.asdict(machine)})
         return

@@ -28,6 +28,7 @@ class ControlPlaneRow:
         process_cpu_s: ... and of the whole service process.
         ticks: passes of the control loop meanwhile.
         rss_mib: resident memory of the service process after the job.
+        scoring_busy_s: seconds in which scorers worked, in processes of their own: grading, reading and writing files.
     """
 
     samples: int
@@ -36,6 +37,7 @@ class ControlPlaneRow:
     process_cpu_s: float
     ticks: int
     rss_mib: float
+    scoring_busy_s: float
 
     @property
     def tick_us_per_sample(self) -> float:
@@ -103,6 +105,7 @@ def _measure(service: BenchService, samples: int) -> ControlPlaneRow:
         process_cpu_s=process_cpu_s,
         ticks=round(ticks),
         rss_mib=service.process.memory_info().rss / _MIB,
+        scoring_busy_s=sum(row.busy_s for row in service.store.reads.usage(job_id=job.id) if row.stage == "score"),
     )
 
 

@@ -43,17 +43,20 @@ class BenchResult:
     wrong_verdicts: int
 
 
-def bench_math_answer(rows: int, repeats: int) -> BenchResult:
+def bench_math_answer(rows: int, repeats: int, *, is_marked: bool = True) -> BenchResult:
     """Grade `rows` synthetic solutions `repeats` times with `math_answer`.
 
     A third have a wrong answer, and references are whole solutions, as in GSM8K; each reference serves four solutions.
+
+    Args:
+        is_marked: completions end in `#### 18`, which has a path of its own, or in a sentence with the answer in it.
 
     Raises:
         ValueError: if `rows` or `repeats` is below 1.
     """
     if rows < 1 or repeats < 1:
         raise ValueError(f"rows and repeats must be at least 1, got {rows} and {repeats}")
-    cases = _cases(rows)
+    cases = _cases(rows, is_marked=is_marked)
     scorer = scorer_named("math_answer")
     seconds: list[float] = []
     verdicts: list[Verdict | None] = []
@@ -77,7 +80,7 @@ def bench_math_answer(rows: int, repeats: int) -> BenchResult:
     )
 
 
-def _cases(rows: int) -> list[tuple[str, str, Verdict]]:
+def _cases(rows: int, *, is_marked: bool) -> list[tuple[str, str, Verdict]]:
     """Completion, reference and the verdict it must get."""
     rng = random.Random(0)
     cases: list[tuple[str, str, Verdict]] = []
@@ -87,16 +90,16 @@ def _cases(rows: int) -> list[tuple[str, str, Verdict]]:
             answer = rng.choice((rng.randrange(2, 100), rng.randrange(100, 100_000)))
             reference = _solution(rng, answer)
         is_right = rng.random() < 2 / 3
-        completion = _solution(rng, answer if is_right else answer + rng.randrange(1, 50))
+        completion = _solution(rng, answer if is_right else answer + rng.randrange(1, 50), is_marked=is_marked)
         cases.append((completion, reference, Verdict.CORRECT if is_right else Verdict.INCORRECT))
     return cases
 
 
-def _solution(rng: random.Random, answer: int) -> str:
+def _solution(rng: random.Random, answer: int, *, is_marked: bool = True) -> str:
     name, thing = rng.choice(_PEOPLE), rng.choice(_THINGS)
     lines: list[str] = []
     for _ in range(rng.choice((2, 3, 3, 4))):
         kind, a, b = rng.randrange(3), rng.randrange(20, 90), rng.randrange(2, 20)
         sentence = _SENTENCES[kind]
         lines.append(sentence.format(name=name, thing=thing, a=a, b=b, c=(a + b, a - b, a * b)[kind]))
-    return "\n".join([*lines, f"#### {answer:,}"])
+    return "\n".join([*lines, f"#### {answer:,}" if is_marked else f"The answer is {answer:,}."])

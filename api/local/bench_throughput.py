@@ -1,7 +1,7 @@
 """`isoflop bench throughput`: completion tokens a second through the whole service, against vLLM alone.
 
 Both sides get the same prompts as token ids, the same sampling, the same engine arguments and OpenMP threads, engines
-that are loaded, and the machine to themselves: the service is stopped while plain vLLM draws. The service's side has
+that are loaded, the same priority (Ray makes its workers nice, which would matter on a machine with other work), and the machine to themselves: the service is stopped while plain vLLM draws. The service's side has
 everything a user gets: REST, planning, ledger, one request a sample, Parquet, hashes, fsync, and scoring.
 """
 
@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from api.client import Job
 from api.local.bench_machine import Machine, Spread, this_machine
 from api.local.bench_service import BenchService, moment
 from api.local.tiny_world import problem_file
-from service.cluster import TaskKind
+from service.cluster import HostKind, TaskKind
 from service.errors import IsoflopError
 from workers.engine import engine_environment
 
@@ -79,10 +81,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThroughputResult:
-    """Pairs and their summary."""
+    """Pairs and their summary.
+
+    Args:
+        niceness: of the engine's process, on both sides.
+    """
 
     machine: Machine
     scorers: tuple[str, ...]
+    niceness: int
     pairs: tuple[Pair, ...]
     service_tokens_per_s: Spread
     plain_tokens_per_s: Spread
@@ -90,11 +97,12 @@ class ThroughputResult:
     drawing_ratio: Spread
 
     @classmethod
-    def of(cls, machine: Machine, scorers: tuple[str, ...], pairs: Sequence[Pair]) -> "ThroughputResult":
+    def of(cls, machine: Machine, scorers: tuple[str, ...], niceness: int, pairs: Sequence[Pair]) -> "ThroughputResult":
         """Summary of the pairs."""
         return cls(
             machine=machine,
             scorers=scorers,
+            niceness=niceness,
             pairs=tuple(pairs),
             service_tokens_per_s=Spread.of([pair.service.tokens / pair.service.seconds for pair in pairs]),
             plain_tokens_per_s=Spread.of([pair.plain.tokens / pair.plain.seconds for pair in pairs]),
@@ -117,16 +125,17 @@ def bench_throughput(
         service.client.pools.scale(MODEL, min=1)
         warm_up = _draw(service, num_problems, _WARM_UP_SAMPLES, ())
         known = _read_run(service, warm_up)
+        niceness = _engine_niceness(service)
         per_problem = max(1, round(known.samples / known.busy_s * seconds / num_problems))
         for number in range(num_pairs):
             if number % 2:
-                plain = _run_plain(service, warm_up.id, per_problem)
+                plain = _run_plain(service, warm_up.id, per_problem, niceness)
                 drawn = _run_service(service, num_problems, per_problem, scorers)
             else:
                 drawn = _run_service(service, num_problems, per_problem, scorers)
-                plain = _run_plain(service, warm_up.id, per_problem)
+                plain = _run_plain(service, warm_up.id, per_problem, niceness)
             pairs.append(Pair(service=drawn, plain=plain))
-    return ThroughputResult.of(machine, scorers, pairs)
+    return ThroughputResult.of(machine, scorers, niceness, pairs)
 
 
 def _run_service(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> ServiceRun:
@@ -134,6 +143,11 @@ def _run_service(service: BenchService, num_problems: int, per_problem: int, sco
         service.start()
     _draw(service, num_problems, 1, ())  # loads the engine
     return _read_run(service, _draw(service, num_problems, per_problem, scorers))
+
+
+def _engine_niceness(service: BenchService) -> int:
+    (pid,) = [host.pid for host in service.store.reads.hosts() if host.kind is HostKind.generator]
+    return int(psutil.Process(pid).nice())
 
 
 def _draw(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> Job:
@@ -165,11 +179,21 @@ def _read_run(service: BenchService, job: Job) -> ServiceRun:
     )
 
 
-def _run_plain(service: BenchService, job_id: str, per_problem: int) -> PlainRun:
+def _run_plain(service: BenchService, job_id: str, per_problem: int, niceness: int) -> PlainRun:
     service.stop()
     model = service.store.jobs.resolved(job_id).models[0]
     environment = os.environ | engine_environment(model, THREADS)
-    command = [sys.executable, "-m", "api.local.bench_plain", str(service.database), job_id, str(per_problem)]
+    command = [
+        "nice",
+        "-n",
+        str(niceness - os.nice(0)),
+        sys.executable,
+        "-m",
+        "api.local.bench_plain",
+        str(service.database),
+        job_id,
+        str(per_problem),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PLAIN_S, check=False)
     if done.returncode != 0:
         raise IsoflopError(f"plain vLLM ended with {done.returncode}: {done.stderr.strip()[-1500:]}")

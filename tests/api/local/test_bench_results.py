@@ -1,0 +1,80 @@
+"""The arithmetic and parsing of benchmarks; what they measure is never asserted."""
+
+import pytest
+
+from api.local.bench_control_plane import ControlPlaneRow, decades
+from api.local.bench_machine import Spread, this_machine
+from api.local.bench_scoring import bench_math_answer
+from api.local.bench_service import parse_metric
+from api.local.bench_throughput import Pair, PlainRun, ServiceRun, ThroughputResult
+
+
+def make_pair(*, seconds: float = 12.5, drawing_s: float = 10.0, plain_s: float = 10.0) -> Pair:
+    service = ServiceRun(
+        samples=10, tokens=1000, seconds=seconds, drawing_s=drawing_s, scored_s=seconds + 1, busy_s=drawing_s
+    )
+    return Pair(service=service, plain=PlainRun(tokens=1000, seconds=plain_s))
+
+
+def test_pair_ratio_compares_tokens_a_second_with_and_without_the_start() -> None:
+    pair = make_pair()
+
+    assert pair.ratio == pytest.approx(0.8)
+    assert pair.drawing_ratio == pytest.approx(1.0)
+
+
+def test_throughput_ratio_is_the_median_of_pairs_not_the_ratio_of_medians() -> None:
+    # the machine became half as fast between the pairs, and took both sides with it
+    pairs = [make_pair(), make_pair(seconds=25.0, plain_s=20.0), make_pair(seconds=10.0, plain_s=5.0)]
+
+    result = ThroughputResult.of(this_machine(), (), 0, pairs)
+
+    assert result.ratio == Spread(median=pytest.approx(0.8), lowest=0.5, highest=0.8, repeats=3)  # type: ignore[arg-type]
+
+
+def test_spread_names_extremes_only_of_repeats() -> None:
+    assert Spread.of([2.0]).to_text() == "2.00"
+    assert Spread.of([3.0, 1.0, 1000.0]).to_text(1) == "3.0 (1.0..1,000.0, 3 times)"
+
+
+def test_spread_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Spread.of([])
+
+
+@pytest.mark.parametrize(
+    ("samples", "sizes"),
+    [(1000, [1000]), (10_000, [10_000]), (30_000, [10_000, 30_000]), (1_000_000, [10_000, 100_000, 1_000_000])],
+)
+def test_decades_grow_tenfold_and_end_at_the_size_asked_for(samples: int, sizes: list[int]) -> None:
+    assert decades(samples) == sizes
+
+
+def test_decades_below_one_sample_a_problem_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1000"):
+        decades(999)
+
+
+def test_control_plane_row_tells_microseconds_a_sample() -> None:
+    row = ControlPlaneRow(
+        samples=10_000, seconds=5.0, tick_cpu_s=0.25, process_cpu_s=1.0, ticks=50, rss_mib=100.0, scoring_busy_s=1.0
+    )
+
+    assert row.tick_us_per_sample == pytest.approx(25.0)
+
+
+def test_parse_metric_takes_the_sample_without_labels() -> None:
+    text = '# HELP a_total Ticks.\n# TYPE a_total counter\na_total{model="x"} 7.0\na_total 1.5e3\nb_a_total 9.0\n'
+
+    assert parse_metric(text, "a_total") == 1500.0
+
+
+def test_parse_metric_that_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match="'gone'"):
+        parse_metric("a 1.0\n", "gone")
+
+
+def test_bench_math_answer_in_words_grades_every_solution_as_made() -> None:
+    result = bench_math_answer(rows=200, repeats=1, is_marked=False)
+
+    assert result.wrong_verdicts == 0
