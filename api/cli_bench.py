@@ -59,10 +59,9 @@ def throughput(
     ]
     header = ("pair", "service tok/s", "plain tok/s", "ratio", "without start", "seconds", "scored after")
     print_lines(table(header, rows, right=range(7)))
-    scored = f"scored by {', '.join(result.scorers)}" if result.scorers else "not scored"
-    typer.echo(
-        f"service        {result.service_tokens_per_s.to_text(0)} completion tokens/s, {scored}, niceness {result.niceness}"
-    )
+    how = f"scored by {', '.join(result.scorers)}" if result.scorers else "not scored"
+    how += f", niceness {result.niceness} on both sides"
+    typer.echo(f"service        {result.service_tokens_per_s.to_text(0)} completion tokens/s, {how}")
     typer.echo(f"plain vLLM     {result.plain_tokens_per_s.to_text(0)} completion tokens/s")
     typer.echo(f"ratio          {result.ratio.to_text(3)}; goal 0.95")
     typer.echo(f"without start  {result.drawing_ratio.to_text(3)}")

@@ -1,8 +1,9 @@
 """`isoflop bench throughput`: completion tokens a second through the whole service, against vLLM alone.
 
 Both sides get the same prompts as token ids, the same sampling, the same engine arguments and OpenMP threads, engines
-that are loaded, the same priority (Ray makes its workers nice, which would matter on a machine with other work), and the machine to themselves: the service is stopped while plain vLLM draws. The service's side has
-everything a user gets: REST, planning, ledger, one request a sample, Parquet, hashes, fsync, and scoring.
+that are loaded, the same priority (Ray makes its workers nice, which matters on a machine with other work), and the
+machine to themselves: the service is stopped while plain vLLM draws. The service's side has everything a user gets:
+REST, planning, ledger, one request a sample, Parquet, hashes, fsync, and scoring.
 """
 
 import json
