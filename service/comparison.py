@@ -49,8 +49,8 @@ def metric_lines(arms: Sequence[ScoredSamples], *, seed: int, resamples: int = R
         ),
         _mean_line(
             "verified_coverage",
-            "... verified",
-            "The same, counting only samples whose reasoning is right too.",
+            "verified coverage",
+            "Coverage that counts only samples whose reasoning is right too.",
             [_solved(arm, Counting.VERIFIED) for arm in arms],
             seed=seed,
             resamples=resamples,
@@ -65,8 +65,8 @@ def metric_lines(arms: Sequence[ScoredSamples], *, seed: int, resamples: int = R
         ),
         _number_line(
             "verified_unique_correct",
-            "... verified",
-            "The same, counting only right reasoning.",
+            "verified unique correct",
+            "Different right solutions per problem whose reasoning is right too.",
             [_unique(arm, Counting.VERIFIED) for arm in arms],
             seed=seed,
             resamples=resamples,
@@ -154,8 +154,8 @@ def _false_positives_per_problem_line(arms: Sequence[ScoredSamples], *, seed: in
         values.append(np.divide(wrong, judged, out=np.full(len(judged), np.nan), where=judged > 0))
     return MetricLine(
         key="false_positive_rate_per_problem",
-        label="... mean over problems",
-        explanation="The same share within each problem that has a judged right answer, averaged over these problems.",
+        label="false positives, mean over problems",
+        explanation="That share within each problem that has a judged right answer, averaged over these problems.",
         form=Form.rate,
         values=tuple(bootstrap_mean(value, resamples=resamples, seed=seed) for value in values),
         differences=tuple(paired_difference(v, values[0], resamples=resamples, seed=seed) for v in values[1:]),

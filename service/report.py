@@ -20,6 +20,8 @@ from service.stats import Estimate, NotEstimable, is_significant
 SCHEMA_VERSION = 1
 MATCHED_WITHIN = 0.02
 """Arms whose useful FLOPs differ by more are not called matched."""
+NOT_SIGNIFICANT = "not significant"
+"""What stands behind a difference whose interval includes zero."""
 
 
 class Form(StrEnum):
@@ -76,7 +78,7 @@ class Arm:
         parameters: of the largest model.
         reserved_flops: still reserved, 0.0 once the job has ended; like all FLOPs here in the comparison's accounting.
         spent_flops: settled, waste included.
-        useful_flops: what matching holds equal.
+        useful_flops: of samples that ended by themselves: what matching holds equal.
         device_hours: hours an engine was busy; None where not measured.
         device: what those hours are of, e.g. "CPU" or "H100".
         budget: the job's limit in words, e.g. "1.31e12 FLOPs".
@@ -171,6 +173,35 @@ def parameters_text(parameters: int) -> str:
     return str(parameters)
 
 
+def headline(comparison: Comparison) -> str:
+    """The answer in one line: how well the arms match, and the differences that are one."""
+    if len(comparison.arms) < 2:
+        return "One arm only: there is nothing to compare it with."
+    reference = comparison.arms[0]
+    gap = max(_gap(arm.useful_flops, reference.useful_flops) for arm in comparison.arms[1:])
+    start = f"At equal {comparison.matched_by}" if gap <= MATCHED_WITHIN else f"At useful FLOPs {_gap_text(gap)} apart"
+    return f"{start}, {'; '.join(_verdict(comparison, index) for index in range(len(comparison.arms) - 1))}."
+
+
+def _verdict(comparison: Comparison, index: int) -> str:
+    """What one arm has against the first, without intervals."""
+    pairs = [(line, line.differences[index]) for line in comparison.metrics]
+    real = [
+        f"{line.label} {_difference(line, d)}" for line, d in pairs if isinstance(d, Estimate) and is_significant(d)
+    ]
+    arms = f"{_quoted(comparison.arms[index + 1].name)} against {_quoted(comparison.arms[0].name)}"
+    if not real:
+        return f"{arms}: no significant difference"
+    others = len(pairs) - len(real)
+    rest = f"; {wording.plural(others, 'other difference')} {NOT_SIGNIFICANT}" if others else ""
+    return f"{arms}: {'; '.join(real)}{rest}"
+
+
+def _quoted(name: str) -> str:
+    """A name that a sentence cannot swallow."""
+    return f"“{name}”" if " " in name else name
+
+
 def findings(comparison: Comparison) -> list[str]:
     """The comparison in sentences, the matching first and then one for each difference that was measured."""
     if len(comparison.arms) < 2:
@@ -183,13 +214,14 @@ def findings(comparison: Comparison) -> list[str]:
 
 
 def _finding(arm: Arm, reference: Arm, line: MetricLine, difference: Measured) -> str:
+    name, other = _quoted(arm.name), _quoted(reference.name)
     if isinstance(difference, NotEstimable):
-        return f"{line.label}: no verdict on {arm.name} against {reference.name}, {difference.reason}."
+        return f"{line.label}: no verdict on {name} against {other}, {difference.reason}."
     size = f"{difference_text(line, difference, with_verdict=False)}, n = {difference.n:,}"
     if not is_significant(difference):
-        return f"{line.label}: no significant difference between {arm.name} and {reference.name} ({size})."
+        return f"{line.label}: no significant difference between {name} and {other} ({size})."
     direction = "higher" if difference.value > 0 else "lower"
-    return f"{line.label}: {direction} for {arm.name} than for {reference.name} ({size})."
+    return f"{line.label}: {direction} for {name} than for {other} ({size})."
 
 
 def _matching_sentence(comparison: Comparison) -> str:
@@ -212,14 +244,14 @@ def _spend_rows(comparison: Comparison) -> list[Row]:
             basis=f"absolute, {comparison.accounting}",
             values=tuple(wording.flops(a.useful_flops) for a in arms),
             differences=tuple(_match_text(a.useful_flops, reference.useful_flops) for a in others),
-            explanation="FLOPs of the samples that are kept, truncated ones included.",
+            explanation="FLOPs of samples that ended by themselves; truncated, lost and dropped ones are waste.",
         ),
         Row(
             label="FLOPs spent",
             basis=f"absolute, {comparison.accounting}",
             values=tuple(wording.flops(a.spent_flops) for a in arms),
             differences=tuple(_relative_text(a.spent_flops, reference.spent_flops) for a in others),
-            explanation="All settled FLOPs, waste included.",
+            explanation="All settled FLOPs: useful ones and waste.",
         ),
         Row(
             label=f"{' / '.join(devices)}-hours",
@@ -303,21 +335,38 @@ def difference_text(line: MetricLine, difference: Measured, *, with_verdict: boo
         return "not measured"
     ends = (difference.low, difference.high)
     if line.is_relative:
-        text = f"{wording.signed_percent(difference.value)} [{', '.join(f'{100 * v:+.0f}' for v in ends)}]"
+        interval = [f"{100 * v:+.0f}" for v in ends]
     elif line.form is Form.rate:
-        text = f"{wording.points(difference.value)} [{', '.join(f'{100 * v:+.1f}' for v in ends)}]"
+        interval = [f"{100 * v:+.1f}" for v in ends]
     elif line.form is Form.share:
-        text = f"{wording.signed_share(difference.value)} [{', '.join(wording.signed_share(v) for v in ends)}]"
+        interval = [wording.signed_share(v) for v in ends]
     else:
-        text = f"{difference.value:+.3g} [{', '.join(f'{v:+.3g}' for v in ends)}]"
-    return text if is_significant(difference) or not with_verdict else f"{text}, not significant"
+        interval = [f"{v:+.3g}" for v in ends]
+    text = f"{_difference(line, difference)} [{', '.join(interval)}]"
+    return text if is_significant(difference) or not with_verdict else f"{text}, {NOT_SIGNIFICANT}"
+
+
+def _difference(line: MetricLine, difference: Estimate) -> str:
+    """The difference alone, in the form of its line."""
+    if line.is_relative:
+        return wording.signed_percent(difference.value)
+    if line.form is Form.rate:
+        return wording.points(difference.value)
+    return wording.signed_share(difference.value) if line.form is Form.share else f"{difference.value:+.3g}"
 
 
 def render_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: sentences, table, how it was made."""
     heads = [arm_heading(a) for a in comparison.arms]
     heads += [f"{a.name} against {comparison.arms[0].name}" for a in comparison.arms[1:]]
-    lines = [f"# {comparison.title}", "", *(f"- {sentence}" for sentence in findings(comparison)), ""]
+    lines = [
+        f"# {comparison.title}",
+        "",
+        headline(comparison),
+        "",
+        *(f"- {sentence}" for sentence in findings(comparison)),
+        "",
+    ]
     lines += [_markdown_row(["", *heads, "basis"]), _markdown_row(["---", *["---:"] * len(heads), "---"])]
     lines += [_markdown_row([r.label, *r.values, *r.differences, r.basis]) for r in comparison_rows(comparison)]
     lines += ["", *(f"> {note}" for note in comparison.notes), "", "## How the data was made", ""]
@@ -367,7 +416,10 @@ def _match_text(value: float, reference: float) -> str:
 
 
 def _relative_text(value: float | None, reference: float | None) -> str:
-    return wording.UNKNOWN if value is None or not reference else f"{100 * (value / reference - 1):+.2f} %"
+    if value is None or not reference:
+        return wording.UNKNOWN
+    percent = 100 * (value / reference - 1)
+    return f"{percent:+.2f} %" if abs(percent) < 10 else f"{percent:+.0f} %"
 
 
 def _times_text(value: float, reference: float) -> str:
@@ -375,4 +427,4 @@ def _times_text(value: float, reference: float) -> str:
 
 
 def _hours_text(hours: float | None) -> str:
-    return wording.UNKNOWN if hours is None else f"{hours:.3f}" if hours < 10 else f"{hours:,.1f}"
+    return wording.UNKNOWN if hours is None else f"{hours:.3g}" if hours < 10 else f"{hours:,.1f}"

@@ -47,6 +47,7 @@ def render_html(comparison: report.Comparison, figures: Sequence[Figure], *, plo
     template = make_environment().get_template("report.html")
     return template.render(
         comparison=comparison,
+        headline=report.headline(comparison),
         findings=report.findings(comparison),
         rows=report.comparison_rows(comparison),
         figures=figures,

@@ -70,6 +70,7 @@ def make_dashboard_environment() -> jinja2.Environment:
         host_words=wording.HOST_WORDS,
         waste_words=wording.WASTE_WORDS,
         findings=report.findings,
+        headline=report.headline,
         comparison_rows=report.comparison_rows,
     )
     return environment

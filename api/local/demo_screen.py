@@ -14,10 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from service import wording
-from service.report import Comparison, arm_heading, comparison_rows, findings
+from service.report import NOT_SIGNIFICANT, Comparison, arm_heading, comparison_rows, findings
 from service.verify import VerifyReport
 
 PLAIN_INTERVAL_S = 5.0
+PLAIN_WIDTH = 132
+"""Columns where no terminal says how many there are: wide enough for every number of the table."""
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -25,7 +27,7 @@ class DemoScreen:
     """Prints the demo's steps."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or demo_console()
         self._started = time.monotonic()
 
     def start(self, num_problems: int, samples: int, url: str) -> None:
@@ -68,7 +70,7 @@ class DemoScreen:
         """Table, findings, where to look next."""
         self._console.print()
         self._console.print(comparison_table(comparison))
-        self._console.print()
+        self._console.print("\n  n.s.: not significant, the 95 % interval of the difference includes zero\n")
         for sentence in findings(comparison):
             self._console.print(f"  {sentence}", soft_wrap=True)
         rows = sum(item.rows for item in verified)
@@ -124,14 +126,27 @@ class DemoScreen:
         yield show
 
 
+def demo_console() -> Console:
+    """A console of the terminal's width, or of `PLAIN_WIDTH` where the output is a file or a pipe."""
+    console = Console()
+    if not console.is_terminal and console.width < PLAIN_WIDTH:
+        return Console(width=PLAIN_WIDTH)
+    return console
+
+
 def comparison_table(comparison: Comparison) -> Table:
-    """The comparison as a terminal table."""
-    table = Table(box=None, pad_edge=True, padding=(0, 2))
-    table.add_column("")
+    """The comparison as a terminal table: numbers stay whole, on a narrow terminal only the first column wraps.
+
+    Differences are those of the second arm against the first; the column after them says "n.s." where there is none.
+    """
+    table = Table(box=None, pad_edge=True, padding=(0, 1), show_edge=False)
+    table.add_column("", overflow="fold")
     for arm in comparison.arms:
-        table.add_column(arm_heading(arm), justify="right")
-    if len(comparison.arms) > 1:
-        table.add_column("difference")
+        table.add_column(arm_heading(arm), justify="right", no_wrap=True)
+    table.add_column("difference", no_wrap=True)
+    table.add_column("", no_wrap=True, style="dim")
     for row in comparison_rows(comparison):
-        table.add_row(row.label, *row.values, *row.differences[:1], style="bold" if row.is_headline else None)
+        difference, nothing, _ = "".join(row.differences[:1]).partition(f", {NOT_SIGNIFICANT}")
+        style = "bold" if row.is_headline else None
+        table.add_row(row.label, *row.values, difference, "n.s." if nothing else "", style=style)
     return table

@@ -125,7 +125,7 @@ def _curve_figure(
             traces.append(_band(curve, colour))
         traces.append(_line(curve, colour, dash=_dash(curve, drawn), unit=y_title))
     layout = layout_of(
-        x={"title": {"text": f"mean FLOPs per problem ({accounting} accounting)"}, **_flops_axis(xs, is_log=is_log)},
+        x={"title": {"text": f"FLOPs per problem ({accounting})"}, **_flops_axis(xs, is_log=is_log)},
         y={"title": {"text": y_title}, "range": [bottom, top], "tickformat": ".2~f" if is_share else ".1~f"},
         right=_label_margin([c.name for c in drawn]),
     )

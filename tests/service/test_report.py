@@ -150,6 +150,15 @@ def test_rows_name_the_device_whose_hours_they_count() -> None:
     assert rows["CPU / H100-hours"].differences == ("unknown",)
 
 
+def test_rows_write_small_hours_with_three_figures_and_large_changes_whole() -> None:
+    rows = row_by_label(
+        make_comparison(arms=(make_arm(device_hours=0.005844), make_arm("smaller", device_hours=0.01628)))
+    )
+
+    assert rows["CPU-hours"].values == ("0.00584", "0.0163")
+    assert rows["CPU-hours"].differences == ("+179 %",)
+
+
 def test_findings_name_direction_size_and_n() -> None:
     sentences = report.findings(
         make_comparison(
@@ -165,6 +174,34 @@ def test_findings_name_direction_size_and_n() -> None:
         "verified coverage: no significant difference between smaller and larger (-.008 [-.034, +.019], n = 400).",
         "judged: no verdict on smaller against larger, no judge was configured.",
     ]
+
+
+def test_findings_quote_names_that_a_sentence_would_swallow() -> None:
+    arms = (make_arm("demo, larger model"), make_arm("smaller"))
+
+    assert report.findings(make_comparison(arms=arms))[1] == (
+        "pass@k (coverage): higher for smaller than for “demo, larger model” (+.025 [+.001, +.049], n = 400)."
+    )
+
+
+def test_headline_names_the_match_and_the_real_differences() -> None:
+    none = Estimate(-0.008, -0.034, 0.019, 400)
+    more = Estimate(0.57, 0.5, 0.64, 400)
+    unique = make_line(label="unique correct", form=report.Form.number, difference=more, is_relative=True)
+
+    assert report.headline(make_comparison(make_line(), unique, make_line(difference=none))) == (
+        "At equal useful FLOPs, smaller against larger: pass@k (coverage) +.025; unique correct +57 %; "
+        "1 other difference not significant."
+    )
+    assert report.headline(make_comparison(make_line(difference=none))) == (
+        "At equal useful FLOPs, smaller against larger: no significant difference."
+    )
+
+
+def test_headline_of_arms_far_apart_does_not_claim_equal_compute() -> None:
+    comparison = make_comparison(arms=(make_arm(), make_arm("smaller", useful_flops=0.8 * 1.31e12)))
+
+    assert report.headline(comparison).startswith("At useful FLOPs 20.00 % apart, smaller against larger: ")
 
 
 def test_findings_of_a_single_arm_claim_nothing() -> None:
