@@ -31,11 +31,11 @@ ENDED = {"succeeded", "finished_with_errors", "failed", "cancelled"}
 POLL_S = 0.05
 
 
-def until(look: Callable[[], T | None], what: str, patience_s: float) -> T:
-    """What `look` finds, asked again until it finds something; fails with `what` when patience ends."""
+def until(look: Callable[[], T | None], what: str, patience_s: float, explain: Callable[[], str] = str) -> T:
+    """What `look` finds, asked again until it finds something; fails with `what` and an explanation otherwise."""
     deadline = time.monotonic() + patience_s
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what}"
+        assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what}; {explain()}"
         time.sleep(POLL_S)
     return found
 
@@ -59,7 +59,7 @@ class ServiceProcess:
         self.log_path = directory / "service.log"
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(timeout=30.0)
+        self._client = httpx.Client(timeout=60.0)
         self._store: Store | None = None
 
     # -- life
@@ -76,8 +76,8 @@ class ServiceProcess:
                 cwd=REPOSITORY,
                 start_new_session=True,
             )
-        self.url = until(lambda: self._announced_url(offset), f"the service to say its address: {self.log_path}", 60.0)
-        until(self._is_ready, f"the control loop to tick; {self.output()}", patience_s)
+        self.url = until(lambda: self._announced_url(offset), "the service to say its address", 60.0, self.output)
+        until(self._is_ready, "the control loop to tick", patience_s, self.output)
 
     def ensure_running(self) -> None:
         """Starts the service unless it runs."""
@@ -224,7 +224,7 @@ class ServiceProcess:
         """The job as it is now."""
         return self.get(f"/v1/jobs/{job_id}")
 
-    def wait_ended(self, job_id: str, patience_s: float = 120.0) -> dict[str, Any]:
+    def wait_ended(self, job_id: str, patience_s: float = 180.0) -> dict[str, Any]:
         """The job once it has ended."""
 
         def look() -> dict[str, Any] | None:
@@ -232,9 +232,9 @@ class ServiceProcess:
             job = self.job(job_id)
             return job if job["phase"] in ENDED else None
 
-        return until(look, f"{job_id} to end; {self.explain(job_id)}", patience_s)
+        return until(look, f"{job_id} to end", patience_s, lambda: self.explain(job_id))
 
-    def wait_parts(self, job_id: str, number: int, patience_s: float = 90.0) -> list[dict[str, Any]]:
+    def wait_parts(self, job_id: str, number: int, patience_s: float = 180.0) -> list[dict[str, Any]]:
         """Committed sample files once there are `number`; fails if the job ends before."""
 
         def look() -> list[dict[str, Any]] | None:
@@ -243,7 +243,7 @@ class ServiceProcess:
             files = self.files(job_id)
             return files if len(files) >= number else None
 
-        return until(look, f"{number} parts of {job_id}; {self.explain(job_id)}", patience_s)
+        return until(look, f"{number} parts of {job_id}", patience_s, lambda: self.explain(job_id))
 
     def files(self, job_id: str) -> list[dict[str, Any]]:
         """Committed sample files."""
@@ -274,7 +274,9 @@ class ServiceProcess:
         """What a person would want to see of a job that does not end."""
         job = self.job(job_id)
         events = [f"{event['kind']}: {event['message']}" for event in self.events()[-8:]]
-        return f"phase {job['phase']}, {job['progress']['samples']} samples, error {job['error']}, events {events}"
+        hosts = [f"{host.name} {host.state} {host.error or ''}" for host in self.store.reads.hosts(limit=4)]
+        samples = job["progress"]["samples"]
+        return f"phase {job['phase']}, {samples} samples, error {job['error']}, hosts {hosts}, events {events}"
 
     def verify(self, job_id: str) -> VerifyReport:
         """Checks the job from its files alone."""

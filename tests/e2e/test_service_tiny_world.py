@@ -27,6 +27,8 @@ MODEL = "gsm-mini-small"
 NUM_PROBLEMS = 250
 FLOPS = 1.2e11
 """About 4,600 samples: ten seconds of an idle core, and the first file is committed after two or three."""
+WINDOW = 320
+"""Samples inside the engine: 256 that run, and a quarter of that in its queue."""
 SCORERS = ["math_answer", "steps"]
 
 
@@ -101,6 +103,8 @@ def test_engine_killed_in_the_middle_costs_no_more_than_what_it_held(service: Se
     pid = service.host_pid(HostKind.generator, MODEL)
     os.kill(pid, signal.SIGSTOP)  # frozen, so that what it holds can be read before it goes
     held = until_steady(service, job_id)
+    (cost,) = service.post("/v1/jobs?dry_run=true", service.job(job_id)["document"])["cost_per_sample"]
+    assert 0 < held <= 3 * WINDOW * cost["worst_case_to"]
     before = service.files(job_id)
     os.kill(pid, signal.SIGKILL)
     service.wait_ended(job_id)
@@ -117,16 +121,19 @@ def test_engine_killed_in_the_middle_costs_no_more_than_what_it_held(service: Se
 
 
 def until_steady(service: ServiceProcess, job_id: str) -> float:
-    """FLOPs reserved and not settled for running attempts, once three readings agree: a frozen host is told no more."""
-    readings: list[float] = []
+    """FLOPs reserved and not settled for running attempts, unchanged for ten ticks: a frozen host is told no more."""
+    held, since = -1.0, 0
 
     def look() -> bool:
+        nonlocal held, since
+        tick = service.get("/healthz")["num_ticks"]
         tasks = service.tasks(job_id, "generate")
-        readings.append(sum(t["credit"] - t["settled"] for t in tasks if t["state"] in ("submitted", "running")))
-        return len(readings) > 2 and readings[-1] == readings[-2] == readings[-3]
+        now = sum(task["credit"] - task["settled"] for task in tasks if task["state"] in ("submitted", "running"))
+        held, since = now, tick if now != held else since
+        return tick - since >= 10
 
     until(look, "credit to stay as it is", 20.0)
-    return readings[-1]
+    return held
 
 
 def test_service_killed_in_the_middle_finds_its_engine_and_draws_nothing_twice(service: ServiceProcess) -> None:
