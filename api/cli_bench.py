@@ -4,6 +4,8 @@ Numbers are for an otherwise idle machine; every result carries the load it bega
 """
 
 import dataclasses
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,7 +171,11 @@ def _print_result(result: Any) -> None:
 
 @contextmanager
 def _directory(keep: Path | None) -> Iterator[Path]:
-    """Where a benchmark puts its data: kept if it was named, else gone afterwards."""
+    """Where a benchmark puts its data: kept if it was named, else gone afterwards.
+
+    SIGTERM becomes an exit, so that a benchmark that is ended takes the service that it started with it.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if keep is not None:
         keep.mkdir(parents=True)
         yield keep
