@@ -37,6 +37,8 @@ from workers.ray_head import RayHead, find_head, start_head
 
 log = logging.getLogger(__name__)
 
+CONNECT_S = 150.0
+"""Longest wait for the loop to end: it may be starting a Ray head, which must not be left behind."""
 DRAIN_S = 60.0
 """How long a leaving service waits for its engines to finish what they hold; longer samples are drawn again."""
 
@@ -116,17 +118,21 @@ class Service:
         """Whether no engine holds work any more."""
         return self._controller is None or self._controller.is_quiet()
 
-    def stop(self) -> None:
-        """Ends loop, cluster and server, in this order; what was not handed back is drawn again by the next start."""
+    def stop(self, *, ends_engines: bool = True) -> None:
+        """Ends loop, cluster and server, in this order; what was not handed back is drawn again by the next start.
+
+        Args:
+            ends_engines: end the Ray head too; otherwise engines go on within their credit until the next start.
+        """
         self._stop.set()
         self._wake()
         if self._loop.is_alive():
-            self._loop.join(timeout=30)
+            self._loop.join(timeout=CONNECT_S)
         self._server.should_exit = True
         self._http.join(timeout=10)
         if self._cluster is not None:
             self._cluster.close()
-        if self._head is not None:
+        if self._head is not None and ends_engines:
             self._head.stop()
         self._store.close()
         (self.settings.data_dir / "url").unlink(missing_ok=True)
@@ -245,7 +251,7 @@ def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None)
         _listen(note)
         if service.has_failed:
             print("isoflop up: the control loop ended by itself; see the log above", file=sys.stderr)
-            service.stop()
+            service.stop(ends_engines=False)
             return 1
     print("finishing what the engines hold; once more to leave at once", flush=True)
     service.drain()

@@ -16,7 +16,8 @@ import numpy as np
 
 from service import shards
 from service.allocation import AllocationState
-from service.cluster import Cluster, HostState, Observation, Receipt, TaskKind
+from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
+from service.errors import CorruptFile
 from service.manifest import write_manifest
 from service.planner import Options, Plan, Seen, Snapshot, plan
 from service.planner.plan import JobView
@@ -31,6 +32,8 @@ RESEND_S = 3.0
 """A submission is repeated when the host still lacks it after this long; an exchange takes a tenth of a second."""
 STALL_S = 120.0
 """An engine with requests that makes no token for this long is stuck: a step takes milliseconds to seconds."""
+LONGEST_PAUSE_S = 5.0
+"""Most time that one tick may add to a stall."""
 MAX_ERRORS_IN_A_ROW = 20
 """Ticks that may fail in a row; at the loop's pace this outlasts a restart of the database."""
 MANIFEST_INTERVAL_S = 60.0
@@ -65,8 +68,10 @@ class Controller:
         self._states: dict[str, AllocationState] = {}
         self._sent_at: dict[str, datetime] = {}
         self._rates: dict[str, float] = {}
-        self._progress: dict[str, tuple[int, datetime]] = {}
+        self._progress: dict[str, tuple[int, float]] = {}
+        self._looked_at = clock()
         self._manifest_at: dict[str, datetime] = {}
+        self._broken: dict[str, str] = {}
         self._is_draining = False
         self._is_quiet = True
         self._started_at = clock()
@@ -108,8 +113,14 @@ class Controller:
         active = {job.id for job in snapshot.jobs}
         self._states = {job_id: state for job_id, state in self._states.items() if job_id in active}
         for job in snapshot.jobs:
-            if job.id not in self._states:
+            if job.id in self._states:
+                continue
+            try:
                 self._states[job.id] = rebuild_state(self._store, job, self._read_receipt)
+            except CorruptFile as error:
+                # one job's damaged file must not stop the others; the planner fails this one
+                self._states[job.id] = new_state(job)
+                self._broken[job.id] = str(error)
 
     def _seen(self, snapshot: Snapshot, observation: Observation, now: datetime) -> Seen:
         recent = {a for a, at in self._sent_at.items() if (now - at).total_seconds() < RESEND_S}
@@ -118,7 +129,8 @@ class Controller:
             salvaged=self._salvage(snapshot, observation),
             recently_sent=frozenset(recent),
             rates=dict(self._rates),
-            stuck_hosts=self._find_stuck(observation, now),
+            stuck_hosts=self._find_stuck(snapshot, observation, now),
+            broken_jobs=dict(self._broken),
             is_draining=self._is_draining,
         )
 
@@ -133,14 +145,21 @@ class Controller:
                 found[task.attempt_id] = self._cluster.salvage(task.attempt_id, out_dir, task.num_parts)
         return found
 
-    def _find_stuck(self, observation: Observation, now: datetime) -> frozenset[str]:
-        progress: dict[str, tuple[int, datetime]] = {}
-        for name, host in observation.hosts.items():
-            tokens, since = self._progress.get(name, (-1, now))
+    def _find_stuck(self, snapshot: Snapshot, observation: Observation, now: datetime) -> frozenset[str]:
+        """Generators whose engine holds requests and has made no token for `STALL_S`."""
+        # a clock that was set, or a controller that stood still, must not make every engine look stuck
+        elapsed_s = min(max(0.0, (now - self._looked_at).total_seconds()), LONGEST_PAUSE_S)
+        self._looked_at = now
+        progress: dict[str, tuple[int, float]] = {}
+        for view in snapshot.hosts:
+            host = observation.hosts.get(view.name)
+            if host is None or view.kind is not HostKind.generator:
+                continue
+            tokens, stalled_s = self._progress.get(view.name, (-1, 0.0))
             has_moved = host.total_tokens != tokens or host.running_requests == 0
-            progress[name] = (host.total_tokens, now) if has_moved else (tokens, since)
+            progress[view.name] = (host.total_tokens, 0.0 if has_moved else stalled_s + elapsed_s)
         self._progress = progress
-        return frozenset(name for name, (_, since) in progress.items() if (now - since).total_seconds() > STALL_S)
+        return frozenset(name for name, (_, stalled_s) in progress.items() if stalled_s > STALL_S)
 
     def _remember(self, decided: Plan, now: datetime) -> None:
         for change in decided.state_changes:
@@ -194,8 +213,10 @@ class Controller:
         try:
             decided = self.tick()
         except Exception:
-            # One of the two places for a broad except: nothing was committed, and the next tick starts from the
-            # database again, so any error may be tried again; only its persistence is fatal.
+            # One of the two places for a broad except: the next tick starts from the database again, so any error may
+            # be tried again; only its persistence is fatal. Whether the commit went through is not known, so the
+            # allocation states are made anew as well.
+            self._states.clear()
             self._num_errors += 1
             self._errors_in_a_row += 1
             log.exception("tick failed (%d in a row)", self._errors_in_a_row)
@@ -243,13 +264,7 @@ class Controller:
 
 def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Receipt]) -> AllocationState:
     """A job's allocation state from its committed tasks and score files, in the order of commitment."""
-    allocation = job.spec.allocation
-    state = AllocationState(
-        num_models=len(job.spec.models),
-        num_problems=job.num_problems,
-        target=allocation.target_correct,
-        needs_steps=allocation.counts == "verified",
-    )
+    state = new_state(job)
     for prepared in job.prepared.values():
         if prepared.excluded is not None and len(prepared.excluded):
             state.exclude(prepared.excluded)
@@ -266,3 +281,14 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
         if delta is not None:
             state.fold(job.spec.models.index(part.model), delta)
     return state
+
+
+def new_state(job: JobView) -> AllocationState:
+    """The state of a job of which nothing is committed."""
+    allocation = job.spec.allocation
+    return AllocationState(
+        num_models=len(job.spec.models),
+        num_problems=job.num_problems,
+        target=allocation.target_correct,
+        needs_steps=allocation.counts == "verified",
+    )

@@ -48,6 +48,7 @@ class FakeWorld:
         load_s: virtual seconds until a host is ready.
         flush_rows: finished samples become a part at this many.
         poison: problems that kill the engine they enter.
+        slow_answers: prepare and score attempts never end.
     """
 
     seed: int
@@ -58,6 +59,7 @@ class FakeWorld:
     load_s: float = 1.0
     flush_rows: int = 50
     poison: frozenset[int] = frozenset()
+    slow_answers: bool = False
 
     def prompt_tokens(self, problem: int) -> int:
         """Length of a prompt [tokens]."""
@@ -200,6 +202,8 @@ class FakeHost:
 
     def _answer_at_once(self, attempt: _Attempt) -> None:
         work = attempt.spec.work
+        if self._world.slow_answers:
+            return
         if isinstance(work, PrepareWork):
             attempt.receipts.append(self._cluster.prepare_receipt(attempt.spec, work))
             attempt.state = AttemptState.succeeded
@@ -268,9 +272,14 @@ class FakeHost:
             state=self.state,
             error=self.error,
             attempts=tuple(reports),
-            running_requests=sum(len(attempt.inflight) for attempt in self.attempts.values()),
-            total_tokens=self._cluster.num_drawn,
+            running_requests=self._count_running(),
+            total_tokens=self._cluster.num_drawn if self.spec.kind is HostKind.generator else 0,
         )
+
+    def _count_running(self) -> int:
+        if self.spec.kind is HostKind.dispatcher:
+            return sum(attempt.state is AttemptState.running for attempt in self.attempts.values())
+        return sum(len(attempt.inflight) for attempt in self.attempts.values())
 
     def _attempt_report(self, attempt: _Attempt, lookahead: list[_Sample]) -> AttemptReport:
         is_done = attempt.state is not AttemptState.running
@@ -302,6 +311,8 @@ class FakeCluster:
         self.now = 0.0
         self.true_cost = 0.0
         self.num_drawn = 0
+        self.ignored_stops = 0
+        """Stop orders that get lost, as with a controller that dies before it sends them."""
         self._names: set[str] = set()
         self._stale: Observation | None = None
 
@@ -321,7 +332,9 @@ class FakeCluster:
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
         """Ends a fake host at once; what it had not flushed is gone."""
-        if name in self.hosts:
+        if self.ignored_stops:
+            self.ignored_stops -= 1
+        elif name in self.hosts:
             self.kill(name)
 
     def send(self, name: str, orders: Orders) -> None:

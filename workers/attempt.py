@@ -8,8 +8,8 @@ Costs are summed as whole units, each sample's rounded up: Python integers add e
 the credit by a last bit.
 """
 
-import math
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -225,7 +225,8 @@ class Attempt:
 
     def report(self, wanted_ahead: float) -> AttemptReport:
         """What the host says of the attempt; `wanted_ahead` is the worst case it would like on top."""
-        has_ended = self.outcome is not None and not self.pending_writes
+        # not before everything is out of flight: what runs may still cost something
+        has_ended = self.outcome is not None and not self.pending_writes and not self.in_flight
         upcoming = self.peek() if self.is_open else None
         waits = upcoming is not None and not self.fits(upcoming[0])
         return AttemptReport(

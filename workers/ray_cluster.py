@@ -253,7 +253,8 @@ class RayCluster:
         elif link.node == self._node:
             is_alive = link.process.is_alive()
             if is_alive and time.monotonic() - link.lost_at > _KILL_AFTER_S:
-                os.kill(link.process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(link.process.pid, signal.SIGKILL)
         else:
             is_alive = self._probe(link)
         if not is_alive:

@@ -7,7 +7,7 @@ settlement frees nothing but a void does), ended work before new work, phases la
 from datetime import datetime
 
 from service.allocation import AllocationState
-from service.planner.attempts import fold_reports
+from service.planner.attempts import fail_job, fold_reports
 from service.planner.credit import grant_credit
 from service.planner.draft import Draft, Options
 from service.planner.plan import Plan, Seen, Snapshot
@@ -26,6 +26,9 @@ def plan(
     draft = Draft(snapshot=snapshot, seen=seen, states=states, now=now, options=options)
     fold_hosts(draft)
     fold_reports(draft)
+    for job_id, error in seen.broken_jobs.items():
+        if job_id in draft.jobs:
+            fail_job(draft, job_id, error)
     wind_down(draft)
     grant_credit(draft)
     create_tasks(draft)

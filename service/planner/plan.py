@@ -133,6 +133,7 @@ class Seen:
         recently_sent: attempts whose submission was sent so lately that a report without them proves nothing.
         rates: samples per second of an engine, measured, by model.
         stuck_hosts: hosts whose engine has requests but makes no tokens.
+        broken_jobs: why a job cannot go on, by id: a committed file that strategies need cannot be read.
         is_draining: the controller is about to stop: hand work back, lease nothing.
     """
 
@@ -141,6 +142,7 @@ class Seen:
     recently_sent: frozenset[str] = frozenset()
     rates: dict[str, float] = field(default_factory=dict[str, float])
     stuck_hosts: frozenset[str] = frozenset()
+    broken_jobs: dict[str, str] = field(default_factory=dict[str, str])
     is_draining: bool = False
 
 

@@ -36,7 +36,8 @@ def fold_hosts(draft: Draft) -> None:
         draft.hosts[host.name] = dataclasses.replace(
             host,
             state=report.state,
-            error=report.error or host.error,
+            # a host that gets on has no error: what it once waited for must not pass for the cause of its death
+            error=report.error if report.state is HostState.failed else host.error if host.is_stopping else None,
             pid=report.pid,
             node=report.node,
             load_s=report.load_s,
@@ -47,19 +48,28 @@ def fold_hosts(draft: Draft) -> None:
             draft.pools[host.model] = dataclasses.replace(draft.pools[host.model], failures=0)
             draft.event(None, "engine_ready", f"{host.name} loaded in {report.load_s or 0.0:.1f} s")
         is_hung = report.state is HostState.unreachable or host.name in draft.seen.stuck_hosts
-        if is_hung and not host.is_stopping:
-            reason = "does not answer" if report.state is HostState.unreachable else "makes no tokens"
-            draft.event(None, "host_ended", f"{host.name} {reason}")
-            if host.name in draft.seen.stuck_hosts:
-                draft.hosts[host.name] = dataclasses.replace(draft.hosts[host.name], error=f"the engine {reason}")
-            draft.stop_host(host.name, is_forced=True)
+        if is_hung:
+            _end_hung(draft, draft.hosts[host.name])
+        elif host.is_stopping:
+            draft.stop_host(host.name, is_forced=False)  # again: the first order may have died with a controller
+
+
+def _end_hung(draft: Draft, host: HostView) -> None:
+    is_stuck = host.name in draft.seen.stuck_hosts
+    reason = "makes no tokens" if is_stuck else "does not answer"
+    if host.error is None:
+        draft.event(None, "host_ended", f"{host.name} {reason}")
+    # one that hangs while loading has failed to load; one that was ready is blamed only for making no tokens
+    if is_stuck or not host.has_been_ready:
+        draft.hosts[host.name] = dataclasses.replace(host, error=f"the engine {reason}")
+    draft.stop_host(host.name, is_forced=True)
 
 
 def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None:
     error = (report.error if report else None) or host.error
     draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=draft.now)
     draft.forget_host(host.name)
-    if host.is_stopping:
+    if host.is_stopping and error is None:
         return
     draft.event(None, "host_lost", f"{host.name}: {error or 'its process is gone'}")
     if host.has_been_ready or host.model not in draft.pools:
@@ -164,8 +174,11 @@ def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
 
     One whose model is wanted too leaves once it has rested a while: its job may be waiting for the other model.
     """
-    for host in draft.living_hosts(HostKind.generator):
-        if host.is_stopping or host.idle_since is None or host.model == waiting or not host.has_been_ready:
+    living = draft.living_hosts(HostKind.generator)
+    if any(host.is_stopping for host in living):
+        return  # a place is about to be free
+    for host in living:
+        if host.idle_since is None or host.model == waiting or not host.has_been_ready:
             continue
         rested_s = (draft.now - host.idle_since).total_seconds()
         if host.model not in wanted or rested_s > TURN_S:

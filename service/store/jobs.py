@@ -125,7 +125,10 @@ class JobStore:
             raise Conflict(f"job {job_id} is being cancelled and cannot be changed to {desired!s}")
         jobs = schema.jobs
         with self._engine.begin() as connection:
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(desired=desired.value))
+            # what was looked at must still hold, or a cancel stored in between would be taken back
+            fence = (jobs.c.id == job_id) & (jobs.c.desired == job.desired.value) & (jobs.c.ended_at.is_(None))
+            if connection.execute(update(jobs).where(fence).values(desired=desired.value)).rowcount != 1:
+                raise Conflict(f"job {job_id} was changed by somebody else meanwhile; look at it again")
             connection.execute(
                 insert(schema.events).values(
                     job_id=job_id, kind="desired", message=f"asked to {desired!s}", at=datetime.now(UTC)

@@ -107,6 +107,7 @@ tasks = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("error", Text),
     Index("ix_tasks_job_state", "job_id", "state"),
+    Index("ix_tasks_job_order", "job_id", "order"),
     Index("ix_tasks_state", "state"),
 )
 

@@ -1,9 +1,12 @@
 """The control loop under faults: a crash between any two steps, dead engines, late and repeated reports, all seeded."""
 
+from datetime import timedelta
+
 import pytest
 
-from service.cluster import HostKind, Orders
+from service.cluster import HostKind, Orders, Receipt, TaskKind
 from service.currency import Budget, Currency, to_amount
+from service.errors import CorruptFile
 from service.fake_cluster import FakeCluster
 from service.jobs import Phase
 from service.store import Store
@@ -69,7 +72,7 @@ def test_controller_crash_at_every_step_loses_and_doubles_nothing(tmp_path):
     job = reference.run(reference.submit(budget=Budget(currency=Currency.samples, limit=80)))
     num_steps = reference.steps
     assert num_steps > 20
-    for crash_at in range(1, num_steps + 1, 3):
+    for crash_at in range(1, num_steps + 1):
         directory = tmp_path / str(crash_at)
         directory.mkdir()
         simulation = CrashingSimulation(directory)
@@ -160,3 +163,70 @@ def test_engine_that_never_loads_fails_the_job_and_names_the_model(tmp_path):
     job = simulation.store.jobs.get(job.id)
     assert job.phase is Phase.failed
     assert "engine for m does not load" in (job.error or "")
+
+
+def test_error_after_the_commit_plans_nothing_twice(tmp_path):
+    """The commit went through, its answer was lost, and the same controller goes on."""
+    simulation = CrashingSimulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=200))
+    for step in range(2, 60, 4):
+        simulation.crash_at = simulation.steps + step % 7 + 1
+        simulation.cluster.advance(0.25)
+        simulation.controller._guarded_tick()
+    job = simulation.run(job)
+    assert sorted(simulation.samples(job)) == [(p, s) for p in range(40) for s in range(5)]
+    assert simulation.cluster.num_drawn == 200
+    simulation.audit_rows(job)
+
+
+def test_unreadable_score_file_fails_its_job_and_no_other(tmp_path):
+    simulation = Simulation(tmp_path)
+    broken = simulation.submit(budget=Budget(currency=Currency.samples, limit=400))
+    while not simulation.store.reads.parts(broken.id, TaskKind.score):
+        simulation.tick()
+    sound = simulation.submit(budget=Budget(currency=Currency.samples, limit=80))
+
+    def read_receipt(path: str) -> Receipt:
+        if path.startswith(broken.id):
+            raise CorruptFile(f"{path}: cut off")
+        return simulation.cluster.read_receipt(path)
+
+    simulation.controller = simulation.new_controller(read_receipt)
+    simulation.run(sound)
+    job = simulation.run(broken)
+    assert job.phase is Phase.failed
+    assert "cut off" in (job.error or "")
+
+
+def test_busy_dispatcher_is_never_taken_for_a_stuck_engine(tmp_path):
+    simulation = Simulation(tmp_path, slow_answers=True)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    for _ in range(40):
+        simulation.tick(6.0)
+    assert {event.kind for event in simulation.store.reads.events()}.isdisjoint({"host_ended", "host_lost"})
+    assert simulation.store.jobs.get(job.id).phase is Phase.preparing
+
+
+def test_clock_set_forward_kills_no_engine(tmp_path):
+    simulation = Simulation(tmp_path, samples_per_s=0.001)
+    simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    for _ in range(30):
+        simulation.tick()
+    simulation.start += timedelta(hours=1)
+    for _ in range(10):
+        simulation.tick()
+    assert {event.kind for event in simulation.store.reads.events()}.isdisjoint({"host_ended", "host_lost"})
+
+
+def test_stop_order_lost_with_its_controller_is_sent_again(tmp_path):
+    simulation = CrashingSimulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=400))
+    for _ in range(20):
+        simulation.tick()
+    simulation.cluster.ignored_stops = 1
+    simulation.store.catalogue.change_pool("m", replicas=0)
+    for _ in range(8):
+        simulation.tick()
+    assert simulation.engines() == []
+    simulation.store.catalogue.change_pool("m", replicas=1)
+    simulation.run(job)

@@ -1,13 +1,14 @@
 """Builds a store, a fake cluster and a controller on a virtual clock, and audits them after every tick."""
 
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from service.cluster import HostKind, TaskKind
+from service.cluster import HostKind, Receipt, TaskKind
 from service.controller import Controller
 from service.currency import Budget, Currency, from_amount
 from service.fake_cluster import FakeCluster, FakeWorld
@@ -56,14 +57,14 @@ class Simulation:
         self.store.catalogue.register_problems(self.problems)
         self.controller = self.new_controller()
 
-    def new_controller(self) -> Controller:
+    def new_controller(self, read_receipt: Callable[[str], Receipt] | None = None) -> Controller:
         """A controller as after a restart: it knows only what the database and the cluster say."""
         return Controller(
             store=self.store,
             cluster=self.cluster,
             options=self.options,
             clock=lambda: self.start + timedelta(seconds=self.cluster.now),
-            read_receipt=self.cluster.read_receipt,
+            read_receipt=read_receipt or self.cluster.read_receipt,
         )
 
     def submit(self, *, budget: Budget, strategy: str = "uniform", **allocation: object) -> Job:

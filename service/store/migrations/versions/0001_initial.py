@@ -139,6 +139,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
     )
     op.create_index("ix_tasks_job_state", "tasks", ["job_id", "state"], unique=False)
+    op.create_index("ix_tasks_job_order", "tasks", ["job_id", "order"], unique=False)
     op.create_index("ix_tasks_state", "tasks", ["state"], unique=False)
     op.create_table(
         "transfers",
