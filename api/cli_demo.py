@@ -13,7 +13,9 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     directory: Annotated[Path, typer.Option("--directory", help="Data and report go here.")] = Path("runs/demo"),
-    num_problems: Annotated[int, typer.Option("--problems", min=10, max=2000, help="Problems of the tiny world.")] = 400,
+    num_problems: Annotated[
+        int, typer.Option("--problems", min=10, max=2000, help="Problems of the tiny world.")
+    ] = 400,
     samples: Annotated[int, typer.Option(min=1, max=100, help="Samples of the larger model per problem.")] = 10,
     seed: Annotated[int, typer.Option(help="Orders problems and seeds engines.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 for any free one.")] = 0,

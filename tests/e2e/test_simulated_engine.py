@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +12,8 @@ from service.allocation import AllocationState
 from service.cluster import HostKind, TaskKind
 from service.controller import rebuild_state
 from service.currency import Budget, Currency
-from service.jobs import AllocationSpec, Desired, Phase
 from service.job_metrics import job_metrics
+from service.jobs import AllocationSpec, Desired, Phase
 from service.shards import read_receipt
 from service.stats import Estimate
 from service.verify import verify_directory
@@ -117,7 +118,7 @@ def test_rebuilt_state_equals_the_one_that_was_folded(world, cluster):
     job = world.submit(budget=Budget(currency=Currency.samples, limit=400), allocation=allocation)
     world.run_until(controller, lambda: len(world.store.reads.parts(job.id, TaskKind.score)) >= 2, job)
     folded = controller.state_of(job.id)
-    rebuilt = rebuild_state(world.store, world.store.snapshot().jobs[0], lambda path: read_receipt(path))
+    rebuilt = rebuild_state(world.store, world.store.snapshot().jobs[0], lambda path: read_receipt(Path(path)))
     for name in ("planned", "scored", "correct", "verified", "num_unique", "is_excluded"):
         assert (getattr(folded, name) == getattr(rebuilt, name)).all(), name
     assert isinstance(folded, AllocationState)

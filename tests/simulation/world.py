@@ -120,7 +120,7 @@ class Simulation:
         """Holds at the end: every planned sample once, or withdrawn with its task; every shard scored once."""
         for task in self.store.reads.tasks(job.id, with_runs=True):
             assert task.state.is_terminal
-            if task.kind is not TaskKind.generate:
+            if task.runs is None:
                 continue
             committed = [tuple(pair) for pair in self.store.reads.committed(task.id).tolist()]
             planned = [tuple(pair) for pair in expand_runs(task.runs).tolist()]

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def example() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shipped_rows(example: Path) -> dict[str, list[dict]]:
+def shipped_rows(example: Path) -> dict[str, list[Any]]:
     """Rows of every committed problem file, by the name of the set."""
     return {
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]

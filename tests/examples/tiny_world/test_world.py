@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build_problems import build_problem_sets
@@ -17,7 +18,7 @@ from gsm_mini.world import Problem, generate_problem, problem_from_row, row_from
 SIZES = {"train": 2_000, "validation": 200, "test": 250, "transfer": 200}
 
 
-def all_questions(rows_by_set: dict[str, list[dict]]) -> list[str]:
+def all_questions(rows_by_set: dict[str, list[Any]]) -> list[str]:
     return [row["question"] for rows in rows_by_set.values() for row in rows]
 
 
@@ -69,14 +70,14 @@ def test_corpus_shorter_run_is_a_prefix_of_the_corpus() -> None:
     assert list(corpus_problems(20)) == longer[:20]
 
 
-def test_problem_files_are_what_the_recipe_builds(shipped_rows: dict[str, list[dict]]) -> None:
+def test_problem_files_are_what_the_recipe_builds(shipped_rows: dict[str, list[Any]]) -> None:
     # through JSON, as the files are: tuples become lists
     built = json.loads(json.dumps(build_problem_sets()))
 
     assert built == shipped_rows
 
 
-def test_problem_files_have_equally_many_problems_of_each_level(shipped_rows: dict[str, list[dict]]) -> None:
+def test_problem_files_have_equally_many_problems_of_each_level(shipped_rows: dict[str, list[Any]]) -> None:
     assert {name: len(rows) for name, rows in shipped_rows.items()} == SIZES
     for name, rows in shipped_rows.items():
         levels = Counter(row["level"] for row in rows)
@@ -84,20 +85,22 @@ def test_problem_files_have_equally_many_problems_of_each_level(shipped_rows: di
         assert len(set(levels.values())) == 1
 
 
-def test_problem_files_have_unique_ids(shipped_rows: dict[str, list[dict]]) -> None:
+def test_problem_files_have_unique_ids(shipped_rows: dict[str, list[Any]]) -> None:
     ids = [row["id"] for rows in shipped_rows.values() for row in rows]
 
     assert len(ids) == len(set(ids)) == sum(SIZES.values())
 
 
-def test_problem_files_share_no_question_with_each_other_or_the_corpus(shipped_rows: dict[str, list[dict]]) -> None:
+def test_problem_files_share_no_question_with_each_other_or_the_corpus(
+    shipped_rows: dict[str, list[Any]],
+) -> None:
     questions = all_questions(shipped_rows)
 
     assert len(questions) == len(set(questions))
     assert set(questions).isdisjoint(corpus_questions())
 
 
-def test_transfer_every_problem_has_a_distractor(shipped_rows: dict[str, list[dict]]) -> None:
+def test_transfer_every_problem_has_a_distractor(shipped_rows: dict[str, list[Any]]) -> None:
     assert all(problem_from_row(row).has_distractor for row in shipped_rows["transfer"])
     assert not all(problem_from_row(row).has_distractor for row in shipped_rows["test"])
 
