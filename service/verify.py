@@ -90,11 +90,22 @@ def verify_directory(directory: Path) -> VerifyReport:
         InvalidInput: the directory has no manifest, or one of another version.
     """
     manifest = _read_manifest(directory)
+    try:
+        return _verify(directory, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(
+            f"{directory / 'manifest.json'}: damaged, or not written by isoflop: {type(error).__name__} {error}"
+        ) from error
+
+
+def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
     found = _Found()
     costs = {model["name"]: ForwardCost.from_json(model["cost"]) for model in manifest["models"]}
     currency = Currency(manifest["account"]["currency"])
     for shard in manifest["shards"]:
         _verify_shard(directory, shard, costs[shard["model"]], currency, found)
+    for prepared in manifest["prepared"]:
+        _check(directory / prepared["path"], prepared["sha256"], found)
     planned, withdrawn = _verify_plan(directory, manifest, found)
     _verify_scores(directory, manifest, found)
     _verify_ledger(manifest, currency, found)
@@ -119,11 +130,16 @@ def verify_directory(directory: Path) -> VerifyReport:
 def _read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / "manifest.json"
     if not path.is_file():
-        raise InvalidInput(f"{directory}: no manifest.json; allowed: the directory of a job, <data-dir>/jobs/<job>")
+        raise InvalidInput(
+            f"{directory}: no manifest.json, which is written while a job runs, every minute, and at its end; allowed: "
+            "the directory of a job, <data-dir>/jobs/<job>"
+        )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{path}: not JSON: {error}") from error
+    if not isinstance(manifest, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(f"{path}: got {type(manifest).__name__}, allowed: an object")
     if manifest.get("manifest_version") != MANIFEST_VERSION:
         raise InvalidInput(
             f"{path}: manifest_version: got {manifest.get('manifest_version')}, allowed: {MANIFEST_VERSION}"
@@ -131,12 +147,22 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def _check(path: Path, sha256: str, found: _Found) -> bool:
+    try:
+        check_file(path, sha256)
+    except CorruptFile as error:
+        found.faults.append(str(error))
+        return False
+    return True
+
+
 def _checked_table(directory: Path, entry: dict[str, Any], columns: list[str], found: _Found) -> pa.Table | None:
     path = directory / entry["path"]
+    if not _check(path, entry["sha256"], found):
+        return None
     try:
-        check_file(path, entry["sha256"])
         table = pq.read_table(path, columns=columns)
-    except (CorruptFile, OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid) as error:
         found.faults.append(str(error))
         return None
     if table.num_rows != entry["rows"]:
@@ -185,7 +211,13 @@ def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, cur
 
 def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tuple[int, int]:
     """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
-    plan = pq.read_table(directory / "plan.parquet")
+    try:
+        plan = pq.read_table(directory / "plan.parquet")
+    except (OSError, pa.ArrowInvalid) as error:
+        found.faults.append(
+            f"{directory / 'plan.parquet'}: not readable, so no row can be held against the plan: {error}"
+        )
+        return 0, 0
     names = np.asarray(plan["task"].cast(pa.string()).to_numpy(zero_copy_only=False))
     runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")]).astype(
         np.int32

@@ -103,7 +103,7 @@ def scale_pools(draft: Draft) -> None:
         while len(_alive(draft, model)) < target and places >= _places_taken(draft, model):
             _start_engine(draft, model)
             places -= _places_taken(draft, model)
-        if model in wanted and not _alive(draft, model):
+        if model in wanted and target > 0 and not _alive(draft, model):
             _make_room(draft, wanted, model)
 
 

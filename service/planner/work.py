@@ -26,7 +26,9 @@ def wind_down(draft: Draft) -> None:
         if not (has_ended or is_aborting or job.desired is Desired.pause or draft.seen.is_draining):
             continue
         for task in draft.job_tasks(job.id):
-            if task.state is TaskState.pending and has_ended and (task.kind is not TaskKind.score or is_aborting):
+            if task.kind is TaskKind.score:
+                continue  # what is kept is scored, however its job ended
+            if task.state is TaskState.pending and has_ended:
                 draft.put_task(move(task, TaskState.cancelled))
             elif task.state.is_in_flight and task.kind is TaskKind.generate and not (has_ended and not is_aborting):
                 mode = StopMode.abort if is_aborting else StopMode.finish

@@ -12,6 +12,7 @@ from service.allocation import AllocationState
 from service.cluster import HostKind, TaskKind
 from service.controller import rebuild_state
 from service.currency import Budget, Currency
+from service.errors import InvalidInput
 from service.job_metrics import job_metrics
 from service.jobs import AllocationSpec, Desired, Phase
 from service.shards import read_receipt
@@ -182,3 +183,19 @@ def test_sample_rows_can_be_read_by_anybody(finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     table = pq.read_table(finished / manifest["shards"][0]["path"])
     assert {"sample_id", "prompt", "completion", "flops", "finish_reason"} <= set(table.column_names)
+
+
+def test_verify_names_a_plan_or_prompts_that_are_damaged(finished):
+    prompts = finished / json.loads((finished / "manifest.json").read_text())["prepared"][0]["path"]
+    prompts.write_bytes(prompts.read_bytes()[:-10])
+    (finished / "plan.parquet").write_bytes(b"nothing")
+    faults = verify_directory(finished).faults
+    assert any("plan.parquet" in fault for fault in faults)
+    assert any(prompts.name in fault and "sha256" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"manifest_version": 1}', '{"manifest_version": 1, "models": 3}'])
+def test_verify_of_something_that_is_no_manifest_says_so(finished, text):
+    (finished / "manifest.json").write_text(text)
+    with pytest.raises(InvalidInput, match=r"manifest\.json"):
+        verify_directory(finished)
