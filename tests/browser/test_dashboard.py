@@ -149,6 +149,29 @@ def test_live_page_changes_numbers_in_place(open_page: OpenPage, site: str) -> N
     expect(page.locator(".js-plotly-plot")).to_have_count(4)
 
 
+def test_live_page_stops_asking_once_the_service_says_nothing_will_change(open_page: OpenPage) -> None:
+    page = open_page(JOB)
+
+    def ended(route: Route) -> None:
+        response = route.fetch()
+        body = response.text().replace(' data-poll-ms="2000"', "").replace(">7,484<", ">7,500<")
+        route.fulfill(response=response, body=body)
+
+    page.route("**/jobs/*?fragment=live", ended)
+    expect(page.locator("[data-live='fact-samples']")).to_have_text("7,500")
+    expect(page.locator("#main")).to_have_attribute("data-poll-ms", "0")
+
+
+def test_lost_service_is_said_without_moving_the_page(open_page: OpenPage) -> None:
+    page = open_page(JOB)
+    top = page.locator("main h1").bounding_box()
+
+    page.route("**/jobs/*?fragment=live", lambda route: route.fulfill(status=204))
+
+    expect(page.locator("#connection")).to_contain_text("No answer from the service")
+    assert page.locator("main h1").bounding_box() == top
+
+
 def test_number_being_typed_is_left_alone_by_updates(open_page: OpenPage) -> None:
     page = open_page("/workers")
     field = page.get_by_label("Engines of gsm-mini-small")

@@ -70,6 +70,7 @@ class JobPage:
         headline: see `job_headline`.
         actions: verbs that apply now, of "pause", "resume", "cancel".
         num_problems: problems of its set.
+        took_s: seconds from submission to end; None before that.
         document: the resolved job document as YAML.
         versions: packages and their versions.
         comparable: id and name of other jobs over the same problems, newest first.
@@ -82,6 +83,7 @@ class JobPage:
     error: str | None
     actions: tuple[str, ...]
     num_problems: int
+    took_s: float | None
     truncated_share: float | None
     metrics: tuple[MetricView, ...]
     figures: tuple[Figure, ...]

@@ -123,7 +123,7 @@ class UsageLine:
     wasted_flops: float
     prompt_tokens: int
     completion_tokens: int
-    busy_hours: float
+    busy_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +131,15 @@ class UsagePage:
     """Who used what?
 
     Args:
-        period: in words, e.g. "the last 7 days".
+        period: of the table, in words, e.g. "since the start".
+        figure_period: of the figure.
         csv_path: where the same rows come as CSV.
     """
 
     shell: Shell
     headline: str
     period: str
+    figure_period: str
     csv_path: str
     lines: tuple[UsageLine, ...]
     figures: tuple[Figure, ...]

@@ -81,6 +81,7 @@ class OverviewPage:
         headline: the answer in one line, see `overview_headline`.
         engines_ready: generator engines that take work, of `engines_total`.
         tokens_per_s: completion tokens a second, all engines together.
+        period: what `use` and the figures cover, in words, e.g. "the last 24 hours".
     """
 
     shell: Shell
@@ -91,6 +92,7 @@ class OverviewPage:
     spent_today_flops: float
     wasted_today_share: float
     jobs: tuple[JobLine, ...]
+    period: str
     use: tuple[UseLine, ...]
     figures: tuple[Figure, ...]
 

@@ -31,13 +31,15 @@
   }
 
   const connection = document.getElementById("connection");
-  const pollMs = Number(main.dataset.pollMs || 0);
+  const pollMs = () => Number(main.dataset.pollMs || 0);
   let heardAt = Date.now();
 
   async function poll() {
     if (!document.hidden) {
       try {
-        swap(await fetchFragment(location.href, AbortSignal.timeout(10_000)));
+        const fresh = await fetchFragment(location.href, AbortSignal.timeout(10_000));
+        swap(fresh);
+        main.dataset.pollMs = fresh.querySelector("[data-fragment]").dataset.pollMs || 0;
         heardAt = Date.now();
         connection.textContent = "";
       } catch {
@@ -45,9 +47,9 @@
         connection.textContent = `No answer from the service for ${seconds} s; the page shows what was known then.`;
       }
     }
-    setTimeout(poll, pollMs);
+    if (pollMs() > 0) setTimeout(poll, pollMs()); // an ended job has said its last
   }
-  if (pollMs > 0) setTimeout(poll, pollMs);
+  if (pollMs() > 0) setTimeout(poll, pollMs());
 
   // ---- sortable tables --------------------------------------------------------------------------------------
   function sortKey(row, column) {

@@ -2,26 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import yaml
 
 from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
+from api.dashboard.views.metrics import metric_views
 from api.progress import Progress, job_progress
 from api.resolve import document_of
 from api.version import VERSION
 from service.cluster import HostKind, HostState, TaskKind
 from service.currency import Currency
 from service.jobs import Desired, Job, Phase
-from service.metrics import AtK, MetricsSummary
 from service.planner.plan import HostView
-from service.report import Form, Measured, measured_text
-from service.stats import Estimate
 from service.store import Store
 from service.store.control import Resolved
-from service.store.reads import Event, Part, UsageRow
+from service.store.reads import Part, UsageRow
 from service.tasks import Task, TaskState
 from service.wording import Tone
 
@@ -29,6 +27,8 @@ JOBS_SHOWN = 30
 JOBS_COMPARABLE = 50
 TASKS_SHOWN = 60
 EVENTS_SHOWN = 100
+WINDOW = timedelta(hours=24)
+"""What the overview's table and figure cover: reading it must not grow with the age of a service."""
 POLL_S = 2.0
 _UNITS = {
     Currency.flops: ("FLOPs", "exact"),
@@ -66,7 +66,7 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
     store = context.store
     hosts = store.reads.hosts()
     jobs = tuple(job_line(store, job, hosts, now) for _, job in store.jobs.list(limit=JOBS_SHOWN))
-    by_minute = store.reads.usage(by_minute=True)
+    by_minute = store.reads.usage(by_minute=True, since=now - WINDOW)
     spent, wasted_share = charts.spent_today(by_minute, now)
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
     return pages.OverviewPage(
@@ -78,6 +78,7 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
         spent_today_flops=spent,
         wasted_today_share=wasted_share,
         jobs=jobs,
+        period="the last 24 hours",
         use=use_lines(by_minute),
         figures=(charts.spend(by_minute, charts.colours_of(store), now),),
     )
@@ -161,8 +162,9 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         error=job.error,
         actions=_actions(job),
         num_problems=resolved.num_problems,
+        took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
-        metrics=() if summary is None else _metrics(summary, has_steps=has_steps),
+        metrics=metric_views(summary, has_steps=has_steps, is_uniform=job.spec.allocation.strategy == "uniform"),
         figures=(
             charts.burn_down(
                 job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
@@ -171,18 +173,26 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
-        tasks=_tasks(tasks, [*parts, *store.reads.parts(job_id, TaskKind.score)], now),
+        tasks=_tasks(tasks, parts, store.reads.parts(job_id, TaskKind.score), now),
         num_tasks=len(tasks),
         events=_events(store, job_id),
         document=document_text(job, resolved),
         versions=versions_of(resolved),
-        comparable=tuple(
-            (other.id, other.spec.name)
-            for _, other in store.jobs.list(limit=JOBS_COMPARABLE)
-            if other.id != job_id and other.spec.problems == job.spec.problems
-        ),
+        comparable=_comparable(store, job, resolved),
         poll_s=None if job.phase.is_terminal and progress.parts_scored == progress.parts else POLL_S,
     )
+
+
+def _comparable(store: Store, job: Job, resolved: Resolved) -> tuple[tuple[str, str], ...]:
+    """Other jobs over the same problems: the same set, cut to the same number."""
+    found: list[tuple[str, str]] = []
+    for _, other in store.jobs.list(limit=JOBS_COMPARABLE):
+        if other.id == job.id or other.spec.problems != job.spec.problems:
+            continue
+        theirs = store.jobs.resolved(other.id)
+        if (theirs.problems_fingerprint, theirs.num_problems) == (resolved.problems_fingerprint, resolved.num_problems):
+            found.append((other.id, other.spec.name))
+    return tuple(found)
 
 
 def document_text(job: Job, resolved: Resolved) -> str:
@@ -201,69 +211,6 @@ def _actions(job: Job) -> tuple[str, ...]:
     return ("resume", "cancel") if job.desired is Desired.pause else ("pause", "cancel")
 
 
-def _metrics(summary: MetricsSummary, *, has_steps: bool) -> tuple[pages.MetricView, ...]:
-    depth = _deepest(summary.coverage)
-    views = [
-        _view(
-            "coverage",
-            f"pass@{depth} (coverage)",
-            "Share of problems solved.",
-            Form.share,
-            _at(summary.coverage, depth),
-        )
-    ]
-    if has_steps:
-        judged = measured_text(Form.rate, summary.judged_share)
-        views += [
-            _view(
-                "verified",
-                f"verified pass@{depth}",
-                f"Counting only samples whose reasoning holds; judged: {judged} of right answers, the rest as invalid.",
-                Form.share,
-                _at(summary.verified_coverage, depth),
-            ),
-            _view(
-                "false-positives",
-                "false positives",
-                f"Wrong reasoning among right answers that were judged; judged: {judged}.",
-                Form.rate,
-                summary.false_positive_rate,
-            ),
-        ]
-    views += [
-        _view(
-            "unique",
-            "unique correct per problem",
-            "Distinct correct solutions, exact text.",
-            Form.number,
-            summary.realised_unique_exact,
-        ),
-        _view(
-            "cost",
-            "FLOPs per unique correct",
-            "All FLOPs of samples over distinct correct solutions.",
-            Form.flops,
-            summary.flops_per_unique_correct,
-        ),
-    ]
-    return tuple(views)
-
-
-def _deepest(series: Sequence[AtK]) -> int:
-    """The largest k that every sampled problem reaches, or the smallest at all."""
-    even = [at.k for at in series if isinstance(at.estimate, Estimate) and at.undefined_problems == 0]
-    return max(even, default=series[0].k if series else 1)
-
-
-def _at(series: Sequence[AtK], k: int) -> Measured:
-    return next(at.estimate for at in series if at.k == k)
-
-
-def _view(key: str, label: str, note: str, form: Form, value: Measured) -> pages.MetricView:
-    number, bracket, rest = measured_text(form, value).partition(" [")
-    return pages.MetricView(key=key, label=label, value=number, interval=f"[{rest}" if bracket else "", note=note)
-
-
 def _waste(usage: Sequence[UsageRow]) -> tuple[pages.WasteLine, ...]:
     total = sum(row.flops for row in usage)
     flops: Counter[str] = Counter()
@@ -279,10 +226,16 @@ def _waste(usage: Sequence[UsageRow]) -> tuple[pages.WasteLine, ...]:
     )
 
 
-def _tasks(tasks: Sequence[Task], parts: Sequence[Part], now: datetime) -> tuple[pages.TaskLine, ...]:
+def _tasks(
+    tasks: Sequence[Task], drawn: Sequence[Part], scored: Sequence[Part], now: datetime
+) -> tuple[pages.TaskLine, ...]:
     rows: Counter[str] = Counter()
-    for part in parts:
+    rows_by_shard = {(part.attempt_id, part.part): part.rows for part in drawn}
+    for part in drawn:
         rows[part.task_id] += part.rows
+    for part in scored:  # its own rows are one for each sample and scorer
+        if part.source_attempt is not None and part.source_part is not None:
+            rows[part.task_id] += rows_by_shard.get((part.source_attempt, part.source_part), 0)
     ordered = sorted(
         tasks, key=lambda task: (task.state in _ENDED, -task.order if task.state in _ENDED else task.order)
     )
@@ -306,9 +259,6 @@ def _task_line(task: Task, num_rows: int, now: datetime) -> pages.TaskLine:
 
 
 def _events(store: Store, job_id: str) -> tuple[pages.EventLine, ...]:
-    newest: list[Event] = []
-    while found := store.reads.events(job_id=job_id, after=newest[-1].id if newest else 0, limit=1000):
-        newest = [*newest, *found][-EVENTS_SHOWN:]
     return tuple(
         pages.EventLine(
             seq=event.id,
@@ -316,5 +266,5 @@ def _events(store: Store, job_id: str) -> tuple[pages.EventLine, ...]:
             tone=_TONE_BY_KIND.get(event.kind, Tone.quiet).value,
             text=f"{event.kind.replace('_', ' ')}: {event.message}",
         )
-        for event in reversed(newest)
+        for event in store.reads.newest_events(job_id=job_id, limit=EVENTS_SHOWN)
     )

@@ -1,7 +1,7 @@
 """Workers, models, problem sets and usage: pages that are mostly one table."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow.parquet as pq
 
@@ -20,6 +20,7 @@ from service.store.reads import UsageRow
 
 REFERENCE_LEN = 64
 _EXAMPLE_CHARACTERS = 120
+_FIGURE_WINDOW = timedelta(days=7)
 _NOT_READY = (HostState.starting, HostState.loading)
 
 
@@ -58,7 +59,8 @@ def _workers_headline(engines: Sequence[HostView]) -> str:
     ready = sum(engine.state is HostState.ready for engine in engines)
     others = [engine.state.value for engine in engines if engine.state is not HostState.ready]
     words = ", ".join(f"{others.count(state)} {state}" for state in sorted(set(others)))
-    return f"{ready} of {wording.plural(len(engines), 'engine')} ready{f', {words}' if words else ''}."
+    start = f"{ready} of {wording.plural(len(engines), 'engine')} ready" if ready else "No engine is ready yet"
+    return f"{start}{f', {words}' if words else ''}."
 
 
 def _host_line(host: HostView) -> pages.HostLine:
@@ -150,9 +152,12 @@ def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
         shell=shell_of(context, "usage", now),
         headline=f"{wording.flops(total)} FLOPs since the start{wasted}.",
         period="since the start",
+        figure_period=f"the last {_FIGURE_WINDOW.days} days",
         csv_path="/v1/usage?format=csv",
         lines=_usage_lines(rows, names),
-        figures=(charts.spend(store.reads.usage(by_minute=True), charts.colours_of(store), now),),
+        figures=(
+            charts.spend(store.reads.usage(by_minute=True, since=now - _FIGURE_WINDOW), charts.colours_of(store), now),
+        ),
     )
 
 
@@ -170,7 +175,7 @@ def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages
             wasted_flops=sum(row.flops for row in group if row.outcome != "useful"),
             prompt_tokens=sum(row.prompt_tokens for row in group),
             completion_tokens=sum(row.completion_tokens for row in group),
-            busy_hours=sum(row.busy_s for row in group) / 3600,
+            busy_s=sum(row.busy_s for row in group),
         )
         for (job_id, model, stage), group in groups.items()
     )

@@ -87,6 +87,7 @@ def overview() -> pages.OverviewPage:
         spent_today_flops=2.31e12,
         wasted_today_share=0.0043,
         jobs=jobs,
+        period="the last 24 hours",
         use=(
             pages.UseLine(model=MODELS[0], stage="generate", useful_flops=1.306e12, wasted_flops=3.9e9),
             pages.UseLine(model=MODELS[1], stage="generate", useful_flops=9.96e11, wasted_flops=6.1e9),
@@ -107,6 +108,7 @@ def empty_overview() -> pages.OverviewPage:
         spent_today_flops=0.0,
         wasted_today_share=0.0,
         jobs=(),
+        period="the last 24 hours",
         use=(),
         figures=(figures.spend_figure([], COLOURS, bucket="minute"),),
     )
@@ -122,6 +124,7 @@ def job_page() -> pages.JobPage:
         error=None,
         actions=("pause", "cancel"),
         num_problems=400,
+        took_s=None,
         truncated_share=0.0021,
         metrics=(
             pages.MetricView(

@@ -118,6 +118,7 @@ def usage() -> pages.UsagePage:
         shell=shell("usage"),
         headline="2.34e12 FLOPs in the last 7 days, 0.4 % of them wasted.",
         period="the last 7 days",
+        figure_period="the last 7 days",
         csv_path="/usage.csv?days=7",
         lines=(
             _usage("gsm-mini large, 10 samples", "job-5d20e1", MODELS[0], useful=1.306e12, wasted=3.9e9),
@@ -138,7 +139,7 @@ def _usage(name: str, job_id: str, model: str, *, useful: float, wasted: float) 
         wasted_flops=wasted,
         prompt_tokens=round(useful / 1.1e7),
         completion_tokens=round(useful / 4e6),
-        busy_hours=useful / 6e13,
+        busy_s=useful / 1.7e10,
     )
 
 

@@ -110,7 +110,7 @@ def test_every_figure_has_its_plot_its_numbers_and_its_table(path: str, environm
     for figure in getattr(EXAMPLES[path], "figures", ()):
         assert f'data-figure="spec-{figure.key}"' in html
         assert f'id="spec-{figure.key}"' in html
-        assert f"Table ({len(figure.table.rows)})" in html
+        assert f">{len(figure.table.rows)}</span>)</summary>" in html
 
 
 @pytest.mark.parametrize("page_type", TEMPLATES, ids=lambda t: t.__name__)

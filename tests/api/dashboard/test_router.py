@@ -69,7 +69,7 @@ def test_job_page_agrees_with_the_api(done: tuple[TestClient, str]) -> None:
 
     assert f"{job['progress']['samples']:,} samples" in text
     assert "succeeded" in text
-    assert "pass@3 (coverage)" in text
+    assert "pass@4 (coverage)" in text
     assert "budget:" in text
 
 
@@ -77,6 +77,38 @@ def test_job_page_of_an_ended_job_asks_no_more(done: tuple[TestClient, str]) -> 
     client, job_id = done
 
     assert "data-poll-ms" not in client.get(f"/jobs/{job_id}").text
+
+
+def test_job_page_before_the_first_score_has_every_place_that_fills_later(
+    world: Any, client: TestClient, job_document: Any, run_jobs: Callable[[Any], None]
+) -> None:
+    job_id = client.post("/v1/jobs", json=job_document(models=["simulated"])).json()["id"]
+    before = client.get(f"/jobs/{job_id}", params={"fragment": "live"}).text
+    run_jobs(world)
+    after = client.get(f"/jobs/{job_id}", params={"fragment": "live"}).text
+
+    places = re.findall(r'data-live="(.+?)"', after)
+    assert "metric-coverage" in places
+    assert re.findall(r'data-live="(.+?)"', before) == places
+    assert "data-poll-ms" in before
+    assert "data-poll-ms" not in after
+
+
+def test_job_page_counts_samples_of_score_tasks_not_their_scores(done: tuple[TestClient, str]) -> None:
+    client, job_id = done
+    rows = re.findall(r"<td>(score|generate)</td>.*?(\d+) / (\d+)", client.get(f"/jobs/{job_id}").text, flags=re.S)
+
+    assert {kind for kind, _, _ in rows} == {"score", "generate"}
+    assert all(done == planned for _, done, planned in rows)
+
+
+def test_job_page_offers_only_jobs_that_can_be_compared(world: Any, client: TestClient, job_document: Any) -> None:
+    one, same = (client.post("/v1/jobs", json=job_document(name=name)).json()["id"] for name in ("one", "same"))
+    fewer = client.post("/v1/jobs", json=job_document(name="fewer", max_problems=2)).json()["id"]
+    html = client.get(f"/jobs/{one}").text
+
+    assert f'<option value="{same}">' in html
+    assert f'<option value="{fewer}">' not in html
 
 
 def test_overview_lists_the_job_and_its_flops(done: tuple[TestClient, str]) -> None:
