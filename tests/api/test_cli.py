@@ -282,7 +282,7 @@ def test_catalogue_verbs_register_and_list(served, run: Run) -> None:
     columns = ("--column", "question=q", "--column", "answer=a")
     assert run("problems", "register", "one", served.world.root / "p.jsonl", *columns).stdout == "one  1 problem\n"
     assert "lab/m" in run("models", "list").stdout
-    assert json.loads(run("models", "list", "--json").stdout)[0]["name"] == "lab/m"
+    assert json.loads(run("models", "list", "--json").stdout)[-1]["name"] == "lab/m"
     assert "sums/train" in run("problems", "list").stdout
     assert json.loads(run("pools", "scale", "lab/m", "--replicas", "3", "--json").stdout)["replicas"] == 3
     assert "lab/m" in run("pools", "list").stdout
