@@ -24,10 +24,10 @@ JOB_PATIENCE_S = 180.0
 def test_jobs_under_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     service = ServiceProcess(tmp_path)
-    deadline = time.monotonic() + SECONDS
     try:
         service.start()
         service.register_simulated()
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             job_id = submit_random(service, rng)
             killed = kill_until_ended(service, job_id, rng, pause_s=(0.2, 4.0), patience_s=JOB_PATIENCE_S)
