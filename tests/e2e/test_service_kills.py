@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.random_kills import Victim, faults, kill, kill_until_ended, submit_random
 from tests.e2e.service_process import ServiceProcess, until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
 
 @pytest.fixture(scope="module")
