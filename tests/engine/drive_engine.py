@@ -109,6 +109,12 @@ def main(folder: Path) -> None:
     begin(host, greedy, 1e15)
     reports["greedy"] = summary(run(host, "greedy.1"))
 
+    once = [[problem, 0, 1] for problem in range(40)]
+    for name, stop in (("ours", ()), ("theirs", ("no such text",))):  # a stop string makes vLLM decode as it goes
+        sampling = SamplingSpec(temperature=0.0, stop=stop)
+        begin(host, attempt(folder, f"{name}.1", runs=once, sampling=sampling), 1e15)
+        reports[name] = summary(run(host, f"{name}.1"))
+
     begin(host, attempt(folder, "abort.1", runs=everything, sampling=SamplingSpec()), 1e15)
     run(host, "abort.1", steps=4)
     host.exchange(Orders(stops=(Stop(attempt_id="abort.1", mode=StopMode.abort),)))

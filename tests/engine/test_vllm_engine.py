@@ -21,7 +21,7 @@ from workers.prepare import prepare
 from workers.prepared import read_prepared, write_prepared
 
 ROOT = Path(__file__).parents[2]
-CHARACTERS = ["<unk>", "<bos>", "<eos>", *"0123456789+-=.#abcde"]
+CHARACTERS = ["<unk>", "<bos>", "<eos>", *"0123456789+-=.#abcde▁"]
 Summary = dict[str, object]
 
 
@@ -32,7 +32,9 @@ def build_model(directory: Path) -> None:
 
     tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
+    # as Llama's: a space at the very beginning is dropped, so that a completion alone reads differently than in its place
+    spaces = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", left=1)]
+    tokenizer.decoder = decoders.Sequence(spaces)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<bos>", eos_token="<eos>"
     ).save_pretrained(directory)
@@ -55,7 +57,7 @@ def build_model(directory: Path) -> None:
 
 def prepare_prompts(folder: Path) -> None:
     rows = [
-        {"problem_id": f"p{i}", "question": f"{i}+{3 * i}=", "reference": "", "level": None, "structure": None}
+        {"problem_id": f"p{i}", "question": f"{i}+{3 * i}=▁", "reference": "", "level": None, "structure": None}
         for i in range(40)
     ]
     problems = folder / "problems.parquet"
@@ -153,6 +155,16 @@ def test_engine_at_temperature_zero_repeats_itself_and_otherwise_does_not(
 
     assert len(texts("greedy")) == 1
     assert len(texts("all")) == 4
+
+
+@pytest.mark.engine
+def test_engine_texts_are_those_of_vllm_own_detokenizer(driven: tuple[Path, dict[str, Summary]]) -> None:
+    def text_by_problem(name: str) -> dict[object, str]:
+        return {row["problem_index"]: str(row["completion"]) for row in rows_of(driven[1][name])}
+
+    ours = text_by_problem("ours")
+    assert ours == text_by_problem("theirs")
+    assert any(text.startswith(" ") for text in ours.values())
 
 
 @pytest.mark.engine
