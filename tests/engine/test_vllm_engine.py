@@ -32,7 +32,7 @@ def build_model(directory: Path) -> None:
 
     tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    # as Llama's: a space at the very beginning is dropped, so that a completion alone reads differently than in its place
+    # as Llama's: a space at the very beginning is dropped, so a completion alone reads differently than in its place
     spaces = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", left=1)]
     tokenizer.decoder = decoders.Sequence(spaces)
     PreTrainedTokenizerFast(
