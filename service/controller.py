@@ -18,7 +18,7 @@ from service import shards
 from service.allocation import AllocationState
 from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
 from service.errors import CorruptFile
-from service.manifest import write_manifest
+from service.manifest_writer import ManifestWriter
 from service.planner import Options, Plan, Seen, Snapshot, plan
 from service.planner.plan import JobView
 from service.planner.submit import attempt_dir
@@ -36,7 +36,6 @@ LONGEST_PAUSE_S = 5.0
 """Most time that one tick may add to a stall."""
 MAX_ERRORS_IN_A_ROW = 20
 """Ticks that may fail in a row; at the loop's pace this outlasts a restart of the database."""
-MANIFEST_INTERVAL_S = 60.0
 RATE_WEIGHT = 0.3
 """Weight of the newest part in an engine's measured rate."""
 
@@ -48,6 +47,7 @@ class Controller:
         busy_interval_s: pause between ticks while tasks are open.
         idle_interval_s: pause while nothing is, unless woken.
         read_receipt: reads a committed file's receipt; simulations pass their own.
+        manifests: writes manifests; by default in a thread of its own.
     """
 
     def __init__(
@@ -60,9 +60,11 @@ class Controller:
         busy_interval_s: float = 0.1,
         idle_interval_s: float = 1.0,
         read_receipt: Callable[[str], Receipt] = lambda path: shards.read_receipt(Path(path)),
+        manifests: ManifestWriter | None = None,
     ) -> None:
         self._read_receipt = read_receipt
         self._store, self._cluster, self._options, self._clock = store, cluster, options, clock
+        self._manifests = manifests or ManifestWriter(store, data_dir=options.data_dir)
         self._busy_interval_s, self._idle_interval_s = busy_interval_s, idle_interval_s
         self._wake = threading.Event()
         self._states: dict[str, AllocationState] = {}
@@ -70,7 +72,6 @@ class Controller:
         self._rates: dict[str, float] = {}
         self._progress: dict[str, tuple[int, float]] = {}
         self._looked_at = clock()
-        self._manifest_at: dict[str, datetime] = {}
         self._broken: dict[str, str] = {}
         self._is_draining = False
         self._is_quiet = True
@@ -95,9 +96,6 @@ class Controller:
             now=now,
             options=self._options,
         )
-        for job_id in decided.finished_jobs:
-            # before the commit: a job that says it has ended has its manifest
-            write_manifest(self._store, job_id, data_dir=self._options.data_dir)
         if decided.has_changes:
             self._store.commit(decided, now)
         self._remember(decided, now)
@@ -131,6 +129,7 @@ class Controller:
             rates=dict(self._rates),
             stuck_hosts=self._find_stuck(snapshot, observation, now),
             broken_jobs=dict(self._broken),
+            sealed_jobs=self._manifests.collect({job.id for job in snapshot.jobs}, now),
             is_draining=self._is_draining,
         )
 
@@ -190,13 +189,10 @@ class Controller:
             self._cluster.stop_host(name, is_forced=is_forced)
 
     def _write_manifests(self, snapshot: Snapshot, decided: Plan, now: datetime) -> None:
+        for job_id in decided.seal_jobs:
+            self._manifests.seal(job_id, now)
         for job in snapshot.jobs:
-            since = self._manifest_at.setdefault(job.id, now)
-            if job.id in decided.finished_jobs:
-                del self._manifest_at[job.id]
-            elif (now - since).total_seconds() > MANIFEST_INTERVAL_S:
-                write_manifest(self._store, job.id, data_dir=self._options.data_dir)
-                self._manifest_at[job.id] = now
+            self._manifests.renew(job.id, now)
 
     # -- the loop
 

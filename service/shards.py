@@ -66,7 +66,7 @@ def write_part(
     metadata: dict[bytes, bytes] = {**(table.schema.metadata or {}), _FOOTER_KEY: _encode(body)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-    _sync(temporary)
+    sync(temporary)
     sha256 = file_sha256(temporary)
     try:
         os.link(temporary, path)
@@ -74,7 +74,7 @@ def write_part(
         return read_receipt(path)
     finally:
         temporary.unlink()
-    _sync(path.parent)
+    sync(path.parent)
     return dataclasses.replace(body, sha256=sha256)
 
 
@@ -135,7 +135,8 @@ def unpack_array(packed: bytes | None, *, columns: int) -> Indices | None:
     return np.frombuffer(zlib.decompress(packed), dtype="<i4").reshape(-1, columns)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Brings a file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.cluster import Usage
+from service.cluster import Runs, Usage
 from service.currency import Currency, to_amount
 from service.errors import CorruptFile, InvalidInput
 from service.flops import ForwardCost, paper_flops, sample_flops_array
@@ -34,6 +35,7 @@ _ROW_COLUMNS = [
     "finish_reason",
     "sample_id",
 ]
+_NO_RUNS = np.zeros((0, 3), dtype=np.int32)
 Keys = npt.NDArray[np.int64]
 
 _TOLERANCE = 1e-9
@@ -76,7 +78,7 @@ class _Found:
     faults: list[str] = field(default_factory=list[str])
     value_by_attempt: dict[str, float] = field(default_factory=dict[str, float])
     keys_by_task: dict[str, list[Keys]] = field(default_factory=dict[str, list[Keys]])
-    ids: set[str] = field(default_factory=set[str])
+    ids_by_path: dict[str, pa.ChunkedArray] = field(default_factory=dict[str, pa.ChunkedArray])
     rows: int = 0
     error_rows: int = 0
     score_rows: int = 0
@@ -106,6 +108,7 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
         _verify_shard(directory, shard, costs[shard["model"]], currency, found)
     for prepared in manifest["prepared"]:
         _check(directory / prepared["path"], prepared["sha256"], found)
+    _verify_ids(found)
     planned, withdrawn = _verify_plan(directory, manifest, found)
     _verify_scores(directory, manifest, found)
     _verify_ledger(manifest, currency, found)
@@ -200,34 +203,37 @@ def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, cur
     found.value_by_attempt[attempt] = found.value_by_attempt.get(attempt, 0.0) + in_currency(currency, usage)
     keys = _keys(table["problem_index"].to_numpy(), table["sample_index"].to_numpy())
     found.keys_by_task.setdefault(shard["task"], []).append(keys)
-    ids = table["sample_id"].to_pylist()
-    if len(found.ids.union(ids)) != len(found.ids) + len(ids):
-        found.faults.append(f"{shard['path']}: sample ids that occur twice")
-    found.ids.update(ids)
+    found.ids_by_path[shard["path"]] = table["sample_id"]
     found.rows += table.num_rows
     found.error_rows += int(is_error.sum())
     found.flops += float(flops.sum())
 
 
+def _verify_ids(found: _Found) -> None:
+    chunks = [chunk for ids in found.ids_by_path.values() for chunk in ids.chunks]
+    counts = pc.value_counts(pa.chunked_array(chunks, type=pa.string()))
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    for path, ids in found.ids_by_path.items() if len(twice) else ():
+        if num := pc.sum(pc.is_in(ids, value_set=twice)).as_py():
+            found.faults.append(f"{path}: {num} sample ids that occur twice")
+
+
 def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tuple[int, int]:
     """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
-    try:
-        plan = pq.read_table(directory / "plan.parquet")
-    except (OSError, pa.ArrowInvalid) as error:
-        found.faults.append(
-            f"{directory / 'plan.parquet'}: not readable, so no row can be held against the plan: {error}"
-        )
+    path = directory / manifest["plan"]["path"]
+    if not _check(path, manifest["plan"]["sha256"], found):
+        found.faults.append(f"{path}: not as it was written, so no row can be held against the plan")
         return 0, 0
-    names = np.asarray(plan["task"].cast(pa.string()).to_numpy(zero_copy_only=False))
-    runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")]).astype(
-        np.int32
-    )
-    planned = withdrawn = 0
+    plan = pq.read_table(path)
+    runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")])
+    runs_by_task = _by_name(plan["task"].combine_chunks(), runs.astype(np.int32))
+    # a task that was taken apart and its halves plan the same samples, so a model's plan is the union of its tasks'
+    planned: dict[str, list[Keys]] = {}
+    written: dict[str, list[Keys]] = {}
     for task in manifest["tasks"]:
-        indices = expand_runs(runs[names == task["id"]])
+        indices = expand_runs(runs_by_task.get(task["id"], _NO_RUNS))
         wanted = _keys(indices[:, 0], indices[:, 1])
         rows = np.concatenate(found.keys_by_task.pop(task["id"], [np.zeros(0, dtype=np.int64)]))
-        planned += len(wanted)
         if len(rows) != len(np.unique(rows)):
             found.faults.append(f"task {task['id']}: {len(rows) - len(np.unique(rows))} samples twice")
         if (extra := np.setdiff1d(rows, wanted)).size:
@@ -235,9 +241,20 @@ def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tu
         missing = np.setdiff1d(wanted, rows).size
         if missing and task["state"] == "succeeded":
             found.faults.append(f"task {task['id']}: succeeded, but {missing} planned samples have no row")
-        withdrawn += missing
+        planned.setdefault(task["model"], []).append(wanted)
+        written.setdefault(task["model"], []).append(rows)
     found.faults += [f"task {name}: has rows, but is not in the plan" for name in found.keys_by_task]
-    return planned, withdrawn
+    unions = {model: np.unique(np.concatenate(keys)) for model, keys in planned.items()}
+    withdrawn = sum(np.setdiff1d(keys, np.concatenate(written[model])).size for model, keys in unions.items())
+    return sum(map(len, unions.values())), withdrawn
+
+
+def _by_name(names: pa.DictionaryArray, runs: Runs) -> dict[str, Runs]:
+    """Runs by task, order kept."""
+    codes = names.indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    borders = np.searchsorted(codes[order], np.arange(1, len(names.dictionary)))
+    return dict(zip(names.dictionary.to_pylist(), np.split(runs[order], borders), strict=True)) if len(runs) else {}
 
 
 def _verify_scores(directory: Path, manifest: dict[str, Any], found: _Found) -> None:
@@ -256,8 +273,12 @@ def _verify_scores(directory: Path, manifest: dict[str, Any], found: _Found) -> 
         if table is None:
             continue
         found.score_rows += table.num_rows
-        if unknown := set(table["sample_id"].to_pylist()) - found.ids:
-            found.faults.append(f"{score['path']}: scores of {len(unknown)} samples that do not exist")
+        known = found.ids_by_path.get(shards[source]["path"])
+        if known is not None and (unknown := pc.sum(pc.invert(pc.is_in(table["sample_id"], value_set=known))).as_py()):
+            found.faults.append(f"{score['path']}: {unknown} scores of samples that its shard does not have")
+    # while a job runs, scores follow; of a job that failed, what is missing is part of the failure
+    if scorers and manifest["is_sealed"] and manifest["error"] is None:
+        found.faults += [f"{shards[source]['path']}: was never scored" for source in shards if source not in seen]
 
 
 def _verify_ledger(manifest: dict[str, Any], currency: Currency, found: _Found) -> None:

@@ -23,7 +23,6 @@ from service.cluster import (
     TaskKind,
     Usage,
 )
-from service.jobs import Phase
 from service.ledger import Account, Transfer, TransferKind
 from service.planner.plan import (
     EventWrite,
@@ -107,7 +106,7 @@ class Draft:
         self._state_changes: list[StateChange] = []
         self._start_hosts: list[HostSpec] = []
         self._stop_hosts: list[tuple[str, bool]] = []
-        self._finished_jobs: list[str] = []
+        self._seal_jobs: list[str] = []
         self._submits: defaultdict[str, list[AttemptSpec]] = defaultdict(list)
         self._grants: defaultdict[str, list[Grant]] = defaultdict(list)
         self._stops: defaultdict[str, list[Stop]] = defaultdict(list)
@@ -150,10 +149,9 @@ class Draft:
         self.jobs[job_id] = dataclasses.replace(self.jobs[job_id], **changes)  # type: ignore[arg-type]
         return self.jobs[job_id]
 
-    def finish_job(self, job_id: str, phase: Phase) -> None:
-        """Ends a job."""
-        self.change_job(job_id, phase=phase)
-        self._finished_jobs.append(job_id)
+    def seal_job(self, job_id: str) -> None:
+        """Asks for the last manifest of a job that has nothing left to do."""
+        self._seal_jobs.append(job_id)
 
     def transfer(self, task: Task, kind: TransferKind, *, number: int, amount: int) -> None:
         """Moves an amount on the account of the task's job.
@@ -264,7 +262,7 @@ class Draft:
                     phase=job.phase,
                     closing=job.closing,
                     error=job.error,
-                    is_ended=job.id in self._finished_jobs,
+                    is_ended=job.phase.is_terminal,
                 )
                 for job in self.jobs.values()
                 if _job_state(job) != _job_state(before_jobs[job.id])
@@ -285,7 +283,7 @@ class Draft:
                 )
                 for name in sorted(names)
             },
-            finished_jobs=tuple(self._finished_jobs),
+            seal_jobs=tuple(self._seal_jobs),
         )
 
 

@@ -134,6 +134,7 @@ class Seen:
         rates: samples per second of an engine, measured, by model.
         stuck_hosts: hosts whose engine has requests but makes no tokens.
         broken_jobs: why a job cannot go on, by id: a committed file that strategies need cannot be read.
+        sealed_jobs: jobs whose last manifest is written, see `Plan.seal_jobs`.
         is_draining: the controller is about to stop: hand work back, lease nothing.
     """
 
@@ -143,6 +144,7 @@ class Seen:
     rates: dict[str, float] = field(default_factory=dict[str, float])
     stuck_hosts: frozenset[str] = frozenset()
     broken_jobs: dict[str, str] = field(default_factory=dict[str, str])
+    sealed_jobs: frozenset[str] = frozenset()
     is_draining: bool = False
 
 
@@ -211,7 +213,11 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Every decision of one tick."""
+    """Every decision of one tick.
+
+    Args:
+        seal_jobs: jobs with nothing left to do, which end as soon as their last manifest is written.
+    """
 
     tasks: tuple[TaskWrite, ...] = ()
     parts: tuple[PartWrite, ...] = ()
@@ -226,7 +232,7 @@ class Plan:
     start_hosts: tuple[HostSpec, ...] = ()
     stop_hosts: tuple[tuple[str, bool], ...] = ()
     orders: dict[str, Orders] = field(default_factory=dict[str, Orders])
-    finished_jobs: tuple[str, ...] = ()
+    seal_jobs: tuple[str, ...] = ()
 
     @property
     def has_changes(self) -> bool:

@@ -193,9 +193,12 @@ def end_jobs(draft: Draft) -> None:
     for job in list(draft.jobs.values()):
         open_tasks = draft.job_tasks(job.id)
         is_closing = job.closing is not None or job.desired is Desired.cancel
-        # a job ends one tick after its last task, when everything of it is committed and its manifest can be written
-        if is_closing and not open_tasks and job.id not in before:
-            draft.finish_job(job.id, _final_phase(job))
+        # one tick after its last task everything of the job is committed, and its last manifest can be written
+        has_nothing_left = is_closing and not open_tasks and job.id not in before
+        if has_nothing_left and job.id in draft.seen.sealed_jobs:
+            draft.change_job(job.id, phase=_final_phase(job))
+        elif has_nothing_left:
+            draft.seal_job(job.id)
         else:
             phase = _phase(job, open_tasks)
             if phase is not job.phase:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from service.planner.plan import Plan, Snapshot
 from service.store.catalogue import Catalogue
 from service.store.control import ControlStore
-from service.store.database import open_database
+from service.store.database import open_database, reading
 from service.store.jobs import JobStore
 from service.store.reads import Reads
 
@@ -38,7 +38,7 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """One bounded read of everything that is not over."""
-        with self.engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
+        with reading(self.engine) as connection:
             return self._control.read_snapshot(connection)
 
     def commit(self, plan: Plan, now: datetime) -> None:

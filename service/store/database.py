@@ -1,11 +1,13 @@
 """Opens the database: SQLite by default, PostgreSQL by URL; brings the schema up to date through Alembic."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -31,6 +33,15 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@contextmanager
+def reading(engine: Engine) -> Generator[Connection]:
+    """A connection that sees the database as of one instant, whatever is written meanwhile."""
+    # SQLite's readers do so anyway
+    isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(is_read_only=True, **isolation) as connection, connection.begin():
+        yield connection
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

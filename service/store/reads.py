@@ -1,10 +1,12 @@
 """Reads for pages, reports and the manifest. Sizes follow tasks and parts, never samples."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Executable, func, select
+from sqlalchemy import Connection, Engine, Executable, func, select
 
 from service.cluster import TaskKind, Usage
 from service.errors import NotFound
@@ -13,6 +15,7 @@ from service.planner.plan import HostView
 from service.store import schema
 from service.store.codec import aware
 from service.store.control import committed_indices, host_from_row, part_usage
+from service.store.database import reading
 from service.store.rows import account_from_row, task_from_row
 from service.tasks import Task
 
@@ -73,13 +76,25 @@ class Part:
 
 
 class Reads:
-    """Queries, each one transaction."""
+    """Queries, each one transaction unless they come from `at_one_instant`.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        connection: a transaction that all queries share.
+    """
+
+    def __init__(self, engine: Engine, connection: Connection | None = None) -> None:
+        self._engine, self._connection = engine, connection
+
+    @contextmanager
+    def at_one_instant(self) -> Generator["Reads"]:
+        """Reads that all see the database as of the same moment. For one thread."""
+        with reading(self._engine) as connection:
+            yield Reads(self._engine, connection)
 
     def _all(self, query: Executable) -> list[Any]:
-        with self._engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
+        if self._connection is not None:
+            return list(self._connection.execute(query).mappings())
+        with reading(self._engine) as connection:
             return list(connection.execute(query).mappings())
 
     def account(self, job_id: str) -> Account:
@@ -120,7 +135,7 @@ class Reads:
 
     def committed(self, task_id: str) -> Any:
         """Committed samples of a task, [n, 2]."""
-        with self._engine.connect().execution_options(is_read_only=True) as connection, connection.begin():
+        with reading(self._engine) as connection:
             return committed_indices(connection, task_id)
 
     def prepared(self, job_id: str) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ def test_poison_prompt_becomes_error_rows_and_everything_else_is_drawn(tmp_path,
         report = verify_directory(world.job_dir(job))
         assert report.faults == ()
         assert (report.rows, report.error_rows) == (48, 4)
+        assert (report.planned, report.withdrawn) == (48, 0), "tasks taken apart and their halves plan the same samples"
     finally:
         cluster.close()
         world.store.close()

@@ -173,6 +173,17 @@ def test_verify_finds_a_ledger_that_does_not_add_up(finished):
     assert any("settlements add up" in fault for fault in verify_directory(finished).faults)
 
 
+def test_verify_of_a_job_that_ended_names_a_shard_that_was_never_scored(finished):
+    path = finished / "manifest.json"
+    manifest = json.loads(path.read_text())
+    left_out = manifest["scores"].pop()
+    path.write_text(json.dumps(manifest))
+    (fault,) = verify_directory(finished).faults
+    assert f"{left_out['source_attempt']}/part-{left_out['source_part']:05d}.parquet: was never scored" in fault
+    path.write_text(json.dumps(manifest | {"is_sealed": False}))
+    assert verify_directory(finished).faults == (), "while a job runs, scores follow"
+
+
 def test_verify_works_on_a_moved_copy(finished, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(finished, copy)
@@ -194,7 +205,7 @@ def test_verify_names_a_plan_or_prompts_that_are_damaged(finished):
     assert any(prompts.name in fault and "sha256" in fault for fault in faults)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"manifest_version": 1}', '{"manifest_version": 1, "models": 3}'])
+@pytest.mark.parametrize("text", ["[]", "null", '{"manifest_version": 2}', '{"manifest_version": 2, "models": 3}'])
 def test_verify_of_something_that_is_no_manifest_says_so(finished, text):
     (finished / "manifest.json").write_text(text)
     with pytest.raises(InvalidInput, match=r"manifest\.json"):

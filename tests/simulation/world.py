@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from service.currency import Budget, Currency, from_amount
 from service.fake_cluster import FakeCluster, FakeWorld
 from service.flops import AttentionTerm, ForwardCost
 from service.jobs import AllocationSpec, Job, JobSpec
+from service.manifest_writer import ManifestWriter
 from service.models import ModelSpec
 from service.planner import Options
 from service.planner.submit import attempt_dir
@@ -34,6 +36,15 @@ COST = ForwardCost(
 
 class SimulatedCrash(Exception):
     """The controller's process ends here."""
+
+
+class AtOnceExecutor(Executor):
+    """Runs a call where it is submitted, so that histories depend on the seed alone."""
+
+    def submit(self, fn, /, *args, **kwargs):  # pyright: ignore[reportIncompatibleMethodOverride]
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
 class Simulation:
@@ -65,6 +76,7 @@ class Simulation:
             options=self.options,
             clock=lambda: self.start + timedelta(seconds=self.cluster.now),
             read_receipt=read_receipt or self.cluster.read_receipt,
+            manifests=ManifestWriter(self.store, data_dir=self.options.data_dir, executor=AtOnceExecutor()),
         )
 
     def submit(self, *, budget: Budget, strategy: str = "uniform", **allocation: object) -> Job:
