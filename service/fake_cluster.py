@@ -48,6 +48,7 @@ class FakeWorld:
         load_s: virtual seconds until a host is ready.
         flush_rows: finished samples become a part at this many.
         poison: problems that kill the engine they enter.
+        dies_silently: an engine that dies of one is gone without a word.
         slow_answers: prepare and score attempts never end.
     """
 
@@ -59,6 +60,7 @@ class FakeWorld:
     load_s: float = 1.0
     flush_rows: int = 50
     poison: frozenset[int] = frozenset()
+    dies_silently: bool = False
     slow_answers: bool = False
 
     def prompt_tokens(self, problem: int) -> int:
@@ -270,7 +272,7 @@ class FakeHost:
             reports.append(self._attempt_report(attempt, lookahead))
         return HostReport(
             state=self.state,
-            error=self.error,
+            error=None if self._world.dies_silently else self.error,
             attempts=tuple(reports),
             running_requests=self._count_running(),
             total_tokens=self._cluster.num_drawn if self.spec.kind is HostKind.generator else 0,

@@ -19,12 +19,13 @@ import numpy as np
 from service.cluster import Indices, Runs, TaskKind
 
 MAX_LOST = 5
-"""Attempts a task may lose to dead hosts: preemption is normal on a large cluster."""
+"""Attempts a task may lose to hosts that died without a word: preemption is normal on a large cluster. A generate task
+that lost so many is taken apart as well, for a prompt may kill the process before it can say anything."""
 MAX_FAILED = 2
 """Attempts that may raise: our code or the model failing twice the same way will fail a third time. A generate task
 whose engine died this often is taken apart, for one of its prompts may be what kills it."""
 MAX_ENGINE_DEATHS = 60
-"""Engines that may die under one job: a dozen find one deadly prompt among thousands, so this allows for a few, and
+"""Engines that may die of one job's tasks: a dozen find one deadly prompt among thousands, so this allows for a few, and
 ends a job whose engine dies on everything."""
 
 
@@ -127,6 +128,16 @@ class Task:
     def attempt_id(self) -> str:
         """Name of the current attempt."""
         return f"{self.id}.{self.attempt}"
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next engine that dies of this generate task shows that something in it is deadly."""
+        return self.num_failed >= MAX_FAILED - 1 or self.num_lost >= MAX_LOST - 1
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether engines died of this generate task so often that it must not run as it is."""
+        return self.num_failed >= MAX_FAILED or self.num_lost >= MAX_LOST
 
 
 def move(task: Task, to: TaskState, **changes: object) -> Task:

@@ -202,15 +202,18 @@ def _fold_loss(draft: Draft, task: Task) -> None:
     reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
     # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck
     is_engine_death = host_view is not None and host_view.has_been_ready and host_view.error is not None
+    if is_engine_death or (task.is_suspect and task.kind is TaskKind.generate):
+        draft.count_engine_death(job.id, str(task.host))
     counts = {"num_failed": task.num_failed + 1} if is_engine_death else {"num_lost": task.num_lost + 1}
     task = draft.put_task(move(task, TaskState.lost, error=reason, **counts))
     draft.event(job.id, "task_lost", f"{task.attempt_id}: {reason}")
+    num_deaths = draft.jobs[job.id].num_engine_deaths
     if is_over(job):
         draft.put_task(move(task, TaskState.cancelled))
-    elif job.num_engine_deaths >= MAX_ENGINE_DEATHS:
+    elif num_deaths >= MAX_ENGINE_DEATHS:
         draft.put_task(move(task, TaskState.failed))
-        fail_job(draft, job.id, f"{job.num_engine_deaths} engines died, the last one because {reason}")
-    elif task.num_lost >= MAX_LOST:
+        fail_job(draft, job.id, f"{num_deaths} engines died, the last one because {reason}")
+    elif task.num_lost >= MAX_LOST and task.kind is not TaskKind.generate:
         draft.put_task(move(task, TaskState.failed))
         fail_job(draft, job.id, f"{task.kind} {task.id}: lost {task.num_lost} attempts, the last one because {reason}")
     else:

@@ -107,6 +107,7 @@ class Draft:
         self._start_hosts: list[HostSpec] = []
         self._stop_hosts: list[tuple[str, bool]] = []
         self._seal_jobs: list[str] = []
+        self._counted_deaths: set[tuple[str, str]] = set()
         self._submits: defaultdict[str, list[AttemptSpec]] = defaultdict(list)
         self._grants: defaultdict[str, list[Grant]] = defaultdict(list)
         self._stops: defaultdict[str, list[Stop]] = defaultdict(list)
@@ -148,6 +149,12 @@ class Draft:
         """Replaces fields of a job."""
         self.jobs[job_id] = dataclasses.replace(self.jobs[job_id], **changes)  # type: ignore[arg-type]
         return self.jobs[job_id]
+
+    def count_engine_death(self, job_id: str, host: str) -> None:
+        """Puts an engine's death on a job's account, once however many of its tasks were on it."""
+        if (job_id, host) not in self._counted_deaths:
+            self._counted_deaths.add((job_id, host))
+            self.change_job(job_id, num_engine_deaths=self.jobs[job_id].num_engine_deaths + 1)
 
     def seal_job(self, job_id: str) -> None:
         """Asks for the last manifest of a job that has nothing left to do."""
@@ -257,15 +264,7 @@ class Draft:
             transfers=tuple(self._transfers),
             usage=tuple(self._usage),
             jobs=tuple(
-                JobWrite(
-                    id=job.id,
-                    phase=job.phase,
-                    closing=job.closing,
-                    error=job.error,
-                    is_ended=job.phase.is_terminal,
-                )
-                for job in self.jobs.values()
-                if _job_state(job) != _job_state(before_jobs[job.id])
+                _job_write(job) for job in self.jobs.values() if _job_write(job) != _job_write(before_jobs[job.id])
             ),
             prepared=tuple(self._prepared),
             hosts=tuple(host for host in self.hosts.values() if before_hosts.get(host.name) != host),
@@ -287,5 +286,13 @@ class Draft:
         )
 
 
-def _job_state(job: JobView) -> tuple[object, ...]:
-    return (job.phase, job.closing, job.error)
+def _job_write(job: JobView) -> JobWrite:
+    return JobWrite(
+        id=job.id,
+        phase=job.phase,
+        closing=job.closing,
+        error=job.error,
+        num_samples=job.num_samples,
+        num_errors=job.num_errors,
+        num_engine_deaths=job.num_engine_deaths,
+    )

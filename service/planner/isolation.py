@@ -1,7 +1,9 @@
 """Finds the prompt an engine dies of, so that one poisonous problem costs one problem and not the job.
 
 A task whose engines died is taken apart by problems, each half gets an engine to itself, and so on until one problem
-is left: that one is refused from then on, and its samples become error rows. Takes log2(problems) engines at most.
+is left: that one is refused from then on, and its samples become error rows. Takes log2(problems) engines at most for
+an engine that says why it died. One that dies without a word may as well have been preempted: it takes `MAX_LOST`
+deaths until a task is suspected, and a problem that is alone has to die twice.
 """
 
 import dataclasses
@@ -11,13 +13,13 @@ import numpy as np
 from service.cluster import Runs, TaskKind
 from service.planner.draft import Draft
 from service.planner.plan import StateChange
-from service.tasks import MAX_FAILED, Task, TaskState, count_samples, move
+from service.tasks import MAX_FAILED, MAX_LOST, Task, TaskState, count_samples, move
 
 
 def take_apart(draft: Draft, task: Task) -> bool:
     """Splits a pending task that engines died of, or refuses its only problem; False if it may run as it is."""
     runs = task.runs if task.remaining is None else task.remaining
-    if task.kind is not TaskKind.generate or task.num_failed < MAX_FAILED or runs is None:
+    if task.kind is not TaskKind.generate or not task.is_deadly or runs is None:
         return False
     problems = np.unique(runs[:, 0])
     if len(problems) <= 1:
@@ -27,14 +29,15 @@ def take_apart(draft: Draft, task: Task) -> bool:
     for half in (runs[is_low], runs[~is_low]):
         _new_half(draft, task, half)
     draft.put_task(move(task, TaskState.cancelled, error="taken apart: its engines died"))
-    draft.event(
-        task.job_id, "task_split", f"{task.id}: {task.num_failed} engines died, {len(problems)} problems halved"
-    )
+    num_died = task.num_failed + task.num_lost
+    draft.event(task.job_id, "task_split", f"{task.id}: {num_died} engines died, {len(problems)} problems halved")
     return True
 
 
 def _new_half(draft: Draft, task: Task, runs: Runs) -> None:
     order = draft.new_task_order(task.job_id)
+    is_silent = task.num_failed < MAX_FAILED
+    is_alone = bool((runs[:, 0] == runs[0, 0]).all())
     draft.put_task(
         Task(
             id=f"{task.job_id}-{order}",
@@ -44,7 +47,8 @@ def _new_half(draft: Draft, task: Task, runs: Runs) -> None:
             model=task.model,
             runs=runs,
             num_planned=count_samples(runs),
-            num_failed=MAX_FAILED - 1,
+            num_failed=0 if is_silent else MAX_FAILED - 1,
+            num_lost=MAX_LOST - (2 if is_alone else 1) if is_silent else 0,
             created_at=draft.now,
         )
     )

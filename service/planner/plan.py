@@ -53,7 +53,7 @@ class JobView:
         next_order: order of the next task.
         num_samples: committed rows, errors included.
         num_errors: committed rows that stand for an error.
-        num_engine_deaths: engines of the job's models that loaded and then died by themselves since it was submitted.
+        num_engine_deaths: engines that died of the job's tasks, as far as anybody can tell.
     """
 
     id: str
@@ -188,7 +188,9 @@ class JobWrite:
     phase: Phase
     closing: str | None
     error: str | None
-    is_ended: bool
+    num_samples: int
+    num_errors: int
+    num_engine_deaths: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

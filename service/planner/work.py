@@ -180,8 +180,8 @@ def _free_host(draft: Draft, task: Task) -> HostView | None:
     free: list[tuple[int, HostView]] = []
     for host in draft.living_hosts(kind, task.model if is_generate else None):
         tasks = draft.tasks_on(host.name)
-        # a task whose engine died has the next one to itself, or its neighbours would share the blame
-        is_shy = is_generate and bool(tasks) and (task.num_failed > 0 or any(other.num_failed for other in tasks))
+        # a suspect has an engine to itself, or its neighbours would share the blame
+        is_shy = is_generate and bool(tasks) and (task.is_suspect or any(other.is_suspect for other in tasks))
         if host.state is HostState.ready and not host.is_stopping and len(tasks) < limit and not is_shy:
             free.append((len(tasks), host))
     return min(free, key=lambda pair: pair[0])[1] if free else None

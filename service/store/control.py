@@ -79,13 +79,8 @@ class ControlStore:
             select(schema.accounts).where(schema.accounts.c.id == account_id(job_id, spec))
         ).mappings()
         prepared = connection.execute(select(schema.prepared).where(schema.prepared.c.job_id == job_id)).mappings()
-        tasks, use = schema.tasks, schema.usage
+        tasks = schema.tasks
         last = connection.execute(select(func.max(tasks.c.order)).where(tasks.c.job_id == job_id)).scalar_one()
-        counts = connection.execute(
-            select(func.sum(use.c.samples), func.sum(use.c.errors)).where(
-                use.c.job_id == job_id, use.c.stage == "generate", use.c.outcome.in_(("useful", "truncated"))
-            )
-        ).one()
         return JobView(
             id=job_id,
             spec=spec,
@@ -100,9 +95,9 @@ class ControlStore:
             prepared={item["model"]: _prepared_from_row(item) for item in prepared},
             next_order=0 if last is None else last + 1,
             created_at=aware(row["created_at"]) or row["created_at"],
-            num_samples=int(counts[0] or 0),
-            num_errors=int(counts[1] or 0),
-            num_engine_deaths=_count_engine_deaths(connection, spec, row["created_at"]),
+            num_samples=row["num_samples"],
+            num_errors=row["num_errors"],
+            num_engine_deaths=row["num_engine_deaths"],
         )
 
     def write_plan(self, connection: Connection, plan: Plan, now: datetime) -> None:
@@ -128,9 +123,9 @@ class ControlStore:
                 update(schema.pools).where(schema.pools.c.model == pool.model).values(failures=pool.failures)
             )
         for job in plan.jobs:
-            values = {"phase": job.phase.value, "closing": job.closing, "error": job.error}
-            ended = {"ended_at": now} if job.is_ended else {}
-            connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values, **ended))
+            values = {name: getattr(job, name) for name in _JOB_COLUMNS} | {"phase": job.phase.value}
+            values |= {"ended_at": now} if job.phase.is_terminal else {}
+            connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values))
         if plan.events:
             connection.execute(
                 insert(schema.events),
@@ -139,6 +134,7 @@ class ControlStore:
 
 
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
+_JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_engine_deaths")
 _KEPT_MODELS = select(schema.models.c.document).join(schema.pools).where(schema.pools.c.minimum > 0)
 _LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
 
@@ -317,13 +313,6 @@ def host_from_row(row: Any) -> HostView:
     values |= {"kind": HostKind(row["kind"]), "state": HostState(row["state"])}
     values |= {name: aware(row[name]) for name in ("created_at", "idle_since", "ended_at")}
     return HostView(**values)
-
-
-def _count_engine_deaths(connection: Connection, spec: JobSpec, since: datetime) -> int:
-    hosts = schema.hosts
-    died = hosts.c.ended_at.is_not(None) & hosts.c.has_been_ready & hosts.c.error.is_not(None)
-    query = select(func.count()).where(died & hosts.c.model.in_(spec.models) & (hosts.c.created_at >= since))
-    return connection.execute(query).scalar_one()
 
 
 def _write_prepared(connection: Connection, item: Prepared) -> None:

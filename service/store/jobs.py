@@ -12,6 +12,7 @@ from service.jobs import Desired, Job, JobSpec, Phase
 from service.store import schema
 from service.store.codec import aware, from_json, to_json
 from service.store.control import Resolved, account_id
+from service.store.database import reading
 
 
 class JobStore:
@@ -82,7 +83,7 @@ class JobStore:
             NotFound: no such job.
         """
         jobs = schema.jobs
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
         if row is None:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
@@ -94,7 +95,7 @@ class JobStore:
         Raises:
             NotFound: no such job.
         """
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             text = connection.execute(select(schema.jobs.c.resolved).where(schema.jobs.c.id == job_id)).scalar()
         if text is None:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
@@ -106,7 +107,7 @@ class JobStore:
         query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.number < before)
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             return [(row["number"], _job(row)) for row in connection.execute(query).mappings()]
 
     def set_desired(self, job_id: str, desired: Desired) -> Job:

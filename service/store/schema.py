@@ -62,6 +62,9 @@ jobs = Table(
     Column("phase", String(30), nullable=False, index=True),
     Column("closing", Text),
     Column("error", Text),
+    Column("num_samples", BigInteger, nullable=False, server_default="0"),
+    Column("num_errors", BigInteger, nullable=False, server_default="0"),
+    Column("num_engine_deaths", BigInteger, nullable=False, server_default="0"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
 )

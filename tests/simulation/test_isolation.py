@@ -5,7 +5,7 @@ import pytest
 from service.cluster import TaskKind
 from service.currency import Budget, Currency
 from service.jobs import Phase
-from service.tasks import MAX_ENGINE_DEATHS
+from service.tasks import MAX_ENGINE_DEATHS, MAX_LOST
 from tests.simulation.world import Simulation
 
 
@@ -47,3 +47,35 @@ def test_two_poison_problems_are_told_apart_from_their_neighbours(tmp_path):
     assert len(tasks) > 4
     refused = [e.message for e in simulation.store.reads.events(job_id=job.id) if e.kind == "problem_refused"]
     assert sorted(message.split()[2] for message in refused) == ["3:", "40:"]
+
+
+def test_poison_problem_that_kills_without_a_word_is_found_too(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40, poison=frozenset({17}), dies_silently=True)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=80)))
+    assert job.phase is Phase.finished_with_errors, job.error
+    assert set(simulation.samples(job)) == {(problem, sample) for problem in range(40) for sample in range(2)}
+    refusals = [e.message for e in simulation.store.reads.events(job_id=job.id) if e.kind == "problem_refused"]
+    assert [message.split()[2] for message in refusals] == ["17:"]
+    simulation.audit_rows(job)
+
+
+def test_engine_that_dies_on_everything_without_a_word_fails_the_job_after_a_bounded_number_of_deaths(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=200, poison=frozenset(range(200)), dies_silently=True)
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=400)))
+    assert job.phase is Phase.failed
+    assert "engines died" in (job.error or "")
+    num_engines = sum(host.model == "m" for host in simulation.store.reads.hosts())
+    assert num_engines <= MAX_ENGINE_DEATHS + 2 * MAX_LOST
+
+
+def test_engines_that_are_preempted_again_and_again_cost_no_problem(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40, samples_per_s=20.0)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=400))
+    for number in range(400):
+        simulation.tick()
+        if number % 25 == 20:
+            for name in simulation.engines():
+                simulation.cluster.kill(name)
+    job = simulation.run(job)
+    assert job.phase is Phase.succeeded, job.error
+    assert len(simulation.samples(job)) == 400
