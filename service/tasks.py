@@ -25,8 +25,8 @@ MAX_FAILED = 2
 """Attempts that may raise: our code or the model failing twice the same way will fail a third time. A generate task
 whose engine died this often is taken apart, for one of its prompts may be what kills it."""
 MAX_ENGINE_DEATHS = 60
-"""Engines that may die of one job's tasks: a dozen find one deadly prompt among thousands, so this allows for a few, and
-ends a job whose engine dies on everything."""
+"""Engines that may die of one job's tasks: a dozen find one deadly prompt among thousands, so this allows for a few,
+and ends a job whose engine dies on everything."""
 
 
 class TaskState(StrEnum):
