@@ -417,6 +417,7 @@ class FakeCluster:
                 for problem in range(work.num_problems)
             ]
             facts[f"min_worst_{currency}"] = min(costs)
+            facts[f"mean_worst_{currency}"] = sum(costs) / len(costs)
         return self._store(
             spec, Receipt(part=0, path="", sha256="", rows=work.num_problems, usage=Usage(), facts=facts)
         )

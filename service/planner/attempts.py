@@ -6,6 +6,7 @@ to stop and forgotten without a commit.
 """
 
 import dataclasses
+import math
 from datetime import timedelta
 
 from service.cluster import (
@@ -195,8 +196,9 @@ def _fold_loss(draft: Draft, task: Task) -> None:
         currency = job.account.currency
         # Nobody can say what the engine did after its last word, only that it kept within its credit: the whole
         # rest is charged, so that the limit holds whatever happened. Samples are rows, and rows can be counted.
-        used = task.settled_value if currency is Currency.samples else from_amount(currency, task.credit)
-        lost = _as_usage(currency, used - task.settled_value)
+        at_risk = from_amount(currency, task.credit) - task.settled_value
+        used = task.settled_value + (0.0 if currency is Currency.samples else at_risk)
+        lost = _at_worst(currency, at_risk, job.prepared[task.model].facts)
         task = _close_credit(draft, task, used=used, outcome="lost", waste=lost)
     host_view = draft.hosts.get(str(task.host))
     reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
@@ -226,6 +228,7 @@ def _close_credit(draft: Draft, task: Task, *, used: float, outcome: str, waste:
     settled = max(task.settled, min(to_amount(currency, used), task.credit))
     if settled > task.settled:
         draft.transfer(task, TransferKind.settle, number=END_OF_ATTEMPT, amount=settled - task.settled)
+    if waste != Usage():
         draft.record_usage(task, outcome, waste)
     if task.credit > settled:
         draft.transfer(task, TransferKind.void, number=task.grant_version + 1, amount=task.credit - settled)
@@ -285,16 +288,15 @@ def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
     return useful, truncated
 
 
-def _as_usage(currency: Currency, value: float) -> Usage:
-    match currency:
-        case Currency.flops:
-            return Usage(flops=value)
-        case Currency.flops_paper:
-            return Usage(flops_paper=value)
-        case Currency.tokens:
-            return Usage(completion_tokens=int(value))
-        case Currency.samples:
-            return Usage(samples=int(value))
+def _at_worst(currency: Currency, amount: float, facts: dict[str, float]) -> Usage:
+    """Unfinished work of a lost attempt in every currency, from its amount in the budget's, at the mean worst case."""
+    num_samples = amount / facts[f"mean_worst_{currency}"]
+    return Usage(
+        samples=math.ceil(num_samples),
+        completion_tokens=math.ceil(num_samples * facts[f"mean_worst_{Currency.tokens}"]),
+        flops=num_samples * facts[f"mean_worst_{Currency.flops}"],
+        flops_paper=num_samples * facts[f"mean_worst_{Currency.flops_paper}"],
+    )
 
 
 def _delta_change(job: JobView, task: Task, delta: ScoreDelta | None) -> StateChange:

@@ -148,6 +148,23 @@ def test_lost_engine_charges_at_most_its_credit_and_redraws_only_what_was_not_co
     simulation.audit_rows(job)
 
 
+@pytest.mark.parametrize("currency", list(Currency))
+def test_lost_engine_shows_its_waste_in_flops_whatever_the_budget_is_in(tmp_path, currency):
+    simulation = Simulation(tmp_path)
+    limit = to_amount(currency, 200 * simulation.worst_sample(currency))
+    job = simulation.submit(budget=Budget(currency=currency, limit=limit))
+    while len(simulation.samples(job)) < 60:
+        simulation.tick()
+    simulation.cluster.kill(simulation.engines()[0])
+    job = simulation.run(job)
+    (lost,) = [row for row in simulation.store.reads.usage(job_id=job.id) if row.outcome == "lost"]
+    worst = simulation.worst_sample(Currency.flops)
+    # at most what was in flight or paid for ahead, at least one sample
+    assert 0 < lost.flops <= 4 * simulation.world.window * worst
+    assert lost.flops_paper > 0
+    assert lost.completion_tokens > 0
+
+
 def test_engine_that_never_loads_fails_the_job_and_names_the_model(tmp_path):
     simulation = Simulation(tmp_path, load_s=1e9)
     job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
