@@ -1,11 +1,13 @@
 """The control loop: read, observe, plan, commit, act. Level-triggered, so a crash between any two lines is harmless.
 
-Exactly one controller acts on a database at a time (`service.lock`). Everything it remembers between ticks can be
-rebuilt from the database and the files it points to: allocation states are, at start; rates and send times are only
-hints.
+Exactly one controller acts on a database at a time: the last one that was made (`service.store.fence`). Everything it
+remembers between ticks can be rebuilt from the database and the files it points to: allocation states are, at start;
+rates and send times are only hints.
 """
 
 import logging
+import os
+import platform
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ import numpy as np
 from service import shards
 from service.allocation import AllocationState
 from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
-from service.errors import CorruptFile
+from service.errors import AlreadyRunning, CorruptFile
 from service.manifest_writer import ManifestWriter
 from service.planner import Options, Plan, Seen, Snapshot, plan
 from service.planner.plan import JobView
@@ -64,6 +66,7 @@ class Controller:
     ) -> None:
         self._read_receipt = read_receipt
         self._store, self._cluster, self._options, self._clock = store, cluster, options, clock
+        store.take_over(f"process {os.getpid()} on {platform.node()}")
         self._manifests = manifests or ManifestWriter(store, data_dir=options.data_dir)
         self._busy_interval_s, self._idle_interval_s = busy_interval_s, idle_interval_s
         self._wake = threading.Event()
@@ -208,6 +211,8 @@ class Controller:
     def _guarded_tick(self) -> float:
         try:
             decided = self.tick()
+        except AlreadyRunning:
+            raise  # this controller's time is over; nothing it decides counts any more
         except Exception:
             # One of the two places for a broad except: the next tick starts from the database again, so any error may
             # be tried again; only its persistence is fatal. Whether the commit went through is not known, so the

@@ -11,6 +11,7 @@ from service.planner.plan import Plan, Snapshot
 from service.store.catalogue import Catalogue
 from service.store.control import ControlStore
 from service.store.database import open_database, reading
+from service.store.fence import check_fence, take_fence
 from service.store.jobs import JobStore
 from service.store.reads import Reads
 
@@ -30,6 +31,7 @@ class Store:
         self.jobs = JobStore(engine)
         self.reads = Reads(engine)
         self._control = ControlStore()
+        self._fence = 0
 
     @classmethod
     def open(cls, url: str) -> "Store":
@@ -41,9 +43,23 @@ class Store:
         with reading(self.engine) as connection:
             return self._control.read_snapshot(connection)
 
-    def commit(self, plan: Plan, now: datetime) -> None:
-        """Applies a plan in one transaction, or nothing of it."""
+    def take_over(self, holder: str) -> None:
+        """From now on this store commits plans, and every earlier one is refused.
+
+        Args:
+            holder: who this is, for the one that is refused.
+        """
         with self.engine.begin() as connection:
+            self._fence = take_fence(connection, holder)
+
+    def commit(self, plan: Plan, now: datetime) -> None:
+        """Applies a plan in one transaction, or nothing of it.
+
+        Raises:
+            AlreadyRunning: another controller has taken over since.
+        """
+        with self.engine.begin() as connection:
+            check_fence(connection, self._fence)
             self._control.write_plan(connection, plan, now)
 
     def close(self) -> None:

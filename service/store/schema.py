@@ -69,6 +69,15 @@ jobs = Table(
     Column("ended_at", DateTime(timezone=True)),
 )
 
+controller = Table(
+    "controller",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+    Column("holder", String(300), nullable=False),
+)
+"""One row: the number of the controller that may commit, and who it is."""
+
 prepared = Table(
     "prepared",
     metadata,

@@ -1,9 +1,15 @@
 """A new controller on a cluster whose hosts it knows by name before it has heard a word from them."""
 
+import threading
+
+import pytest
+
 from service.cluster import HostReport, HostState, Observation
 from service.currency import Budget, Currency
+from service.errors import AlreadyRunning
 from service.fake_cluster import FakeCluster
 from service.jobs import Phase
+from service.store import Store
 from tests.simulation.world import Simulation
 
 
@@ -35,3 +41,14 @@ def test_hosts_not_heard_of_yet_keep_their_attempts(tmp_path):
     simulation.audit_rows(job)
     assert {task.attempt for task in simulation.store.reads.tasks(job.id)} == {1}
     assert "lost" not in {row.outcome for row in simulation.store.reads.usage(job_id=job.id)}
+
+
+def test_loop_that_another_controller_has_replaced_ends_before_it_changes_anything(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    replaced = simulation.controller
+    Store(simulation.store.engine).take_over("another machine")
+    with pytest.raises(AlreadyRunning, match="another machine"):
+        replaced.run(threading.Event())
+    assert simulation.store.jobs.get(job.id).phase is Phase.queued
+    assert simulation.cluster.hosts == {}

@@ -1,4 +1,4 @@
-"""Jobs count their samples, errors and engine deaths, so that a tick need not add up their history."""
+"""Jobs count their samples, errors and engine deaths, so that a tick need not add up their history; the fence."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds the counts, filled from the rollups."""
+    """Adds the counts, filled from the rollups, and a fence that nobody holds."""
+    table = op.create_table(
+        "controller",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("holder", sa.String(length=300), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_controller")),
+    )
+    op.bulk_insert(table, [{"id": 1, "fence": 0, "holder": "nobody"}])
     for name in ("num_samples", "num_errors", "num_engine_deaths"):
         op.add_column("jobs", sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
     for name, source in (("num_samples", "samples"), ("num_errors", "errors")):

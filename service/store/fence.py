@@ -1,0 +1,58 @@
+"""Which controller may commit: the last one that took over. Its number stands in one row that every commit checks.
+
+A controller that was paused, or cut off from the database, and wakes up after another has taken over can decide what it
+likes: its commit is refused, and intent comes before action. What has begun on PostgreSQL, where several machines may
+reach one database, holds on SQLite too, where `service.lock` refuses a second controller before it gets so far.
+"""
+
+from sqlalchemy import Connection, Engine, select, text, update
+
+from service.errors import AlreadyRunning
+from service.store import schema
+
+_CONTROLLER_LOCK = 0x150F11
+"""Any number that no other user of the database locks."""
+
+
+def take_fence(connection: Connection, holder: str) -> int:
+    """The next fencing number, which ends every earlier one."""
+    row = schema.controller
+    connection.execute(update(row).values(fence=row.c.fence + 1, holder=holder[:300]))
+    return connection.execute(select(row.c.fence)).scalar_one()
+
+
+def check_fence(connection: Connection, fence: int) -> None:
+    """Raises AlreadyRunning unless `fence` is current; it stays so until the transaction ends."""
+    row = schema.controller
+    # an update rather than a look: it locks the row against a controller that takes over meanwhile
+    if connection.execute(update(row).where(row.c.fence == fence).values(fence=fence)).rowcount != 1:
+        holder = connection.execute(select(row.c.holder)).scalar_one()
+        raise AlreadyRunning(f"another controller has taken over this database: {holder}")
+
+
+class DatabaseLock:
+    """Held while a controller runs on a PostgreSQL database, so that a second one is refused before it takes over.
+
+    Belongs to a connection: one that breaks lets another controller in, and then the fence decides. On SQLite, whose
+    file lies in the data directory, `service.lock` does the same and this does nothing.
+
+    Raises:
+        AlreadyRunning: another controller runs on this database; the message names it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection: Connection | None = None
+        if engine.dialect.name != "postgresql":
+            return
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _CONTROLLER_LOCK}).scalar_one():
+            holder = connection.execute(select(schema.controller.c.holder)).scalar_one()
+            connection.close()
+            raise AlreadyRunning(f"{engine.url.render_as_string()}: in use by another controller: {holder}; stop it")
+        self._connection = connection
+
+    def release(self) -> None:
+        """Lets another controller in."""
+        if self._connection is not None:
+            self._connection.invalidate()  # the lock ends with the session, which a pool would keep
+            self._connection.close()
