@@ -199,6 +199,9 @@ def _environment(token_path: Path) -> dict[str, str]:
         "RAY_process_group_cleanup_enabled": "1",
         # the controller has drained the hosts before it ends the head
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # A process that scores takes over a second to import what it needs and 0.05 s to score a part. Ray ends idle
+        # processes after one second where actors alone are more than cores, so nearly every part paid for the imports.
+        "RAY_idle_worker_killing_time_threshold_ms": "300000",
     }
 
 
