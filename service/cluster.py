@@ -237,6 +237,7 @@ class HostReport:
     """Completion tokens since the host started: grows while requests run, or the engine is stuck."""
     busy_s: float = 0.0
     load_s: float | None = None
+    """How long the engine took to load; while it is `loading`, how long it has taken so far [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -192,6 +192,13 @@ class Attempt:
         self.in_flight.clear()
         self.inflight_worst = 0
 
+    def lose_rows(self, rows: Sequence[Drawn]) -> None:
+        """Finished samples that could not be written: paid for already, and now waste."""
+        good = [row for row in rows if row.finish_reason != "error"]
+        # taken back first, for `_waste` charges by its own rule: a budget in samples pays for rows, and these are none
+        self.used -= self._cost(good)
+        self._waste(good)
+
     def end(self, outcome: AttemptState, *, error: str | None = None, is_retriable: bool = True) -> None:
         """Fixes the outcome; a stopped attempt returns what it did not draw."""
         self.outcome, self.error, self.is_retriable = outcome, error, is_retriable

@@ -26,6 +26,7 @@ from service.cluster import (
 from service.errors import InvalidInput, IsoflopError, UnknownName
 from service.shards import find_receipts
 from workers.prepare import prepare
+from workers.recent_ids import RecentIds
 from workers.scoring import score
 
 Progress = Callable[[int, int], None]
@@ -118,7 +119,7 @@ class DispatcherHost:
         self._node = node
         self._lock = threading.Lock()
         self._attempts: dict[str, _Attempt] = {}
-        self._forgotten: set[str] = set()
+        self._forgotten = RecentIds()
         self._is_draining = False
         self._busy_s = 0.0
 

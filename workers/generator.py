@@ -5,9 +5,10 @@ Owns who runs when. The *engine thread* loads the engine, admits samples, steps,
 reports under one lock that nobody holds across a step or a write. Attempts are served in order of submission and
 samples in the order of the plan; a later attempt moves ahead only while the first waits for credit.
 
-An exception out of the engine is the end of the host: what is finished is written, attempts with samples in flight
-fail and name them, the others stop and return their plan, and only then does the state become `failed`. The process
-has to exit when it sees that. Must not import ray or vllm.
+An exception out of the engine is the end of the host: what is finished is written, and then, in one instant, attempts
+with samples in flight fail and name them, the others stop and return their plan, and the state becomes `failed`. A
+failed attempt on a host that seems to live would pass for the attempt's own fault. The process has to exit when it
+sees `failed`. Must not import ray or vllm.
 """
 
 import os
@@ -30,6 +31,7 @@ from workers.attempt import Attempt
 from workers.engine_protocol import Engine, Finished
 from workers.part_writer import PartWriter
 from workers.prepared import Prepared
+from workers.recent_ids import RecentIds
 from workers.samples import SampleSeeds
 
 _WINDOW = 1.25  # samples inside the engine per running slot: the surplus waits, so that no step has an empty slot
@@ -61,12 +63,13 @@ class GeneratorHost:
         self._engine: Engine | None = None
         self._state = HostState.starting
         self._error: str | None = None
+        self._loading_since: float | None = None
         self._load_s: float | None = None
         self._busy_s = 0.0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._attempts: dict[str, Attempt] = {}
-        self._forgotten: set[str] = set()
+        self._forgotten = RecentIds()
         self._owner: dict[str, Attempt] = {}
         self._num_requests = 0
         self._writer = PartWriter(lock=self._lock, on_done=self._wake.set)
@@ -110,8 +113,10 @@ class GeneratorHost:
 
     def start(self) -> None:
         """Starts both threads; the engine loads in its own."""
-        writer = threading.Thread(target=self._write_forever, name="writer", daemon=True)
-        engine = threading.Thread(target=self._run_engine, name="engine", daemon=True)
+        loops = {"writer": (self._writer.forever, self._fail_at_once), "engine": (self._run_engine, self.fail)}
+        writer, engine = (
+            threading.Thread(target=_supervise, args=loop, name=name, daemon=True) for name, loop in loops.items()
+        )
         self._threads = (engine, writer)
         writer.start()
         engine.start()
@@ -137,10 +142,11 @@ class GeneratorHost:
     def load(self) -> None:
         """Builds the engine. Called by the engine thread."""
         self._state = HostState.loading
-        started = self._clock()
+        started = self._loading_since = self._clock()
         engine = self._engine_factory()
         with self._lock:
             self._engine = engine
+            self._loading_since = None
             self._writer.engine_version, self._writer.engine_seed = engine.version, engine.seed
             self._load_s = self._clock() - started
             self._state = HostState.draining if self._is_draining else HostState.ready
@@ -170,37 +176,44 @@ class GeneratorHost:
         return self._writer.once()
 
     def fail(self, error: BaseException) -> None:
-        """Ends the host: saves what is finished, then reports `failed`."""
+        """Ends the host: saves what is finished, then reports `failed`. The engine thread's last act."""
         message = f"{type(error).__name__}: {error}"
         with self._lock:
-            lost: list[str] = []
+            lost: dict[str, str] = {}
             for attempt in self._attempts.values():
                 if attempt.in_flight:
-                    lost.append(_name_in_flight(attempt))
+                    lost[attempt.id] = _name_in_flight(attempt)
                     attempt.lose_in_flight()
-                    attempt.end(AttemptState.failed, error=f"engine lost with {lost[-1]}: {message}")
-                elif attempt.outcome is None:
-                    attempt.end(AttemptState.stopped)
                 self._writer.write_later(attempt)
             self._owner.clear()
-            self._error = "; ".join([message, *lost])
             self._is_draining = True
-        self._writer.call_later(self._become_failed)
+        self._writer.call_later(lambda: self._become_failed(message, lost))
+        self._writer.end_later()
+
+    def _become_failed(self, message: str, lost: dict[str, str]) -> None:
+        with self._lock:
+            for attempt in self._attempts.values():
+                if attempt.id in lost:
+                    attempt.end(AttemptState.failed, error=f"engine lost with {lost[attempt.id]}: {message}")
+                elif attempt.outcome is None:
+                    attempt.end(AttemptState.stopped)
+            self._error = "; ".join([message, *lost.values()])
+            self._state = HostState.failed
+
+    def _fail_at_once(self, error: BaseException) -> None:
+        """The writer is gone, so that nothing can be saved: attempts stay as they are, and die with the process."""
+        with self._lock:
+            self._error, self._state = f"writer ended: {type(error).__name__}: {error}", HostState.failed
 
     # engine thread
 
     def _run_engine(self) -> None:
-        try:
-            self.load()
-            while not (self._is_closing and self.is_drained):
-                if not self.step_once():
-                    self._wake.wait(_IDLE_WAIT_S)
-                    self._wake.clear()
-        except BaseException as error:
-            self.fail(error)
-            raise
-        finally:
-            self._writer.end_later()
+        self.load()
+        while not (self._is_closing and self.is_drained):
+            if not self.step_once():
+                self._wake.wait(_IDLE_WAIT_S)
+                self._wake.clear()
+        self._writer.end_later()
 
     def _admit(self, engine: Engine) -> bool:
         """Adds samples in order, attempt after attempt, until credit or window ends."""
@@ -289,19 +302,6 @@ class GeneratorHost:
             self._writer.write_later(attempt)
             attempt.flushed_at = self._clock()
 
-    # writer thread
-
-    def _write_forever(self) -> None:
-        try:
-            self._writer.forever()
-        except BaseException as error:
-            self._error = f"writer ended: {type(error).__name__}: {error}"
-            self._become_failed()
-            raise
-
-    def _become_failed(self) -> None:
-        self._state = HostState.failed
-
     # orders, under the lock
 
     def _submit(self, spec: AttemptSpec) -> None:
@@ -341,7 +341,7 @@ class GeneratorHost:
             running_requests=len(self._owner),
             total_tokens=self._total_tokens,
             busy_s=self._busy_s,
-            load_s=self._load_s,
+            load_s=self._load_s if self._loading_since is None else self._clock() - self._loading_since,
         )
 
     def _report_attempts(self) -> tuple[AttemptReport, ...]:
@@ -359,6 +359,15 @@ class GeneratorHost:
                 slots -= taken
                 reports.append(attempt.report(ahead))
         return tuple(reports)
+
+
+def _supervise(loop: Callable[[], None], end_host: Callable[[BaseException], None]) -> None:
+    """Runs a thread's loop. Whatever breaks it ends the host, and goes on to the log: a thread must not end unseen."""
+    try:
+        loop()
+    except BaseException as error:
+        end_host(error)
+        raise
 
 
 def _is_over(attempt: Attempt) -> bool:

@@ -57,7 +57,10 @@ class PartWriter:
     def write_later(self, attempt: Attempt) -> None:
         """Queues the finished rows of an attempt as its next part. The caller holds the lock."""
         rows, attempt.rows = attempt.rows, []
-        if not rows or attempt.prepared is None or attempt.has_gap:
+        if not rows or attempt.prepared is None:
+            return
+        if attempt.has_gap:
+            attempt.lose_rows(rows)
             return
         part = _Part(
             attempt=attempt, prepared=attempt.prepared, part=attempt.next_part, rows=rows, busy_s=attempt.busy_s
@@ -109,8 +112,7 @@ class PartWriter:
     def _write(self, part: _Part) -> None:
         attempt = part.attempt
         if attempt.has_gap:
-            with self._lock:
-                attempt.pending_writes -= 1
+            self._lose(part)
             return
         try:
             table, usage, indices = sample_table(
@@ -127,12 +129,19 @@ class PartWriter:
             )
         except (OSError, IsoflopError, pa.ArrowException) as error:
             message = f"cannot write part {part.part} to {attempt.spec.out_dir}: {error}"
-            with self._lock:
-                attempt.pending_writes -= 1
-                attempt.has_gap = True
-                attempt.stop = StopMode.abort
-                attempt.end(AttemptState.failed, error=message)
+            self._lose(part, message)
             return
         with self._lock:
             attempt.pending_writes -= 1
             attempt.receipts.append(receipt)
+
+    def _lose(self, part: _Part, error: str | None = None) -> None:
+        """Counts rows that no file will hold; with an error this is the first gap, and ends the attempt."""
+        attempt = part.attempt
+        with self._lock:
+            attempt.pending_writes -= 1
+            attempt.lose_rows(part.rows)
+            if error is not None:
+                attempt.has_gap = True
+                attempt.stop = StopMode.abort
+                attempt.end(AttemptState.failed, error=error)

@@ -7,35 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from service.cluster import (
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    GenerateWork,
-    Grant,
-    HostState,
-    Orders,
-    Stop,
-    StopMode,
-    TaskKind,
-)
-from service.currency import Currency
-from service.flops import AttentionTerm, ForwardCost
+from service.cluster import AttemptReport, AttemptSpec, AttemptState, Grant, HostState, Orders, Stop, StopMode
 from service.jobs import SamplingSpec
 from service.models import EngineOptions, ModelSpec
+from tests.workers.generate_attempts import COST, generate_attempt
 from workers.engine import VllmEngine
 from workers.generator import GeneratorHost
 
-COST = ForwardCost(
-    body_flops_per_token=1e6,
-    head_flops_per_token=3e5,
-    attention=(AttentionTerm(flops_per_token_pair=1e3, window=None),),
-    parameters=500_000,
-    active_parameters=500_000,
-    embedding_parameters=10_000,
-)
 CONTEXT_LEN = 192
 
 
@@ -46,19 +24,17 @@ def model_spec(path: Path) -> ModelSpec:
     )
 
 
-def attempt(
-    folder: Path, name: str, *, runs: list[list[int]], sampling: SamplingSpec, currency: Currency = Currency.flops
-) -> AttemptSpec:
-    work = GenerateWork(
+def attempt(folder: Path, name: str, *, runs: list[list[int]], sampling: SamplingSpec) -> AttemptSpec:
+    return generate_attempt(
+        folder,
+        name,
         model=model_spec(folder / "model"),
-        prepared_path=str(folder / "prepared" / "part-00000.parquet"),
+        prepared_path=folder / "prepared" / "part-00000.parquet",
+        runs=runs,
         sampling=sampling,
-        currency=currency,
-        runs=np.array(runs, dtype=np.int32),
         seed=3,
         flush_rows=60,
     )
-    return AttemptSpec(attempt_id=name, job_id="job", kind=TaskKind.generate, work=work, out_dir=str(folder / name))
 
 
 def begin(host: GeneratorHost, spec: AttemptSpec, credit: float) -> None:

@@ -15,7 +15,8 @@ from service.errors import InvalidInput
 from service.flops import sample_flops
 from service.jobs import PromptSpec, SamplingSpec
 from service.records import PROBLEM_SCHEMA
-from tests.engine.drive_engine import CONTEXT_LEN, COST, model_spec
+from tests.engine.drive_engine import CONTEXT_LEN, model_spec
+from tests.workers.generate_attempts import COST
 from workers.engine import check_model_files, engine_environment
 from workers.prepare import prepare
 from workers.prepared import read_prepared, write_prepared

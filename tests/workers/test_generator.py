@@ -14,35 +14,25 @@ from service.cluster import (
     AttemptReport,
     AttemptSpec,
     AttemptState,
-    GenerateWork,
     Grant,
     HostState,
     Orders,
     Stop,
     StopMode,
-    TaskKind,
     Usage,
 )
 from service.currency import Currency, actual, worst_case
-from service.flops import AttentionTerm, ForwardCost
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import SAMPLE_SCHEMA
 from service.shards import check_file, find_receipts, part_path
+from tests.workers.generate_attempts import COST, generate_attempt
 from workers.engine_protocol import EngineDead, Finished
 from workers.generator import GeneratorHost
 from workers.prepared import write_prepared
 from workers.samples import spec_id
 from workers.simulated_engine import SimulatedEngine, SimulatedTokenizer
 
-COST = ForwardCost(
-    body_flops_per_token=1e6,
-    head_flops_per_token=3e5,
-    attention=(AttentionTerm(flops_per_token_pair=1e3, window=None),),
-    parameters=500_000,
-    active_parameters=500_000,
-    embedding_parameters=10_000,
-)
 MODEL = ModelSpec(
     name="sim",
     path="",
@@ -87,22 +77,8 @@ class Rig:
         )
 
     def spec(self, runs: Sequence[Sequence[int]], *, name: str = "t.1", **work: object) -> AttemptSpec:
-        arguments = {
-            "model": MODEL,
-            "prepared_path": self.prepared_path,
-            "sampling": SamplingSpec(max_tokens=40),
-            "currency": Currency.flops,
-            "runs": np.array(runs, dtype=np.int32).reshape(-1, 3),
-            "seed": 7,
-            **work,
-        }
-        return AttemptSpec(
-            attempt_id=name,
-            job_id="job",
-            kind=TaskKind.generate,
-            work=GenerateWork(**arguments),  # type: ignore[arg-type]
-            out_dir=str(self.directory / name),
-        )
+        arguments = {"model": MODEL, "prepared_path": self.prepared_path, "runs": runs, **work}
+        return generate_attempt(self.directory, name, **arguments)  # type: ignore[arg-type]
 
     def begin(self, *specs: AttemptSpec, credit: float | None = None, is_final: bool = False) -> None:
         grants = ()
@@ -489,10 +465,25 @@ def test_part_that_cannot_be_written_fails_the_attempt_and_only_it(rig: Rig) -> 
     rig.run()
     rig.run()
 
-    assert rig.report("t.1").state is AttemptState.failed
-    assert [receipt.part for receipt in rig.report("t.1").receipts] == [0]
-    assert rig.report("t.1").inflight_worst == 0
+    report = rig.report("t.1")
+    assert report.state is AttemptState.failed
+    assert [receipt.part for receipt in report.receipts] == [0]
+    assert report.inflight_worst == 0
+    # every row that was drawn and is in no file is waste
+    assert report.wasted.samples >= report.finished - report.receipts[0].rows > 0
+    assert report.used == report.receipts[0].usage.flops + report.wasted.flops
     assert rig.report("t.2").state is AttemptState.succeeded
+
+
+def test_part_that_cannot_be_written_costs_a_budget_in_samples_nothing(rig: Rig) -> None:
+    rig.begin(rig.spec([[0, 0, 40]], flush_rows=10, currency=Currency.samples), credit=40)
+    part_path(rig.directory / "t.1", 1).mkdir(parents=True)
+
+    report = rig.run()
+
+    assert report.state is AttemptState.failed
+    assert report.used == report.receipts[0].rows
+    assert report.wasted.samples > 0
 
 
 def test_dead_engine_saves_what_is_done_and_names_what_was_in_flight(tmp_path: Path) -> None:
@@ -505,7 +496,10 @@ def test_dead_engine_saves_what_is_done_and_names_what_was_in_flight(tmp_path: P
     with pytest.raises(EngineDead) as death:
         rig.run()
     rig.host.fail(death.value)
-    assert rig.host.state is not HostState.failed  # not before everything is written
+    # not before everything is written, and until then no attempt has failed: it would pass for its own fault
+    before = rig.host.exchange(Orders())
+    assert before.state is not HostState.failed
+    assert {attempt.state for attempt in before.attempts} == {AttemptState.running}
     rig.write()
 
     host = rig.host.exchange(Orders())
@@ -582,6 +576,36 @@ def test_engine_that_does_not_load_fails_the_host_with_its_reason(tmp_path: Path
 
     assert host.state is HostState.failed
     assert "model.safetensors is missing" in str(host.exchange(Orders()).error)
+
+
+def test_load_time_of_a_loading_host_is_what_it_has_taken_so_far(rig: Rig) -> None:
+    seen = []
+
+    def load() -> SimulatedEngine:
+        rig.clock.now += 40.0
+        seen.append(host.exchange(Orders()))
+        rig.clock.now += 2.0
+        return rig.engine
+
+    host = GeneratorHost(engine_factory=load, clock=rig.clock)
+    host.load()
+
+    assert (seen[0].state, seen[0].load_s) == (HostState.loading, 40.0)
+    assert (host.exchange(Orders()).state, host.exchange(Orders()).load_s) == (HostState.ready, 42.0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_writer_that_breaks_fails_the_host_with_its_reason(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(path: str) -> None:
+        raise MemoryError(path)
+
+    monkeypatch.setattr("workers.part_writer.read_prepared", no_memory)
+    rig.host.start()
+    rig.host.exchange(Orders(submits=(rig.spec([[0, 0, 5]]),)))
+    rig.host.close()
+
+    assert rig.host.state is HostState.failed
+    assert "writer ended: MemoryError" in str(rig.host.exchange(Orders()).error)
 
 
 @given(data=st.data())
