@@ -24,6 +24,8 @@ from service.records import SCHEMA_VERSION
 
 _FOOTER_KEY = b"isoflop.receipt"
 _CHUNK_BYTES = 1 << 20
+_LEVELS_OF_A_JOB = 4
+"""Directories above an attempt's that may be as new as it: attempts, the job's, all jobs', the data directory."""
 
 
 def part_path(out_dir: str | Path, part: int) -> Path:
@@ -50,7 +52,7 @@ def write_part(
         CorruptFile: the name is taken by a file that cannot be read.
     """
     path = part_path(out_dir, part)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     if path.exists():
         return read_receipt(path)
     body = Receipt(
@@ -133,6 +135,19 @@ def unpack_array(packed: bytes | None, *, columns: int) -> Indices | None:
     if packed is None:
         return None
     return np.frombuffer(zlib.decompress(packed), dtype="<i4").reshape(-1, columns)
+
+
+def make_directory(path: Path) -> None:
+    """Creates a directory and what is missing above it; all their names are on the disk when this returns.
+
+    The levels above are synced even if they are there: another process may have made them a moment ago and not come
+    to it yet, and a file is no safer than the newest directory on its path.
+    """
+    if path.is_dir():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for above in list(path.parents)[:_LEVELS_OF_A_JOB]:
+        sync(above)
 
 
 def sync(path: Path) -> None:
