@@ -117,6 +117,7 @@ class FakeHost:
 
     def __init__(self, spec: HostSpec, world: FakeWorld, cluster: "FakeCluster", now: float) -> None:
         self.spec, self._world, self._cluster = spec, world, cluster
+        self.started_at = self.now = now
         self.ready_at = now + world.load_s
         self.attempts: dict[str, _Attempt] = {}
         self.state = HostState.starting
@@ -181,6 +182,7 @@ class FakeHost:
         """One stretch of virtual time."""
         if self.state is HostState.dead:
             return
+        self.now = now
         self.state = HostState.ready if now >= self.ready_at else HostState.loading
         for orders in self.orders:
             self.take(orders)
@@ -276,6 +278,7 @@ class FakeHost:
             attempts=tuple(reports),
             running_requests=self._count_running(),
             total_tokens=self._cluster.num_drawn if self.spec.kind is HostKind.generator else 0,
+            load_s=min(self.now, self.ready_at) - self.started_at,
         )
 
     def _count_running(self) -> int:

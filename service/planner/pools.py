@@ -21,6 +21,13 @@ MAX_LOAD_FAILURES = 6
 WEIGHT_OF_ERROR = 3
 """An engine that says why it failed counts three: the second one rules out a passing fault. One that merely vanished
 while loading (killed, preempted, its node gone) counts one."""
+LOAD_LIMIT_S = 1800.0
+"""An engine that is still loading after this long has failed to load, though it answers [s]. Hundreds of gigabytes
+from a slow disk take minutes."""
+LONGEST_PAUSE_S = 60.0
+"""Between two dispatchers that do not start: 2 s after the first, twice that after each further one, up to this."""
+DISPATCHER_FAILURES_NAMED = 3
+"""Dispatchers in a row that did not start until people are told: by then it is no accident."""
 
 
 def fold_hosts(draft: Draft) -> None:
@@ -32,7 +39,7 @@ def fold_hosts(draft: Draft) -> None:
             continue
         is_busy = any(task.host == host.name for task in draft.tasks.values() if task.state.is_in_flight)
         idle_since = None if is_busy else (host.idle_since or draft.now)
-        is_ready = report.state in (HostState.ready, HostState.draining)
+        is_ready = report.state is HostState.ready
         draft.hosts[host.name] = dataclasses.replace(
             host,
             state=report.state,
@@ -40,7 +47,7 @@ def fold_hosts(draft: Draft) -> None:
             error=report.error if report.state is HostState.failed else host.error if host.is_stopping else None,
             pid=report.pid,
             node=report.node,
-            load_s=report.load_s,
+            load_s=None if report.state is HostState.loading else report.load_s,
             has_been_ready=host.has_been_ready or is_ready,
             idle_since=idle_since,
         )
@@ -50,8 +57,23 @@ def fold_hosts(draft: Draft) -> None:
         is_hung = report.state is HostState.unreachable or host.name in draft.seen.stuck_hosts
         if is_hung:
             _end_hung(draft, draft.hosts[host.name])
+        elif report.state is HostState.loading and (report.load_s or 0.0) > LOAD_LIMIT_S:
+            _end_slow(draft, draft.hosts[host.name])
         elif host.is_stopping:
-            draft.stop_host(host.name, is_forced=False)  # again: the first order may have died with a controller
+            _end(draft, host.name)  # again: the first order may have died with a controller
+
+
+def _end(draft: Draft, name: str) -> None:
+    """Ends a host in good order. One that was never ready has no work to finish, and may never get that far."""
+    draft.stop_host(name, is_forced=not draft.hosts[name].has_been_ready)
+
+
+def _end_slow(draft: Draft, host: HostView) -> None:
+    error = f"the engine was still loading after {LOAD_LIMIT_S:.0f} s"
+    if host.error is None:
+        draft.event(None, "host_ended", f"{host.name}: {error}")
+    draft.hosts[host.name] = dataclasses.replace(host, error=error)
+    draft.stop_host(host.name, is_forced=True)
 
 
 def _end_hung(draft: Draft, host: HostView) -> None:
@@ -67,11 +89,24 @@ def _end_hung(draft: Draft, host: HostView) -> None:
 
 def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None:
     error = (report.error if report else None) or host.error
-    draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=draft.now)
-    draft.forget_host(host.name)
-    if host.is_stopping and error is None:
+    is_wanted_end = host.is_stopping and error is None
+    # a dispatcher that did not start stays on the list for its pause, so that the next one waits for it
+    pauses = host.kind is HostKind.dispatcher and not host.has_been_ready and not is_wanted_end
+    is_resting = pauses and (draft.now - host.created_at).total_seconds() < _pause_s(host.name)
+    ended_at = None if is_resting else draft.now
+    draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=ended_at)
+    if not is_resting:
+        draft.forget_host(host.name)
+    if is_wanted_end or host.state is HostState.dead:
         return
     draft.event(None, "host_lost", f"{host.name}: {error or 'its process is gone'}")
+    if pauses and (failures := _tries(host.name)) >= DISPATCHER_FAILURES_NAMED:
+        draft.event(
+            None,
+            "dispatcher_failing",
+            f"{failures} dispatchers in a row did not start, the last one because {error or 'its process is gone'}; "
+            f"nothing is prepared or scored; the next one starts within {_pause_s(host.name):.0f} s",
+        )
     if host.has_been_ready or host.model not in draft.pools:
         return
     pool = draft.pools[host.model]
@@ -130,7 +165,7 @@ def _stop_resting(draft: Draft) -> None:
     """A leaving controller ends generators that have handed everything back; its successor will not miss them."""
     for host in draft.living_hosts(HostKind.generator):
         if not host.is_stopping and not draft.tasks_on(host.name):
-            draft.stop_host(host.name, is_forced=False)
+            _end(draft, host.name)
 
 
 def _wanted_models(draft: Draft) -> list[str]:
@@ -160,13 +195,13 @@ def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
     idle = [host for host in alive if host.idle_since is not None]
     surplus = len(alive) - pool.replicas
     for host in [*idle, *(host for host in alive if host not in idle)][: max(0, surplus)]:
-        draft.stop_host(host.name, is_forced=False)
+        _end(draft, host.name)
     if is_wanted:
         return
     rested = [h for h in idle if h.idle_since and (draft.now - h.idle_since).total_seconds() > pool.idle_s]
     spare = len(_alive(draft, pool.model)) - min(pool.minimum, pool.replicas)
     for host in [host for host in rested if not draft.hosts[host.name].is_stopping][: max(0, spare)]:
-        draft.stop_host(host.name, is_forced=False)
+        _end(draft, host.name)
 
 
 def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
@@ -183,7 +218,7 @@ def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
         rested_s = (draft.now - host.idle_since).total_seconds()
         if host.model not in wanted or rested_s > TURN_S:
             draft.event(None, "turn_taken", f"{host.name} leaves so that {waiting} can load")
-            draft.stop_host(host.name, is_forced=False)
+            _end(draft, host.name)
             return
 
 
@@ -208,11 +243,25 @@ def _model_spec(draft: Draft, model: str) -> ModelSpec | None:
 
 
 def _ensure_dispatcher(draft: Draft) -> None:
-    alive = [host for host in draft.living_hosts(HostKind.dispatcher) if not host.is_stopping]
-    if draft.jobs and not alive:
-        name = f"dispatch-{draft.num_hosts_ever + 1}"
-        view = _new_view(draft, name, HostKind.dispatcher, None)
-        draft.start_host(view, HostSpec(name=name, kind=HostKind.dispatcher, num_cpus=0.01))
+    living = draft.living_hosts(HostKind.dispatcher)
+    # a dead one on the list is resting after a failed start
+    if not draft.jobs or any(not host.is_stopping or host.state is HostState.dead for host in living):
+        return
+    ended = [host for host in draft.hosts.values() if host.kind is HostKind.dispatcher and host.ended_at == draft.now]
+    failures = max((_tries(host.name) for host in ended if not host.has_been_ready), default=0)
+    name = f"dispatch-{draft.num_hosts_ever + 1}" + (f"-try-{failures + 1}" if failures else "")
+    view = _new_view(draft, name, HostKind.dispatcher, None)
+    draft.start_host(view, HostSpec(name=name, kind=HostKind.dispatcher, num_cpus=0.01))
+
+
+def _tries(name: str) -> int:
+    """How many dispatchers in a row this one is, if none of them started: its name keeps the count across restarts."""
+    found = re.fullmatch(r"dispatch-\d+-try-(\d+)", name)
+    return int(found[1]) if found else 1
+
+
+def _pause_s(name: str) -> float:
+    return min(LONGEST_PAUSE_S, 2.0 ** _tries(name))
 
 
 def _new_view(draft: Draft, name: str, kind: HostKind, model: str | None) -> HostView:

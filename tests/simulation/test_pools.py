@@ -1,6 +1,7 @@
 """Who gets the places for engines: turns, engines kept without work, work that waits, an orderly leave."""
 
 import dataclasses
+import itertools
 
 from service.cluster import HostKind, HostState
 from service.currency import Budget, Currency
@@ -85,3 +86,49 @@ def test_drained_controller_leaves_no_engine_that_its_successor_would_miss(tmp_p
     job = simulation.run(job)
     assert simulation.cluster.num_drawn == 400
     assert {event.kind for event in simulation.store.reads.events()}.isdisjoint({"host_lost", "task_lost"})
+
+
+def test_engine_that_loads_for_ever_fails_the_job_and_says_so(tmp_path):
+    simulation = Simulation(tmp_path, load_s=1e9)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    for _ in range(80):
+        simulation.tick(60.0)
+        for name in simulation.cluster.living(HostKind.dispatcher):
+            simulation.cluster.hosts[name].ready_at = 0.0
+    job = simulation.store.jobs.get(job.id)
+    assert job.phase is Phase.failed
+    assert job.error == "engine for m does not load: the engine was still loading after 1800 s"
+    assert simulation.engines() == []
+
+
+def test_engine_that_has_never_been_ready_is_ended_at_once(tmp_path):
+    simulation = Simulation(tmp_path)
+    simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    while not simulation.engines():
+        simulation.tick()
+    (name,) = simulation.engines()
+    simulation.store.catalogue.change_pool("m", replicas=0)
+    assert simulation.controller.tick().stop_hosts == ((name, True),)
+
+
+def test_dispatcher_that_does_not_start_is_tried_again_with_growing_pauses(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40))
+    starts = []
+    while simulation.cluster.now < 100.0:
+        simulation.tick()
+        for name in simulation.cluster.living(HostKind.dispatcher):
+            starts.append(simulation.cluster.now)
+            simulation.cluster.hosts[name].error = "no room on the disk"
+            simulation.cluster.kill(name)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 4.0
+    assert len(starts) < 8
+    failing = [e.message for e in simulation.store.reads.events() if e.kind == "dispatcher_failing"]
+    assert len(failing) == len(starts) - 2
+    assert "3 dispatchers in a row did not start, the last one because no room on the disk" in failing[0]
+    assert simulation.run(job).phase is Phase.succeeded
+    simulation.cluster.kill(simulation.cluster.living(HostKind.dispatcher)[0])
+    simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=40)))
+    assert "try" not in simulation.cluster.living(HostKind.dispatcher)[0]

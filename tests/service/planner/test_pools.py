@@ -1,0 +1,42 @@
+"""How one report of a host changes what is known of it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from service.cluster import HostKind, HostReport, HostState, Observation
+from service.planner.draft import Draft, Options
+from service.planner.plan import HostView, Plan, PoolView, Seen, Snapshot
+from service.planner.pools import fold_hosts
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def fold(report: HostReport) -> Plan:
+    """What becomes of an engine that was loading when it was last heard of."""
+    host = HostView(
+        name="generate-m-1",
+        kind=HostKind.generator,
+        model="m",
+        state=HostState.loading,
+        is_stopping=True,
+        has_been_ready=False,
+        created_at=NOW,
+    )
+    pool = PoolView(model="m", replicas=1, minimum=0, idle_s=600.0, failures=3, version=1)
+    snapshot = Snapshot(jobs=(), tasks=(), hosts=(host,), pools=(pool,), num_hosts_ever=1)
+    seen = Seen(observation=Observation(hosts={host.name: report}, nodes=()))
+    draft = Draft(snapshot=snapshot, seen=seen, states={}, now=NOW, options=Options(data_dir="data"))
+    fold_hosts(draft)
+    return draft.build()
+
+
+@pytest.mark.parametrize(
+    ("state", "load_s", "events"),
+    [(HostState.ready, 2.5, ["generate-m-1 loaded in 2.5 s"]), (HostState.draining, None, [])],
+)
+def test_engine_is_called_ready_only_when_it_is(state: HostState, load_s: float | None, events: list[str]) -> None:
+    plan = fold(HostReport(state=state, load_s=load_s))
+
+    assert [event.message for event in plan.events if event.kind == "engine_ready"] == events
+    assert [pool.failures for pool in plan.pools] == [0] * len(events)
