@@ -146,7 +146,7 @@ def metrics(context: typer.Context, job: JobArgument, as_json: JsonFlag = False)
     """Show coverage, diversity, false positives. Each with its cost."""
     with client_of(context, is_json=as_json) as client:
         found = client.jobs.metrics(job)
-        print_json(found) if as_json else print_lines(_metric_lines(found["summary"]))
+        print_json(found) if as_json else print_lines(_metric_lines(found))
 
 
 def usage(
@@ -201,11 +201,18 @@ def _job_lines(document: dict[str, Any]) -> list[str]:
         f"  FLOPs        {wording.flops(flops['spent'])} spent, {wording.flops(flops['useful'])} useful, "
         f"{wording.flops(flops['wasted'])} wasted{f' ({waste})' if waste else ''}",
         f"  tokens       {progress['prompt_tokens']:,} prompt, {progress['completion_tokens']:,} completion",
-        f"  scored       {progress['parts_scored']:,} of {wording.plural(progress['parts'], 'part')}",
+        f"  scored       {_scored_words(document)}",
     ]
     if document["error"]:
         lines.append(f"  error        {document['error']}")
     return lines if document["ended_at"] is None else [*lines, f"  ended        {ending_line(document)}"]
+
+
+def _scored_words(document: dict[str, Any]) -> str:
+    if not document["document"]["scorers"]:
+        return "nothing, the job has no scorers"
+    progress = document["progress"]
+    return f"{progress['parts_scored']:,} of {wording.plural(progress['parts'], 'part')}"
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -238,7 +245,7 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
     text = sample["error"] or sample["completion"]
     shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
     head = (
-        f"{sample['problem_id']} #{sample['sample_index']}  {sample['model']}  {verdicts or 'not scored yet'}  "
+        f"{sample['problem_id']} #{sample['sample_index']}  {sample['model']}  {verdicts or 'no scores'}  "
         f"{sample['completion_tokens']} tokens, {wording.flops(sample['flops'])} FLOPs, {sample['finish_reason']}"
     )
     return [head, *(f"    {line}" for line in shown.splitlines()), ""]
@@ -246,16 +253,20 @@ def _sample_lines(sample: dict[str, Any]) -> list[str]:
 
 def _measured(value: dict[str, Any], write: Callable[[float], str] = "{:.4g}".format) -> str:
     if "reason" in value:
-        return f"{wording.UNKNOWN}: {value['reason']}"
+        return f"not measured: {value['reason']}"
     return f"{write(value['value'])} [{write(value['low'])}, {write(value['high'])}]"
 
 
-def _metric_lines(summary: dict[str, Any] | None) -> list[str]:
+def _metric_lines(found: dict[str, Any]) -> list[str]:
+    summary = found["summary"]
+    if not found["scorers"]:
+        return ["not measured: the job has no scorers"]
     if summary is None:
         return ["nothing is scored yet; metrics appear with the first scored part"]
+    correct = summary["num_correct"]
     names = {
         "realised_coverage": "pass@k (coverage), all samples",
-        "realised_verified_coverage": "... verified",
+        "realised_verified_coverage": "verified pass@k, all samples",
         "realised_unique_exact": "unique correct per problem",
         "false_positive_rate": "false positives among correct",
         "truncated_share": "truncated",
@@ -265,8 +276,8 @@ def _metric_lines(summary: dict[str, Any] | None) -> list[str]:
     }
     rows: list[tuple[str, str]] = [
         ("problems", f"{summary['num_problems']:,}"),
-        ("samples", f"{summary['num_samples']:,}"),
-        ("correct samples", f"{summary['num_correct']:,}"),
+        ("samples", f"{found['num_scored']:,} of {found['num_samples']:,} scored"),
+        ("correct samples", f"{correct:,}" if isinstance(correct, int) else _measured(correct)),
         ("FLOPs", wording.flops(summary["total_flops"])),
     ]
     rows += [(f"pass@{point['k']}", _measured(point["estimate"])) for point in summary["coverage"]]

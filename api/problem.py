@@ -88,6 +88,11 @@ def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
     return [_field_problem(error) for error in errors]
 
 
+def field_text(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Errors of pydantic as one line."""
+    return "; ".join(f"{item.field}: got {item.got}, allowed: {item.allowed}" for item in field_problems(errors))
+
+
 def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
     location = [str(part) for part in error["loc"]]
     if location[:1] == ["body"]:
@@ -115,8 +120,9 @@ def _on_isoflop_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    errors = field_problems(cast(RequestValidationError, error).errors())
-    detail = "; ".join(f"{item.field}: got {item.got}, allowed: {item.allowed}" for item in errors)
+    found = cast(RequestValidationError, error).errors()
+    errors = field_problems(found)
+    detail = field_text(found)
     return problem(
         status=422,
         title="invalid input",

@@ -1,15 +1,18 @@
 """Metrics of a job from its committed files: reads columns through the manifest's shards, never row by row.
 
-A sample counts once it is committed *and* scored, so that live figures never mix the two. Results are cached until
-another score shard is committed; a page may ask as often as it likes.
+A sample counts once it is committed *and* scored, so that live figures never mix the two, and both numbers are told.
+Results are cached until another score shard is committed; a page may ask as often as it likes. What the job's scorers
+do not judge is marked as not measured.
 """
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.cluster import TaskKind
+from service.measures import Measures, only_measured
 from service.metrics import MetricsSummary, ScoredSamples, summarise
 from service.sample_columns import Judge, ShardPair, load_scored
 from service.store import Store
@@ -22,9 +25,18 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobMetrics:
-    """Metrics of one job as of `num_score_parts` committed score shards; `summary` is None before the first."""
+    """Metrics of one job as of `num_score_parts` committed score shards; `summary` is None before the first.
+
+    Args:
+        scorers: what judges its samples; without any there will never be a summary.
+        num_samples: samples committed.
+        num_scored: those of them that the summary is of.
+    """
 
     job_id: str
+    scorers: tuple[str, ...]
+    num_samples: int
+    num_scored: int
     num_score_parts: int
     summary: MetricsSummary | None
 
@@ -43,7 +55,8 @@ class MetricsCache:
         with self._lock:
             known = self._found.get(job_id)
         if known is not None and known.num_score_parts == num_parts:
-            return known
+            # samples are committed before they are scored, so this number grows while the rest stays
+            return dataclasses.replace(known, num_samples=store.reads.count_rows(job_id, TaskKind.generate))
         fresh = job_metrics(store, job_id)
         with self._lock:
             self._found.pop(job_id, None)
@@ -62,14 +75,28 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
     """
     scores = store.reads.parts(job_id, TaskKind.score)
     job = store.jobs.get(job_id)
+    found = JobMetrics(
+        job_id=job_id,
+        scorers=job.spec.scorers,
+        num_samples=0,
+        num_scored=0,
+        num_score_parts=len(scores),
+        summary=None,
+    )
     if not scores:
-        return JobMetrics(job_id=job_id, num_score_parts=0, summary=None)
+        return dataclasses.replace(found, num_samples=store.reads.count_rows(job_id, TaskKind.generate))
     samples = load_samples(store, job_id, scores=scores)
     deepest = int(np.bincount(samples.problem).max()) if len(samples.problem) else 0
     even = None if job.spec.allocation.strategy == "uniform" else 1
     ks = tuple(k for k in KS if k <= (even or deepest)) or (1,)
     summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
-    return JobMetrics(job_id=job_id, num_score_parts=len(scores), summary=summary)
+    return dataclasses.replace(
+        found,
+        # read after the scored ones, so that there are never more of those
+        num_samples=store.reads.count_rows(job_id, TaskKind.generate),
+        num_scored=len(samples.problem),
+        summary=only_measured(summary, Measures.of(job.spec.scorers)),
+    )
 
 
 def load_samples(

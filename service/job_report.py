@@ -16,6 +16,7 @@ from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
 from service.jobs import Job
+from service.measures import Measures, only_measured_line
 from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
 from service.stats import Estimate
@@ -70,8 +71,10 @@ def compare_jobs(
         raise InvalidInput(f"jobs: got {got}; allowed: jobs over the same problems")
     samples = [load_samples(store, job.id, judge=judge) for job in jobs]
     names = list(names) if names is not None else _names(jobs)
-    lines = metric_lines(samples, seed=jobs[0].spec.seed)
-    has_steps = judge is not None or all("steps" in job.spec.scorers for job in jobs)
+    measures = [Measures.of((*job.spec.scorers, *(["steps"] if judge is not None else []))) for job in jobs]
+    gaps = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
+    lines = tuple(only_measured_line(line, gaps) for line in metric_lines(samples, seed=jobs[0].spec.seed))
+    has_steps = all(found.has_steps for found in measures)
     if not has_steps:
         lines = tuple(line for line in lines if line.key in ("coverage", "unique_correct"))
     if checker is None:
@@ -99,7 +102,7 @@ def compare_jobs(
         ),
         metrics=lines,
         versions=versions,
-        notes=(*notes, *_notes(jobs)),
+        notes=(*notes, *_notes(jobs), *_scoring_notes(store, jobs, gaps)),
     )
     return comparison, _figures(store, jobs, names, samples, lines, checker=checker, has_steps=has_steps)
 
@@ -156,6 +159,18 @@ def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _scoring_notes(store: Store, jobs: Sequence[Job], gaps: Sequence[tuple[Measures, int]]) -> tuple[str, ...]:
+    """What of each arm is not measured, or not yet."""
+    notes: list[str] = []
+    for job, (found, num_scored) in zip(jobs, gaps, strict=True):
+        num_samples = store.reads.count_rows(job.id, TaskKind.generate)
+        if found.missing_answers is not None:
+            notes.append(f"{job.id}: not measured, {found.missing_answers.reason}.")
+        elif num_scored < num_samples:
+            notes.append(f"{job.id}: {num_scored:,} of {wording.plural(num_samples, 'sample')} scored so far.")
+    return tuple(notes)
+
+
 def _figures(
     store: Store,
     jobs: Sequence[Job],
@@ -170,7 +185,7 @@ def _figures(
     curves = [
         coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
         for job, name, scored in zip(jobs, names, samples, strict=True)
-        if job.spec.allocation.strategy == "uniform"
+        if job.spec.allocation.strategy == "uniform" and Measures.of(job.spec.scorers).has_answers
     ]
 
     def of(metric: str) -> list[Curve]:

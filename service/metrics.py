@@ -86,8 +86,8 @@ class MetricsSummary:
     num_problems: int
     sampled_problems: int
     num_samples: int
-    num_correct: int
-    num_verified: int
+    num_correct: int | NotEstimable
+    num_verified: int | NotEstimable
     total_flops: float
     even_samples: int | None
     truncated_share: Measured

@@ -190,6 +190,8 @@ def _verdict(comparison: Comparison, index: int) -> str:
         f"{line.label} {_difference(line, d)}" for line, d in pairs if isinstance(d, Estimate) and is_significant(d)
     ]
     arms = f"{_quoted(comparison.arms[index + 1].name)} against {_quoted(comparison.arms[0].name)}"
+    if not any(isinstance(d, Estimate) for _, d in pairs):
+        return f"{arms}: not measured"
     if not real:
         return f"{arms}: no significant difference"
     others = len(pairs) - len(real)

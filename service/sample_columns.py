@@ -21,7 +21,17 @@ Judge = Callable[[int, str], bool]
 """Problem index and completion to whether its reasoning is right; asked about right answers only."""
 
 _SHARD_COLUMNS = ["problem_index", "sample_index", "flops", "finish_reason"]
-_COLUMNS = ("problem", "sample_index", "correct", "steps", "solution", "equations", "flops", "truncated")
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "problem": np.int32,
+    "sample_index": np.int32,
+    "correct": np.bool_,
+    "steps": np.int8,
+    "solution": np.uint64,
+    "equations": np.uint64,
+    "flops": np.float64,
+    "truncated": np.bool_,
+}
+"""Types of the columns of a job without a scored shard, which has the same columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +54,10 @@ def load_scored(
         CorruptFile: a score shard does not fit its samples.
     """
     loaded = [_load(pair, judge) for pair in pairs]
-    columns: dict[str, Any] = {name: np.concatenate([item[name] for item in loaded]) for name in _COLUMNS}
+    columns: dict[str, Any] = {
+        name: np.concatenate([item[name] for item in loaded]) if loaded else np.empty(0, dtype)
+        for name, dtype in _DTYPES.items()
+    }
     return ScoredSamples(**columns, num_problems=num_problems, level=_levels(problems_path, num_problems))
 
 

@@ -26,6 +26,7 @@ TEMPLATES: dict[type[Any], str] = {
     pages.ProblemsPage: "problems.html",
     pages.UsagePage: "usage.html",
     pages.ComparisonPage: "comparison_page.html",
+    pages.ChoosePage: "compare_choose.html",
     pages.ErrorPage: "error.html",
 }
 

@@ -4,12 +4,13 @@ Mounted by `api/app.py`. Pages are not part of the described API. An error of th
 happened; every page carries the content policy. Cross-site forms are refused before they get here (`api/guard.py`).
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
@@ -18,7 +19,8 @@ from api.dashboard import pages
 from api.dashboard.assets import static_routes
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
 from api.dashboard.views import charts, comparison, jobs, lists, samples
-from service.errors import InvalidInput, IsoflopError
+from api.problem import field_text
+from service.errors import InvalidInput, IsoflopError, NotFound
 from service.jobs import Desired
 
 HEADERS = {
@@ -41,9 +43,12 @@ class PageRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 return await handler(request)
-            except IsoflopError as error:
-                page = _error_page(request.app.state.context, error)
-                return HTMLResponse(render(page), status_code=error.status, headers=HEADERS)
+            except RequestValidationError as invalid:
+                error: IsoflopError = InvalidInput(field_text(invalid.errors()))
+            except IsoflopError as refused:
+                error = refused
+            page = _error_page(request.app.state.context, error)
+            return HTMLResponse(render(page), status_code=error.status, headers=HEADERS)
 
         return handle
 
@@ -55,6 +60,7 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 Form = Annotated[dict[str, str], Depends(_form)]
+OptionalJobIds = Annotated[Sequence[str], Query(max_length=8)]
 JobIds = Annotated[list[str], Query(min_length=1, max_length=8)]
 Fragment = Annotated[str | None, Query(max_length=10)]
 
@@ -92,8 +98,16 @@ def make_router() -> APIRouter:
         return show(page, fragment)
 
     @router.get("/compare")
-    def compare(context: Context, jobs: JobIds, fragment: Fragment = None) -> HTMLResponse:
-        return show(comparison.comparison_page(context, jobs, datetime.now(UTC)), fragment)
+    def compare(context: Context, jobs: OptionalJobIds = (), fragment: Fragment = None) -> HTMLResponse:
+        now = datetime.now(UTC)
+        if not jobs:
+            return show(comparison.choose_page(context, "", now), fragment)
+        try:
+            return show(comparison.comparison_page(context, jobs, now), fragment)
+        except (InvalidInput, NotFound) as error:
+            response = show(comparison.choose_page(context, str(error), now), fragment)
+            response.status_code = error.status
+            return response
 
     for path, build in (
         ("/workers", lists.workers_page),

@@ -59,7 +59,9 @@ def list_samples(
 def get_metrics(context: Context, job_id: str) -> dict[str, Any]:
     """Coverage, diversity, false positives and their price in FLOPs, with intervals, of everything scored so far.
 
-    `summary` is null before the first shard is scored. Numbers that are not defined are null.
+    `summary` is of `num_scored` of the `num_samples` committed samples, and null before the first shard is scored. What
+    cannot be told has a `reason` in place of a value: without an answer scorer there is no coverage, without the steps
+    scorer nothing is verified. Numbers that are not defined are null.
     """
     context.store.jobs.get(job_id)
     return plain(dataclasses.asdict(context.metrics.get(context.store, job_id)))

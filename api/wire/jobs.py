@@ -155,7 +155,7 @@ class ScoreOut(BaseModel):
 
 
 class SampleOut(BaseModel):
-    """One sample with what its scorers say; `scores` is empty until it is scored."""
+    """One sample with what its scorers say; `scores` is empty until it is scored, for ever in a job without scorers."""
 
     cursor: str = Field(description="Place of the sample: part number and row.")
     sample_id: str

@@ -122,6 +122,13 @@ class Reads:
         query = select(func.count()).where((parts.c.job_id == job_id) & (parts.c.kind == kind.value))
         return int(self._all(query)[0]["count_1"])
 
+    def count_rows(self, job_id: str, kind: TaskKind) -> int:
+        """Rows of all committed files of a kind."""
+        parts = schema.parts
+        query = select(func.sum(parts.c.rows).label("rows"))
+        rows = self._all(query.where((parts.c.job_id == job_id) & (parts.c.kind == kind.value)))
+        return int(rows[0]["rows"] or 0)
+
     def tasks(self, job_id: str, *, with_runs: bool = False) -> list[Task]:
         """Every task of a job, in order.
 

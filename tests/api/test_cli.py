@@ -259,6 +259,7 @@ def test_samples_events_metrics_usage_read(read: Run) -> None:
     assert "submitted" in read("events", "JOB").stdout
     assert json.loads(read("events", "--json").stdout)[0]["kind"] == "submitted"
     assert "pass@k (coverage)" in read("metrics", "JOB").stdout
+    assert "24 of 24 scored" in read("metrics", "JOB").stdout
     assert json.loads(read("metrics", "JOB", "--json").stdout)["summary"]["num_samples"] == 24
     assert "generate" in read("usage").stdout
     assert {entry["stage"] for entry in json.loads(read("usage", "JOB", "--by", "stage", "--json").stdout)} >= {
@@ -270,6 +271,13 @@ def test_metrics_before_the_first_score_say_so(run: Run, job_file: Path) -> None
     job_id = json.loads(run("submit", job_file, "--json").stdout)["id"]
 
     assert "nothing is scored yet" in run("metrics", job_id).stdout
+
+
+def test_metrics_and_status_promise_nothing_to_a_job_without_scorers(run: Run, job_file: Path) -> None:
+    job_id = json.loads(run("submit", job_file, "scorers=[]", "--json").stdout)["id"]
+
+    assert run("metrics", job_id).stdout == "not measured: the job has no scorers\n"
+    assert "nothing, the job has no scorers" in run("status", job_id).stdout
 
 
 def test_catalogue_verbs_register_and_list(served, run: Run) -> None:

@@ -4,7 +4,7 @@ Invariant: a template reads nothing but its page, so a page can be built by hand
 store. Amounts are numbers in natural units; templates write them with `service.wording`. Knows no store and no HTTP.
 """
 
-from api.dashboard.pages.comparison import ComparisonPage
+from api.dashboard.pages.comparison import ChoosePage, ComparisonPage
 from api.dashboard.pages.frame import ErrorPage, Shell
 from api.dashboard.pages.job import EventLine, JobPage, MetricView, TaskLine, WasteLine, job_headline
 from api.dashboard.pages.lists import (
@@ -30,11 +30,13 @@ Page = (
     | ProblemsPage
     | UsagePage
     | ComparisonPage
+    | ChoosePage
     | ErrorPage
 )
 
 __all__ = [
     "BudgetView",
+    "ChoosePage",
     "ComparisonPage",
     "ErrorPage",
     "EventLine",

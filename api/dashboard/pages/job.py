@@ -71,6 +71,7 @@ class JobPage:
         actions: verbs that apply now, of "pause", "resume", "cancel".
         num_problems: problems of its set.
         took_s: seconds from submission to end; None before that.
+        scored: how far scoring is, in words.
         document: the resolved job document as YAML.
         versions: packages and their versions.
         comparable: id and name of other jobs over the same problems, newest first.
@@ -85,6 +86,7 @@ class JobPage:
     num_problems: int
     took_s: float | None
     truncated_share: float | None
+    scored: str
     metrics: tuple[MetricView, ...]
     figures: tuple[Figure, ...]
     waste: tuple[WasteLine, ...]

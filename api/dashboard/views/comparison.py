@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.assets import plotly_js_path
-from api.dashboard.views.jobs import document_text, shell_of, versions_of
+from api.dashboard.views.jobs import JOBS_COMPARABLE, document_text, shell_of, versions_of
 from service.errors import UnknownName
 from service.figures import Figure
 from service.job_report import compare_jobs
@@ -48,6 +48,16 @@ def comparison_page(context: AppContext, job_ids: Sequence[str], now: datetime) 
         comparison=comparison,
         figures=figures,
         downloads=tuple((label, f"/compare/report.{form}?{query}") for form, label in _LABELS.items()),
+    )
+
+
+def choose_page(context: AppContext, notice: str, now: datetime) -> pages.ChoosePage:
+    """What can be compared, and why what was asked for cannot."""
+    jobs = [job for _, job in context.store.jobs.list(limit=JOBS_COMPARABLE)]
+    return pages.ChoosePage(
+        shell=shell_of(context, "overview", now),
+        notice=notice,
+        jobs=tuple((job.id, f"{job.spec.name} · {job.spec.problems} · {job.id}") for job in jobs),
     )
 
 

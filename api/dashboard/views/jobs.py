@@ -15,7 +15,9 @@ from api.resolve import document_of
 from api.version import VERSION
 from service.cluster import HostKind, HostState, TaskKind
 from service.currency import Currency
+from service.job_metrics import JobMetrics
 from service.jobs import Desired, Job, Phase
+from service.measures import Measures
 from service.planner.plan import HostView
 from service.store import Store
 from service.store.control import Resolved
@@ -150,11 +152,12 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
     progress = job_progress(store, job, now)
     line = _line(job, progress, store.reads.hosts())
-    summary = context.metrics.get(store, job_id).summary
+    found = context.metrics.get(store, job_id)
+    summary, measures = found.summary, Measures.of(job.spec.scorers)
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
-    has_steps = "steps" in job.spec.scorers
     colours = charts.colours_of(store)
     unit, _ = _UNITS[progress.currency]
+    num_to_score = progress.parts if job.spec.scorers else 0
     return pages.JobPage(
         shell=shell_of(context, "overview", now),
         job=line,
@@ -164,12 +167,13 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         num_problems=resolved.num_problems,
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
-        metrics=metric_views(summary, has_steps=has_steps, is_uniform=job.spec.allocation.strategy == "uniform"),
+        scored=scored_words(found),
+        metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.strategy == "uniform"),
         figures=(
             charts.burn_down(
                 job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
             ),
-            *charts.quality(job, summary, colours, has_steps=has_steps),
+            *charts.quality(job, summary, colours, has_steps=measures.has_steps),
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
@@ -179,8 +183,15 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         document=document_text(job, resolved),
         versions=versions_of(resolved),
         comparable=_comparable(store, job, resolved),
-        poll_s=None if job.phase.is_terminal and progress.parts_scored == progress.parts else POLL_S,
+        poll_s=None if job.phase.is_terminal and progress.parts_scored == num_to_score else POLL_S,
     )
+
+
+def scored_words(found: JobMetrics) -> str:
+    """How far scoring is: `7,120 of 7,480 scored`."""
+    if not found.scorers:
+        return "no scorers: nothing is scored"
+    return f"{found.num_scored:,} of {found.num_samples:,} scored"
 
 
 def _comparable(store: Store, job: Job, resolved: Resolved) -> tuple[tuple[str, str], ...]:

@@ -3,20 +3,24 @@
 from collections.abc import Callable
 
 from api.dashboard import pages
+from service.measures import Measures
 from service.metrics import MetricsSummary
 from service.report import Form, Measured, measured_text
 
 _NONE_YET = "–"
+_NOT_MEASURED = "not measured"
 
 
-def metric_views(summary: MetricsSummary | None, *, has_steps: bool, is_uniform: bool) -> tuple[pages.MetricView, ...]:
+def metric_views(
+    summary: MetricsSummary | None, measures: Measures, *, is_uniform: bool
+) -> tuple[pages.MetricView, ...]:
     """The job in a few numbers.
 
     A uniform job is quoted at the deepest k that every sampled problem reaches, where its curves end; another one by
     what it has realised, for its results decided how often a problem was sampled.
 
     Args:
-        summary: None before the first score; the values are then dashes.
+        summary: None before the first score; the values are then dashes, or say that nothing will measure them.
     """
     deepest = summary.curve[-1] if summary is not None and is_uniform and summary.curve else None
     coverage = f"pass@{deepest.k} (coverage)" if deepest else "coverage" if is_uniform else "problems solved"
@@ -26,7 +30,8 @@ def metric_views(summary: MetricsSummary | None, *, has_steps: bool, is_uniform:
         key: str, label: str, note: str, form: Form, value: Callable[[MetricsSummary], Measured]
     ) -> pages.MetricView:
         if summary is None:
-            return pages.MetricView(key=key, label=label, value=_NONE_YET, interval="", note=note)
+            value_text = _NONE_YET if measures.has_answers else _NOT_MEASURED
+            return pages.MetricView(key=key, label=label, value=value_text, interval="", note=note)
         number, bracket, rest = measured_text(form, value(summary)).partition(" [")
         return pages.MetricView(key=key, label=label, value=number, interval=f"[{rest}" if bracket else "", note=note)
 
@@ -39,7 +44,7 @@ def metric_views(summary: MetricsSummary | None, *, has_steps: bool, is_uniform:
             lambda found: deepest.coverage if deepest else found.realised_coverage,
         )
     ]
-    if has_steps:
+    if measures.has_steps:
         views += [
             view(
                 "verified",

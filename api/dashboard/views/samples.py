@@ -52,7 +52,7 @@ def samples_page(
     summary = context.metrics.get(store, job_id).summary
     selected = _find(context, job_id, page.samples, sample_id)
     known = {"all": progress.samples, "truncated": progress.truncated, "failed": progress.errors}
-    if summary is not None:
+    if summary is not None and isinstance(summary.num_correct, int):
         known["correct"] = summary.num_correct
     keys = SHOWN_FILTERS if shown in SHOWN_FILTERS else (*SHOWN_FILTERS, shown)
     return pages.SamplesPage(
@@ -73,7 +73,7 @@ def samples_page(
 
 def _headline(num_samples: int, summary: MetricsSummary | None) -> str:
     parts = [wording.plural(num_samples, "sample").capitalize()]
-    if summary is not None and summary.num_samples:
+    if summary is not None and summary.num_samples and isinstance(summary.num_correct, int):
         parts.append(f"{wording.percent(summary.num_correct / summary.num_samples)} correct")
         if isinstance(summary.false_positive_rate, Estimate):
             parts.append(f"{wording.percent(summary.false_positive_rate.value)} of those with wrong reasoning")

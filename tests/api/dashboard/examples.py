@@ -156,6 +156,12 @@ def comparison_page() -> pages.ComparisonPage:
     )
 
 
+def choose_page(num_jobs: int) -> pages.ChoosePage:
+    """Where a comparison of unknown jobs was asked for."""
+    jobs = tuple((f"job-{i}-0a1b2c", f"run {i} · gsm-mini/test · job-{i}-0a1b2c") for i in range(num_jobs))
+    return pages.ChoosePage(shell=shell("overview"), notice="no job 'a'; GET /v1/jobs lists them", jobs=jobs)
+
+
 def error_page() -> pages.ErrorPage:
     """A job that does not exist."""
     return pages.ErrorPage(
@@ -179,5 +185,7 @@ def example_pages() -> dict[str, pages.Page]:
         "/problems": problems(),
         "/usage": usage(),
         "/compare": comparison_page(),
+        "/compare?jobs=a": choose_page(3),
+        "/compare?jobs=b": choose_page(0),
         "/error": error_page(),
     }

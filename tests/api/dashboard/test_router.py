@@ -283,3 +283,87 @@ def test_pages_stay_out_of_the_described_api(client: TestClient) -> None:
         path.startswith(("/v1/", "/metrics", "/healthz", "/readyz"))
         for path in client.get("/openapi.json").json()["paths"]
     )
+
+
+def _run(world: Any, client: TestClient, run_jobs: Callable[[Any], None], *documents: dict[str, object]) -> list[str]:
+    ids = [client.post("/v1/jobs", json=document).json()["id"] for document in documents]
+    run_jobs(world)
+    return ids
+
+
+def test_what_no_scorer_measures_is_shown_as_not_measured(
+    world: Any, client: TestClient, job_document: Any, run_jobs: Callable[[Any], None]
+) -> None:
+    steps, nothing, answers = _run(
+        world,
+        client,
+        run_jobs,
+        *(job_document(models=["simulated"], scorers=scorers) for scorers in (["steps"], [], ["math_answer"])),
+    )
+
+    values = {
+        job: re.findall(r'data-live="metric-[\w-]+">(.+?)<', client.get(f"/jobs/{job}").text)
+        for job in (steps, nothing, answers)
+    }
+    assert set(values[steps]) == set(values[nothing]) == {"not measured"}
+    assert values[answers][0] != "not measured"
+    assert "12 of 12 scored" in client.get(f"/jobs/{answers}").text
+    assert "no scorers: nothing is scored" in client.get(f"/jobs/{nothing}").text
+    summary = client.get(f"/v1/jobs/{steps}/metrics").json()["summary"]
+    for name in ("num_correct", "realised_coverage", "flops_per_correct", "false_positive_rate", "judged_share"):
+        assert summary[name] == {"reason": "the job has no scorer of answers"}, name
+    assert all("reason" in point["estimate"] for point in summary["coverage"])
+    assert all("reason" in point["coverage"] for point in summary["curve"])
+    found = client.get(f"/v1/jobs/{answers}/metrics").json()
+    assert found["summary"]["realised_verified_coverage"] == {"reason": "the job has no scorer of steps"}
+    assert (found["num_scored"], found["num_samples"], found["scorers"]) == (12, 12, ["math_answer"])
+    assert "data-poll-ms" not in client.get(f"/jobs/{nothing}").text
+
+
+def test_jobs_without_scores_are_compared_without_numbers_for_them(
+    world: Any, client: TestClient, job_document: Any, run_jobs: Callable[[Any], None]
+) -> None:
+    scored, never = _run(
+        world,
+        client,
+        run_jobs,
+        job_document(models=["simulated"]),
+        job_document(models=["simulated"], scorers=[]),
+    )
+    unscored = client.post("/v1/jobs", json=job_document(models=["simulated"])).json()["id"]
+    query = {"jobs": [scored, never, unscored]}
+
+    page, report = client.get("/compare", params=query), client.get("/compare/report.json", params=query).json()
+
+    assert page.status_code == 200
+    assert f"{never}: not measured, the job has no scorers." in unescape(page.text)
+    for line in report["comparison"]["metrics"]:
+        assert "value" in line["values"][0]
+        assert line["values"][1:] == [{"reason": "the job has no scorers"}, {"reason": "no sample is scored yet"}]
+        assert line["differences"] == line["values"][1:]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "says"),
+    [
+        ("", 200, "Reference"),
+        ("?jobs=job-9-none&jobs=job-8-none", 404, "no job 'job-9-none'"),
+        ("?jobs=job-9-none", 404, "no job 'job-9-none'"),
+        ("/report.json", 422, "jobs: got nothing"),
+    ],
+)
+def test_comparison_of_nothing_is_a_page_that_says_how_to_fill_it(
+    query: str, status: int, says: str, client: TestClient, job_document: Any
+) -> None:
+    for name in ("one", "two"):
+        client.post("/v1/jobs", json=job_document(name=name))
+
+    response = client.get(f"/compare{query}")
+
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert says in unescape(response.text)
+
+
+def test_comparison_of_a_service_without_jobs_says_how_to_make_some(client: TestClient) -> None:
+    assert "isoflop submit" in client.get("/compare").text
