@@ -6,6 +6,7 @@ rows are refused with their numbers before anything is spent.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from service.errors import InvalidInput
 from service.records import PROBLEM_SCHEMA, ProblemRow
 
 MAX_ERRORS_SHOWN = 10
+LEVELS = range(-(2**15), 2**15)
+"""What metrics hold a level in."""
 _COLUMNS = ("id", "question", "answer", "level", "structure")
 
 
@@ -65,7 +68,11 @@ def register_problems(*, name: str, source: ProblemSource, data_dir: Path) -> Pr
     unknown = sorted(set(source.columns) - set(_COLUMNS))
     if unknown:
         raise InvalidInput(f"columns: got {', '.join(unknown)}, allowed: {', '.join(_COLUMNS)}")
-    rows = list(_checked(name, _read(source), source.columns))
+    try:
+        rows = list(_checked(name, _read(source), source.columns))
+    except UnicodeDecodeError as error:
+        # a column of a Parquet file or of a data set; lines of a file are decoded one by one
+        raise InvalidInput(f"{_describe(source)}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     if not rows:
         raise InvalidInput(f"problem set {name!r}: no rows in {_describe(source)}")
     digest = hashlib.sha256()
@@ -112,14 +119,19 @@ def _read(source: ProblemSource) -> Iterable[tuple[int, Any]]:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                byte = f"{error.object[error.start]:#04x}"
+                yield number, InvalidInput(f"not UTF-8 text: {error.reason} {byte} at byte {error.start} of the line")
             except json.JSONDecodeError as error:
                 yield number, InvalidInput(f"not JSON: {error.msg}")
+            except (ValueError, RecursionError) as error:  # a number of too many digits, brackets in brackets
+                yield number, InvalidInput(f"JSON that cannot be read: {error}")
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -173,22 +185,59 @@ def _problem(row: Any, position: int, columns: Mapping[str, str]) -> ProblemRow:
     answer = row.get(columns.get("answer", "answer"))
     if not isinstance(question, str) or not question.strip():
         raise InvalidInput(_missing(row, columns.get("question", "question"), "a text that is not empty"))
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise InvalidInput(_missing(row, columns.get("answer", "answer"), "a text or number"))
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not _is_answer(answer):
+        raise InvalidInput(_missing(row, columns.get("answer", "answer"), "a text or a finite number"))
     level = row.get(columns.get("level", "level"))
-    if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
-        raise InvalidInput(f"level: got {level!r}, allowed: an integer or nothing")
-    structure = row.get(columns.get("structure", "structure"))
+    if level is not None and (isinstance(level, bool) or not isinstance(level, int) or level not in LEVELS):
+        got = repr(level)[:60]
+        raise InvalidInput(f"level: got {got}, allowed: an integer of {LEVELS[0]:,} to {LEVELS[-1]:,}, or nothing")
     identifier = row.get(columns.get("id", "id"))
-    return ProblemRow(
+    problem = ProblemRow(
         problem_id=str(position) if identifier is None else str(identifier),
         question=question,
         reference=str(answer),
         level=level,
-        structure=structure if structure is None or isinstance(structure, str) else json.dumps(structure),
+        structure=_structure(row.get(columns.get("structure", "structure"))),
     )
+    for name in ("problem_id", "question", "reference", "structure"):
+        _check_text(name, getattr(problem, name))
+    return problem
+
+
+def _is_answer(answer: str | float) -> bool:
+    """Whether a scorer could find it right: some text, and no NaN or infinity, which are what a lost answer becomes."""
+    try:
+        return bool(str(answer).strip()) and math.isfinite(float(answer))
+    except ValueError:
+        return True  # a text that is no number, such as a worked solution
+    except OverflowError:
+        return True  # a whole number beyond floats
+
+
+def _structure(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"structure: got {type(value).__name__} ({error}), allowed: a text or JSON") from error
+
+
+def _check_text(name: str, text: str | None) -> None:
+    """Refuses half of a surrogate pair: JSON can write one, no file can hold it."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise InvalidInput(
+            f"{name}: got the lone surrogate {half} at character {error.start}, allowed: text"
+        ) from error
 
 
 def _missing(row: Mapping[str, Any], column: str, allowed: str) -> str:
-    got = repr(row[column])[:60] if column in row else f"no such column among {', '.join(map(str, row))}"
+    got = repr(row[column])[:60] if column in row else f"no such column among {', '.join(map(_printable, row))}"
     return f"{column}: got {got}, allowed: {allowed}"
+
+
+def _printable(name: object) -> str:
+    return str(name)[:60].encode("utf-8", "backslashreplace").decode()

@@ -72,10 +72,7 @@ def add_problems(context: Context, body: RegisterProblems) -> ProblemSetOut:
     if body.dataset is not None and Path(body.dataset).exists():
         # `datasets` would read the local directory instead, wherever the service happens to have been started
         raise InvalidInput(f"dataset: got {body.dataset!r}, which is a path here; give it as `path`")
-    try:
-        problems = register_problems(name=body.name, source=source, data_dir=context.settings.data_dir)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"path: {source.path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    problems = register_problems(name=body.name, source=source, data_dir=context.settings.data_dir)
     stored = context.store.catalogue.register_problems(
         dataclasses.replace(problems, source=_shown(body, problems.source))
     )
