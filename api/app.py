@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.context import AppContext, InspectModel
@@ -15,6 +15,7 @@ from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
 from api.routes import catalogue, job_parts, jobs, pools, system, usage
+from api.strict import check_request
 from api.version import VERSION
 from service.config import Settings
 from service.status import ControllerStatus
@@ -34,8 +35,10 @@ _PROBLEMS = {
     "409": "The request contradicts what is stored.",
     "412": "The resource is not what If-Match says.",
     "413": "The body is too large.",
+    "415": "The body is not JSON by its Content-Type.",
     "421": "The Host header names another service.",
     "422": "A name, field or budget is refused; `errors` or `allowed` say what would be accepted.",
+    "428": "The change needs an If-Match.",
     "500": "The service failed; its log says why.",
 }
 
@@ -64,8 +67,9 @@ def create_app(
         inspect_model=inspect_model,
         started_at=datetime.now(UTC),
     )
-    for module in (catalogue, jobs, job_parts, pools, usage, system):
-        app.include_router(module.router)
+    for module in (catalogue, jobs, job_parts, pools, usage):
+        app.include_router(module.router, dependencies=[Depends(check_request)])
+    app.include_router(system.router)
     app.include_router(make_router())
     install_error_handlers(app)
     app.add_middleware(Guard, hosts=[settings.host], max_body_bytes=settings.max_body_bytes)

@@ -277,10 +277,10 @@ class Pools:
         idle_s: float | None = None,
         version: int | None = None,
     ) -> Document:
-        """Changes a pool, with a version only if it is still the one stored."""
+        """Changes a pool: with a version only if it is still the one stored, without one whatever is."""
         changes = {"replicas": replicas, "min": min, "idle_s": idle_s}
         body = {name: value for name, value in changes.items() if value is not None}
-        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        headers = {"If-Match": "*" if version is None else f'"{version}"'}
         return self._transport.request("PATCH", f"/v1/pools/{model}", body=body, headers=headers).json()
 
 

@@ -4,11 +4,13 @@ All that can go wrong with a document is said here, before anything is stored or
 prompt costs in tokens is known only after it is prepared, so amounts here are bounds, and say so.
 """
 
+import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from api.wire.job_document import BudgetDocument, JobDocument, PromptDocument
+from api.wire.job_document import AllocationDocument, BudgetDocument, JobDocument, PromptDocument
 from service.allocation import strategy_for
 from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput
@@ -21,6 +23,7 @@ from service.store.control import Resolved
 
 PLAIN_TEMPLATE = PromptSpec().template
 _STEP_SCORER = "steps"
+_STRATEGIES_WITHOUT_FIELDS = ("uniform",)
 
 
 def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]:
@@ -39,6 +42,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
     for scorer in document.scorers:
         scorer_named(scorer)
     allocation = document.allocation
+    _check_allocation(allocation)
     spec = JobSpec(
         name=document.name or f"{document.problems} by {', '.join(document.models)}"[:200],
         problems=document.problems,
@@ -61,6 +65,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         seed=document.seed,
         max_problems=document.max_problems,
     )
+    _check_chat_template(spec, models)
     _check_scorers(spec, is_adaptive=strategy_for(spec, num_problems).is_adaptive)
     _check_budget(spec, models)
     resolved = Resolved(
@@ -81,12 +86,7 @@ def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
         "models": list(spec.models),
         "budget": _budget_document(spec.budget, num_problems),
         "accounting": "paper" if spec.budget.currency is Currency.flops_paper else "exact",
-        "allocation": {
-            "strategy": spec.allocation.strategy,
-            "target_correct": spec.allocation.target_correct,
-            "max_samples": spec.allocation.max_samples,
-            "counts": spec.allocation.counts,
-        },
+        "allocation": _allocation_document(spec.allocation),
         "prompt": {
             "template": "plain" if prompt.template == PLAIN_TEMPLATE else prompt.template,
             "system": prompt.system,
@@ -163,6 +163,59 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
             return {"tokens": budget.limit}
         case Currency.samples:
             return {"samples_per_problem": budget.limit // num_problems}
+
+
+def _allocation_document(allocation: AllocationSpec) -> dict[str, Any]:
+    if allocation.strategy in _STRATEGIES_WITHOUT_FIELDS:
+        return {"strategy": allocation.strategy}
+    return {
+        "strategy": allocation.strategy,
+        "target_correct": allocation.target_correct,
+        "max_samples": allocation.max_samples,
+        "counts": allocation.counts,
+    }
+
+
+def _check_allocation(document: AllocationDocument) -> None:
+    """Refuses fields that the strategy would pass over in silence."""
+    if document.strategy not in _STRATEGIES_WITHOUT_FIELDS:
+        return
+    given = [name for name in ("target_correct", "k", "max_samples") if getattr(document, name) is not None]
+    given += ["counts"] if document.counts != "answer" else []
+    if given:
+        raise InvalidInput(
+            f"allocation: got {', '.join(given)} with strategy {document.strategy!r}, which reads none of them; "
+            "allowed: leave them out, or strategy 'until_correct'"
+        )
+
+
+def _check_chat_template(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
+    if not spec.prompt.use_chat_template:
+        return
+    for model in models:
+        if model.engine.simulated or not may_have_chat_template(Path(model.path)):
+            raise InvalidInput(
+                f"prompt.use_chat_template: got true, but model {model.name} has no chat template in {model.path}; "
+                "allowed: false, or a model that has one"
+            )
+
+
+def may_have_chat_template(directory: Path) -> bool:
+    """Whether the tokenizer in a model directory may have a chat template, from its files alone.
+
+    A directory that is not to be seen from here may: preparing prompts finds out.
+    """
+    if not directory.is_dir() or (directory / "chat_template.jinja").exists():
+        return True
+    if any((directory / name).exists() for name in ("chat_template.json", "additional_chat_templates")):
+        return True
+    try:
+        config = json.loads((directory / "tokenizer_config.json").read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def _check_max_tokens(max_tokens: int | None, models: Iterable[ModelSpec]) -> None:

@@ -83,10 +83,14 @@ def read_samples(store: Store, job_id: str, cursor: Cursor, query: SampleQuery) 
     """One page of a job's samples in the order of commitment.
 
     Raises:
+        InvalidInput: a cursor of another job.
         CorruptFile: a committed file is missing or unreadable.
     """
     scores = {(part.source_attempt, part.source_part): part for part in store.reads.parts(job_id, TaskKind.score)}
-    parts = [part for part in store.reads.parts(job_id, TaskKind.generate) if part.number >= cursor.number]
+    parts = store.reads.parts(job_id, TaskKind.generate)
+    if cursor != Cursor.parse(None) and all(part.number != cursor.number for part in parts):
+        raise InvalidInput(f"cursor: got '{cursor}', allowed: a `next_cursor` of an earlier page of {job_id}")
+    parts = [part for part in parts if part.number >= cursor.number]
     found: list[dict[str, Any]] = []
     for num_read, part in enumerate(parts):
         if num_read == MAX_PARTS_PER_PAGE:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from api.context import AppContext, Context
 from api.problem import response_for
+from api.strict import PreconditionRequired
 from api.wire.catalogue import ChangePool, PoolList, PoolOut
 from service.cluster import HostKind, HostState
 from service.errors import Conflict, InvalidInput, NotFound, UnknownName
@@ -38,12 +39,21 @@ def change_pool(
     model: str,
     body: ChangePool,
     if_match: Annotated[
-        str | None, Header(max_length=100, description="ETag of the pool as you saw it; another one stored is a 412.")
+        str | None,
+        Header(
+            max_length=100,
+            description="ETag of the pool as you saw it; another one stored is a 412. `*` for whatever is stored; "
+            "none at all is a 428.",
+        ),
     ] = None,
 ) -> PoolOut | Response:
     """Scales a pool. The control loop starts engines, or drains and stops them."""
     _find(context, model)
-    version = None if if_match is None or if_match == "*" else _version(if_match)
+    if if_match is None:
+        raise PreconditionRequired(
+            "If-Match: got nothing, allowed: the ETag of GET /v1/pools/<model>, or * for whatever is stored"
+        )
+    version = None if if_match == "*" else _version(if_match)
     try:
         pool = context.store.catalogue.change_pool(
             model, replicas=body.replicas, minimum=body.min, idle_s=body.idle_s, version=version

@@ -154,7 +154,7 @@ def test_pool_changes_with_its_etag(world, client: TestClient) -> None:
 
 def test_pool_change_with_an_old_etag_is_412_and_changes_nothing(client: TestClient) -> None:
     old = client.get("/v1/pools/small").headers["etag"]
-    client.patch("/v1/pools/small", json={"replicas": 2})
+    client.patch("/v1/pools/small", json={"replicas": 2}, headers={"If-Match": "*"})
 
     response = client.patch("/v1/pools/small", json={"replicas": 9}, headers={"If-Match": old})
 
@@ -176,7 +176,18 @@ def test_pool_change_with_an_old_etag_is_412_and_changes_nothing(client: TestCli
     ],
 )
 def test_pool_bad_change_is_422(client: TestClient, body: dict[str, object], headers: dict[str, str]) -> None:
-    assert client.patch("/v1/pools/small", json=body, headers=headers).status_code == 422
+    response = client.patch("/v1/pools/small", json=body, headers={"If-Match": "*"} | headers)
+
+    assert response.status_code == 422
+
+
+def test_pool_change_without_an_etag_is_428_and_changes_nothing(client: TestClient) -> None:
+    response = client.patch("/v1/pools/small", json={"replicas": 9})
+
+    assert response.status_code == 428
+    assert response.json()["type"] == "urn:isoflop:problem:precondition-required"
+    assert "allowed: the ETag" in response.json()["detail"]
+    assert client.get("/v1/pools/small").json()["replicas"] == 1
 
 
 def test_catalogue_documents_are_json_all_through(client: TestClient) -> None:

@@ -106,6 +106,55 @@ def test_samples_bad_parameter_is_422_with_allowed(reader, params: dict[str, obj
     assert "allowed" in response.json()["detail"] or "known" in response.json()["detail"]
 
 
+def test_samples_cursor_of_another_job_is_422(world, client: TestClient, job_document, run_jobs) -> None:
+    mine, other = (client.post("/v1/jobs", json=job_document(models=["simulated"])).json()["id"] for _ in range(2))
+    run_jobs(world)
+    cursor = client.get(f"/v1/jobs/{other}/samples", params={"limit": 1}).json()["next_cursor"]
+
+    response = client.get(f"/v1/jobs/{mine}/samples", params={"cursor": cursor})
+
+    assert client.get(f"/v1/jobs/{other}/samples", params={"cursor": cursor}).status_code == 200
+    assert response.status_code == 422
+    assert f"allowed: a `next_cursor` of an earlier page of {mine}" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/samples?limt=3", "got 'limt', allowed: cursor, limit, model, problem, sample_id, verdict (did you mean"),
+        ("/metrics?k=3", "got 'k', allowed: no parameter at all"),
+        ("/tasks?state=running&host=a", "got 'host', allowed: cursor, limit, state"),
+        ("/events?since=3", "got 'since', allowed: after, limit"),
+    ],
+)
+def test_unknown_query_parameter_is_422_naming_the_known_ones(reader, path: str, words: str) -> None:
+    client, job = reader
+
+    response = client.get(job + path)
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert words in response.json()["detail"]
+
+
+def test_every_route_under_v1_refuses_an_unknown_query_parameter(reader) -> None:
+    client, job = reader
+    paths = {
+        (
+            method.upper(),
+            path.replace("{job_id}", job.rpartition("/")[2]).replace("{name}", "x").replace("{model}", "x"),
+        )
+        for path, operations in client.get("/openapi.json").json()["paths"].items()
+        for method in operations
+        if path.startswith("/v1/")
+    }
+
+    found = {(method, path): client.request(method, f"{path}?nonsense=1").json()["detail"] for method, path in paths}
+
+    assert len(found) > 15
+    assert all(detail.startswith("query: got 'nonsense'") for detail in found.values()), found
+
+
 def test_metrics_are_json_without_nan(reader) -> None:
     client, path = reader
 

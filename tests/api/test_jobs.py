@@ -303,3 +303,51 @@ def test_job_that_does_not_exist_is_404(client: TestClient, path: str) -> None:
         response = verb(f"/v1/jobs/{job_id}{path}")
         assert response.status_code == 404
         assert response.json()["type"] == "urn:isoflop:problem:not-found"
+
+
+@pytest.mark.parametrize(
+    ("allocation", "got"),
+    [
+        ({"max_samples": 3}, "got max_samples with strategy 'uniform'"),
+        ({"strategy": "uniform", "k": 2, "counts": "verified"}, "got k, counts with"),
+        ({"target_correct": 1}, "got target_correct with"),
+    ],
+)
+def test_submit_field_of_another_strategy_is_422(
+    client: TestClient, job_document: Document, allocation: dict[str, object], got: str
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(allocation=allocation))
+
+    assert response.status_code == 422
+    assert got in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("files", "status"),
+    [
+        ({"tokenizer_config.json": "{}"}, 422),
+        ({"tokenizer_config.json": '{"chat_template": null}'}, 422),
+        ({}, 422),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, 201),
+        ({"tokenizer_config.json": "{}", "chat_template.jinja": "{{ messages }}"}, 201),
+    ],
+)
+def test_submit_chat_template_that_the_model_lacks_is_422(
+    world, client: TestClient, job_document: Document, files: dict[str, str], status: int
+) -> None:
+    directory = world.root / "chatty"
+    directory.mkdir()
+    for name, text in ({"config.json": "{}"} | files).items():
+        (directory / name).write_text(text)
+    assert client.post("/v1/models", json={"name": "chatty", "path": str(directory)}).status_code == 201
+
+    response = client.post("/v1/jobs", json=job_document(models=["chatty"], prompt={"use_chat_template": True}))
+
+    assert response.status_code == status
+    assert status == 201 or "prompt.use_chat_template: got true, but model chatty" in response.json()["detail"]
+
+
+def test_submit_chat_template_with_a_simulated_model_is_422(client: TestClient, job_document: Document) -> None:
+    document = job_document(models=["simulated"], prompt={"use_chat_template": True})
+
+    assert client.post("/v1/jobs", json=document).status_code == 422

@@ -164,7 +164,9 @@ def test_post_without_json_content_type_is_refused(client: TestClient, job_docum
     # a page of another site can send text/plain without asking first, application/json it cannot
     response = client.post("/v1/jobs", content="{}", headers={"content-type": "text/plain"})
 
-    assert response.status_code == 422
+    assert response.status_code == 415
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "allowed: application/json" in response.json()["detail"]
 
 
 def test_method_that_is_not_there_is_405_problem(client: TestClient) -> None:
