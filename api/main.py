@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +25,7 @@ from api.app import create_app
 from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
-from service.errors import InvalidInput, IsoflopError
+from service.errors import InvalidInput, IsoflopError, Unreachable
 from service.flops import ForwardCost
 from service.lock import DirectoryLock
 from service.models import EngineOptions, ModelSpec
@@ -33,12 +33,14 @@ from service.planner import Options
 from service.shards import file_sha256
 from service.status import ControllerStatus
 from service.store import Store
-from workers.ray_head import RayHead, find_head, start_head
+from workers.ray_head import find_head, recorded_head, start_head
 
 log = logging.getLogger(__name__)
 
-CONNECT_S = 150.0
-"""Longest wait for the loop to end: it may be starting a Ray head, which must not be left behind."""
+LOOP_S = 30.0
+"""Longest wait for the loop to end its tick."""
+CONNECT_S = 5.0
+"""... and for one that is still connecting to Ray: the head is ended under it."""
 DRAIN_S = 60.0
 """How long a leaving service waits for its engines to finish what they hold; longer samples are drawn again."""
 
@@ -59,7 +61,7 @@ class Service:
         self._store = Store.open(settings.url)
         self._controller: Controller | None = None
         self._cluster: Cluster | None = None
-        self._head: RayHead | None = None
+        self._ray_dir = settings.data_dir.absolute() / "ray"
         self._started_at = datetime.now(UTC)
         self._stop = threading.Event()
         self._failed = threading.Event()
@@ -118,25 +120,37 @@ class Service:
         """Whether no engine holds work any more."""
         return self._controller is None or self._controller.is_quiet()
 
-    def stop(self, *, ends_engines: bool = True) -> None:
-        """Ends loop, cluster and server, in this order; what was not handed back is drawn again by the next start.
+    def num_attempts(self) -> int:
+        """Attempts that hosts hold now."""
+        return sum(task.state.is_in_flight for task in self._store.snapshot().tasks)
+
+    def stop(self, *, ends_engines: bool = True, is_hurried: Callable[[], bool] = lambda: False) -> bool:
+        """Ends loop, server and cluster; what was not handed back is drawn again by the next start.
 
         Args:
             ends_engines: end the Ray head too; otherwise engines go on within their credit until the next start.
+            is_hurried: looked at all the time; once true, nothing is waited for any more.
+
+        Returns:
+            Whether the loop has ended. If not, it waits for something in Ray, and so would the interpreter's end.
         """
         self._stop.set()
         self._wake()
-        if self._loop.is_alive():
-            self._loop.join(timeout=CONNECT_S)
+        has_ended = _wait(lambda: not self._loop.is_alive(), CONNECT_S if self._cluster is None else LOOP_S, is_hurried)
         self._server.should_exit = True
-        self._http.join(timeout=10)
-        if self._cluster is not None:
-            self._cluster.close()
-        if self._head is not None and ends_engines:
-            self._head.stop()
-        self._store.close()
+        _wait(lambda: not self._http.is_alive(), 10.0, is_hurried)
         (self.settings.data_dir / "url").unlink(missing_ok=True)
-        self._lock.release()
+        if has_ended and self._cluster is not None and not is_hurried():
+            self._cluster.close()
+        # not what the loop found or started: it may be on its way there
+        head = recorded_head(self._ray_dir) if self._use_ray and ends_engines else None
+        if head is not None:
+            print("stopping Ray", flush=True)
+            head.stop(20.0 if self._cluster is not None else 1.0, is_hurried=is_hurried)
+        if has_ended:
+            self._store.close()
+            self._lock.release()
+        return has_ended
 
     # -- the loop's thread
 
@@ -146,6 +160,9 @@ class Service:
             options = Options(data_dir=str(self.settings.data_dir.absolute()))
             self._controller = Controller(store=self._store, cluster=self._cluster, options=options)
             self._controller.run(self._stop)
+        except Unreachable:
+            if not self._stop.is_set():
+                raise  # otherwise it is our own doing
         finally:
             if not self._stop.is_set():
                 self._failed.set()
@@ -157,9 +174,13 @@ class Service:
             return LocalCluster()
         from workers.ray_cluster import RayCluster  # ray takes a second to import; HTTP answers meanwhile
 
-        ray_dir = self.settings.data_dir.absolute() / "ray"
-        self._head = find_head(ray_dir) or start_head(ray_dir, num_cpus=self._num_cpus)
-        return RayCluster(address=self._head.address, token_path=self._head.token_path)
+        is_stopping = self._stop.is_set
+        head = find_head(self._ray_dir, should_stop=is_stopping)
+        if is_stopping():
+            raise Unreachable("told to stop before Ray was started")
+        if head is None:
+            head = start_head(self._ray_dir, num_cpus=self._num_cpus, should_stop=is_stopping)
+        return RayCluster(address=head.address, token_path=head.token_path)
 
     # -- what the application is given
 
@@ -253,10 +274,38 @@ def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None)
             print("isoflop up: the control loop ended by itself; see the log above", file=sys.stderr)
             service.stop(ends_engines=False)
             return 1
-    print("finishing what the engines hold; once more to leave at once", flush=True)
+
+    def is_hurried() -> bool:
+        _listen(note)
+        return len(signals) > 1
+
+    _hand_back(service, is_hurried)
+    has_ended = service.stop(is_hurried=is_hurried)
+    code = 130 if is_hurried() else 0
+    if not has_ended or is_hurried():
+        for child in active_children():
+            child.kill()
+        sys.stdout.flush()
+        os._exit(code)  # the interpreter would wait for threads inside Ray
+    return code
+
+
+def _hand_back(service: Service, is_hurried: Callable[[], bool]) -> None:
+    """Waits until no host holds work, and says so whenever the number of attempts changes."""
     service.drain()
+    told = 0
     deadline = time.monotonic() + DRAIN_S
-    while time.monotonic() < deadline and len(signals) < 2 and not service.is_quiet():
+    while not service.is_quiet() and time.monotonic() < deadline and not is_hurried():
+        if (number := service.num_attempts()) and number != told:
+            told = number
+            what = "1 attempt to write what it has" if number == 1 else f"{number} attempts to write what they have"
+            print(f"waiting for {what}; press Ctrl-C again to stop at once", flush=True)
         time.sleep(0.1)
-    service.stop()
-    return 130 if len(signals) > 1 else 0
+
+
+def _wait(is_over: Callable[[], bool], timeout_s: float, is_hurried: Callable[[], bool]) -> bool:
+    """Whether it was over in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (over := is_over()) and time.monotonic() < deadline and not is_hurried():
+        time.sleep(0.05)
+    return over

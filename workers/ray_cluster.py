@@ -129,7 +129,8 @@ class RayCluster:
             if link.is_dead:
                 del self._links[name]
                 self._command(lambda: self._forget(name))
-            elif is_forced:
+            elif is_forced or link.process is None:
+                # one that has never answered has no work, and may never get the resources to answer with
                 self._command(lambda: self._kill(link))
             else:
                 link.should_drain, link.next_call_at = True, 0.0
@@ -177,6 +178,8 @@ class RayCluster:
         self._wake.set()
 
     def _create(self, link: HostLink, spec: HostSpec) -> None:
+        if link.lost_at is not None:
+            return  # ended before it could be made
         has_gpus = any(node.num_gpus for node in self._nodes)
         try:
             self._record(link, None, None)

@@ -1,8 +1,9 @@
 """A Ray head of one's own on this machine, apart from the process that started it.
 
 Owns the head's process, its directory, ports and token. Invariants: it listens on the loopback interface alone and
-asks for a token; it outlives whoever started it, with every actor, and `find_head` finds it again; SIGTERM ends the
-whole cluster. Several heads on one machine share nothing. Starts Ray's command line; must not import ray.
+asks for a token; it outlives whoever started it, with every actor, and `find_head` finds it again; `stop` leaves no
+process of it, even of a head that is half started. Several heads on one machine share nothing. Starts Ray's command
+line; must not import ray.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +31,15 @@ LOOPBACK = "127.0.0.2"
 _LONGEST_DIR = 107 - 65
 _STARTED = "Ray runtime started"
 _ATTEMPTS = 3
+_KILL_S = 5.0
+_HALF_STARTED_S = 1.0  # a head without actors has nothing to finish
 _POLL_S = 0.1
 _STATE_FILE = "head.json"
 _LOG_FILE = "head.log"
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +61,27 @@ class RayHead:
         """Whether the head's process runs."""
         return self.process.is_alive()
 
-    def stop(self, timeout_s: float = 20.0) -> None:
+    def stop(self, timeout_s: float = 20.0, *, is_hurried: Callable[[], bool] = _never) -> None:
         """Ends the cluster: every actor, task and Ray process. Returns when they are gone.
 
+        Args:
+            timeout_s: how long processes may take to end by themselves before they are killed [s].
+            is_hurried: looked at all the time; once true, they are killed at once.
+
         Raises:
-            Unreachable: processes are left after SIGTERM, `timeout_s`, SIGKILL and five more seconds.
+            Unreachable: processes are left five seconds after SIGKILL.
         """
-        members = _family(self.process)
+        members = _members(self.process)
         if self.is_alive():
             os.kill(self.process.pid, signal.SIGTERM)
-        if not _wait_gone(members, timeout_s):
-            for member in members:
-                if member.is_alive():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(member.pid, signal.SIGKILL)
-            if not _wait_gone(members, 5.0):
-                left = [member.pid for member in members if member.is_alive()]
-                raise Unreachable(f"Ray head {self.address}: processes {left} do not end")
+        if not _wait_gone(members, timeout_s, is_hurried):
+            deadline = time.monotonic() + _KILL_S
+            while left := _kill_all(self.process, members):
+                if time.monotonic() > deadline:
+                    raise Unreachable(f"Ray head {self.address}: processes {left} do not end")
+                time.sleep(_POLL_S)
+        # one that was started while the others were counted
+        _kill_all(self.process, [])
         _reap(self.process)
         (self.temp_dir / _STATE_FILE).unlink(missing_ok=True)
 
@@ -81,6 +93,7 @@ def start_head(
     num_gpus: int | None = None,
     object_store_bytes: int = 200_000_000,
     timeout_s: float = 120.0,
+    should_stop: Callable[[], bool] = _never,
 ) -> RayHead:
     """Starts a head and waits until it takes connections.
 
@@ -88,6 +101,7 @@ def start_head(
         temp_dir: this head's alone; too long a path is replaced by a short one under the system's.
         num_cpus: logical CPUs of the cluster, which need not be the machine's.
         num_gpus: logical GPUs; None lets Ray look.
+        should_stop: looked at all the time; once true, the half-started head is ended and `Unreachable` raised.
 
     Raises:
         InvalidInput: no directory short enough, or one that somebody else owns.
@@ -104,18 +118,28 @@ def start_head(
         process = _spawn(command, _environment(token_path), log_path)
         head = RayHead(address=f"{LOOPBACK}:{port}", token_path=token_path, temp_dir=directory, process=process)
         _remember(head)
-        if _has_started(head, timeout_s):
+        if _has_started(head, timeout_s, should_stop):
             return head
         is_slow = head.is_alive()
-        head.stop()
+        head.stop(_HALF_STARTED_S)
+        if should_stop():
+            raise Unreachable(f"Ray head {head.address}: told to stop while it started")
         last_words = log_path.read_text(errors="replace")[-2000:]
         if is_slow:
             break
     raise Unreachable(f"Ray did not start within {timeout_s:.0f} s; it last said: {last_words}")
 
 
-def find_head(temp_dir: str | Path, *, timeout_s: float = 120.0) -> RayHead | None:
+def find_head(
+    temp_dir: str | Path, *, timeout_s: float = 120.0, should_stop: Callable[[], bool] = _never
+) -> RayHead | None:
     """The head that an earlier process started in this directory, if it still runs; one half started is waited for."""
+    head = recorded_head(temp_dir)
+    return head if head is not None and _has_started(head, timeout_s, should_stop) else None
+
+
+def recorded_head(temp_dir: str | Path) -> RayHead | None:
+    """The head of this directory if its process lives, however far it has come."""
     directory = _short(Path(temp_dir))
     try:
         state = json.loads((directory / _STATE_FILE).read_text())
@@ -127,13 +151,13 @@ def find_head(temp_dir: str | Path, *, timeout_s: float = 120.0) -> RayHead | No
         temp_dir=directory,
         process=Process(pid=state["pid"], started_at=state["started_at"]),
     )
-    return head if head.is_alive() and _has_started(head, timeout_s) else None
+    return head if head.is_alive() else None
 
 
-def _has_started(head: RayHead, timeout_s: float) -> bool:
-    """Waits until the head takes connections; False if it ended, or time did."""
+def _has_started(head: RayHead, timeout_s: float, should_stop: Callable[[], bool]) -> bool:
+    """Waits until the head takes connections; False if it ended, time did, or nobody wants it any more."""
     deadline = time.monotonic() + timeout_s
-    while head.is_alive() and time.monotonic() < deadline:
+    while head.is_alive() and time.monotonic() < deadline and not should_stop():
         if _STARTED in (head.temp_dir / _LOG_FILE).read_text(errors="replace"):
             return True
         time.sleep(_POLL_S)
@@ -251,21 +275,53 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _family(process: Process) -> list[Process]:
-    """The process and everything below it, as it is now."""
-    family = [process]
+def _members(head: Process) -> list[Process]:
+    """The head's process and everything of it, as it is now: its descendants, and what is in its session.
+
+    The session outlives the head's process, and with it the only tie to children that it left behind.
+    """
+    if not head.is_alive() and psutil.pid_exists(head.pid) and not _is_zombie(head.pid):
+        return [head]  # its id is another process's by now, which the system does while nothing is left of its session
+    below: set[int] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
-        if process.is_alive():
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    family.append(Process(pid=child.pid, started_at=child.create_time()))
-    return family
+        below = {child.pid for child in psutil.Process(head.pid).children(recursive=True)}
+    in_session = {pid for pid in psutil.pids() if _session(pid) == head.pid}
+    return [head, *_processes((below | in_session) - {head.pid})]
 
 
-def _wait_gone(members: list[Process], timeout_s: float) -> bool:
+def _processes(pids: Iterable[int]) -> list[Process]:
+    found: list[Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(Process(pid=pid, started_at=psutil.Process(pid).create_time()))
+    return found
+
+
+def _is_zombie(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return False
+
+
+def _session(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.getsid(pid)
+    return None
+
+
+def _kill_all(head: Process, members: list[Process]) -> list[int]:
+    """SIGKILL to every member and whatever has joined since; the ids of those that lived."""
+    living = [member for member in {*members, *_members(head)} if member.is_alive()]
+    for member in living:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member.pid, signal.SIGKILL)
+    return [member.pid for member in living]
+
+
+def _wait_gone(members: list[Process], timeout_s: float, is_hurried: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + timeout_s
     while any(member.is_alive() for member in members):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or is_hurried():
             return False
         time.sleep(_POLL_S)
     return True

@@ -103,7 +103,11 @@ class ServiceProcess:
     def stop(self, patience_s: float = 90.0) -> int:
         """SIGTERM; returns the exit code."""
         os.kill(self.pid, signal.SIGTERM)
-        assert self._process is not None
+        return self.wait_exit(patience_s)
+
+    def wait_exit(self, patience_s: float) -> int:
+        """The exit code, once there is one."""
+        assert self._process is not None, "the service has never been started"
         return self._process.wait(timeout=patience_s)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What only a real cluster can show: who outlives whom."""
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -134,6 +135,18 @@ def test_host_that_hears_from_nobody_writes_what_it_has_and_ends(
     wait_until(lambda: not process.is_running(), "the silent host to end")
     salvaged = cluster.salvage("task.1", spec.out_dir, 0)
     assert sum(receipt.rows for receipt in salvaged) >= running.finished
+
+
+def test_host_that_waits_for_resources_is_ended_in_good_order(
+    ray_cluster: NewCluster, world: Any, drive: Callable[..., Any]
+) -> None:
+    driver = drive(ray_cluster())
+    driver.cluster.start_host(dataclasses.replace(world.generator(), num_cpus=1000.0))
+    assert driver.host("gen").state is HostState.starting
+
+    driver.cluster.stop_host("gen", is_forced=False)
+
+    assert driver.until_state("gen", HostState.dead).error is None
 
 
 def test_cluster_address_of_another_head_is_refused(connected: RayHead) -> None:
