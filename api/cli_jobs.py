@@ -216,11 +216,11 @@ def _scored_words(document: dict[str, Any]) -> str:
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
-    unit = "FLOPs" if plan["currency"].startswith("flops") else plan["currency"]
+    currency = plan["currency"]
     lines = [
         f"dry run: {plan['document']['name']}",
         f"  problems     {plan['document']['problems']}, {plan['num_problems']:,} of them",
-        f"  budget       {wording.flops(plan['limit'])} {unit}",
+        f"  budget       {wording.amount(plan['limit'], currency)}",
     ]
     for cost in plan["cost_per_sample"]:
         lengths = (
@@ -228,12 +228,17 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         )
         lines += [
             f"  {cost['model']}",
-            f"    worst case   {wording.flops(cost['worst_case_to'])} {unit} a sample at most; "
+            f"    worst case   {_price(cost['worst_case_to'], currency)} at most; "
             f"the budget buys at least {wording.plural(cost['samples_at_worst_case'], 'sample')}",
-            f"    nominal      {wording.flops(cost['nominal'])} {unit} for about {lengths} ({cost['nominal_basis']}); "
+            f"    nominal      {_price(cost['nominal'], currency)} for about {lengths} ({cost['nominal_basis']}); "
             f"about {wording.plural(cost['samples_at_nominal'], 'sample')}",
         ]
     return [*lines, "nothing is stored; without --dry-run it is submitted"]
+
+
+def _price(cost: float, currency: str) -> str:
+    """What a sample takes of the budget; where the budget counts samples, each counts as itself."""
+    return "1 of the budget's samples" if currency == "samples" else f"{wording.amount(cost, currency)} a sample"
 
 
 def _sample_lines(sample: dict[str, Any]) -> list[str]:

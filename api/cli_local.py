@@ -1,6 +1,7 @@
 """Verbs that run in this process: up, verify, grade, flops, doctor. Each imports what it needs when it runs."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,29 @@ def up(
     settings = settings_of(
         data_dir=state_of(context).data_dir, host=host, port=port, roots=tuple(root) if root else None
     )
+    check_places(settings.data_dir, settings.roots)
     from api import main
 
     raise typer.Exit(main.up(settings, use_ray=use_ray, num_cpus=num_cpus))
+
+
+def check_places(data_dir: Path, roots: tuple[Path, ...]) -> None:
+    """Makes the data directory, and sees that everything a service reads and writes is there.
+
+    Raises:
+        InvalidInput: a place that is none, or that this user may not use.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise InvalidInput(f"--root: got {str(root)!r}: no such directory; allowed: directories that exist")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"--data-dir: got {str(data_dir)!r}: {error.strerror}; allowed: a directory that can be written"
+        ) from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise InvalidInput(f"--data-dir: got {str(data_dir)!r}, allowed: a directory that can be written")
 
 
 def settings_of(**fields: Any) -> Any:
@@ -54,9 +75,12 @@ def settings_of(**fields: Any) -> Any:
         from api.problem import field_problems
 
         found = field_problems(error.errors())
-        raise InvalidInput(
-            "; ".join(f"{item.field}: got {item.got}, allowed: {item.allowed}" for item in found)
-        ) from None
+        # a validator of ours has said it all already
+        said = (
+            item.allowed if ": got " in item.allowed else f"{item.field}: got {item.got}, allowed: {item.allowed}"
+            for item in found
+        )
+        raise InvalidInput("; ".join(said)) from None
 
 
 def verify(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 
-from api.transport import RETRY_S, Document, Transport, WatchEvent, default_url, read_events
+from api.transport import RETRY_S, Document, Transport, WatchEvent, default_url, part_of_path, read_events
+from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,7 +115,11 @@ class Jobs:
     ) -> Job:
         """Submits a job: a whole document, its fields as keywords, or both (keywords win)."""
         body = {**(document or {}), **fields}
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
+        if not (0 < len(key) <= 200 and key.isascii() and key.isprintable() and " " not in key):
+            # other characters have no place in a header
+            raise InvalidInput(f"idempotency key: got {key[:200]!a}, allowed: 1 to 200 printable ASCII characters")
+        headers = {"Idempotency-Key": key}
         response = self._transport.request("POST", "/v1/jobs", body=body, headers=headers, is_repeatable=True)
         return Job(self, response.json())
 
@@ -126,7 +131,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        return Job(self, self._transport.get(f"/v1/jobs/{job_id}"))
+        return Job(self, self._transport.get(f"/v1/jobs/{part_of_path(job_id, 'job')}"))
 
     def list(self, *, limit: int = 50) -> list[Job]:
         """The latest jobs, newest first."""
@@ -160,7 +165,9 @@ class Jobs:
         last, lost_at = after, None
         while True:
             try:
-                for event in self._transport.stream(f"/v1/jobs/{job_id}/events", {"Last-Event-ID": str(last)}):
+                for event in self._transport.stream(
+                    f"/v1/jobs/{part_of_path(job_id, 'job')}/events", {"Last-Event-ID": str(last)}
+                ):
                     lost_at = None
                     last = int(event.id) if event.id else last
                     yield event
@@ -176,7 +183,7 @@ class Jobs:
 
     def metrics(self, job_id: str) -> Document:
         """Coverage, diversity and false positives against FLOPs; `summary` is None before the first score."""
-        return self._transport.get(f"/v1/jobs/{job_id}/metrics")
+        return self._transport.get(f"/v1/jobs/{part_of_path(job_id, 'job')}/metrics")
 
     def samples(
         self,
@@ -190,7 +197,7 @@ class Jobs:
         """Samples with what their scorers say, in the order of commitment; all of them without a limit."""
         size = min(limit or 200, 200)
         found = self._transport.pages(
-            f"/v1/jobs/{job_id}/samples", limit=size, verdict=verdict, problem=problem, model=model
+            f"/v1/jobs/{part_of_path(job_id, 'job')}/samples", limit=size, verdict=verdict, problem=problem, model=model
         )
         for number, sample in enumerate(found):
             if limit is not None and number == limit:
@@ -199,18 +206,23 @@ class Jobs:
 
     def events(self, job_id: str, *, after: int = 0) -> Documents:
         """Every event after an id."""
-        return list(read_events(self._transport, f"/v1/jobs/{job_id}/events", after))
+        return list(read_events(self._transport, f"/v1/jobs/{part_of_path(job_id, 'job')}/events", after))
 
     def tasks(self, job_id: str, *, state: str | None = None) -> Documents:
         """Tasks in order."""
-        return list(self._transport.pages(f"/v1/jobs/{job_id}/tasks", state=state))
+        return list(self._transport.pages(f"/v1/jobs/{part_of_path(job_id, 'job')}/tasks", state=state))
 
     def files(self, job_id: str, *, kind: str | None = None) -> Documents:
         """Committed Parquet files in order."""
-        return list(self._transport.pages(f"/v1/jobs/{job_id}/files", kind=kind))
+        return list(self._transport.pages(f"/v1/jobs/{part_of_path(job_id, 'job')}/files", kind=kind))
 
     def _act(self, job_id: str, verb: str) -> Job:
-        return Job(self, self._transport.request("POST", f"/v1/jobs/{job_id}/{verb}", is_repeatable=True).json())
+        return Job(
+            self,
+            self._transport.request(
+                "POST", f"/v1/jobs/{part_of_path(job_id, 'job')}/{verb}", is_repeatable=True
+            ).json(),
+        )
 
 
 class Models:
@@ -230,7 +242,7 @@ class Models:
 
     def get(self, name: str) -> Document:
         """One model."""
-        return self._transport.get(f"/v1/models/{name}")
+        return self._transport.get(f"/v1/models/{part_of_path(name, 'model')}")
 
 
 class Problems:
@@ -251,7 +263,7 @@ class Problems:
 
     def get(self, name: str) -> Document:
         """One problem set."""
-        return self._transport.get(f"/v1/problems/{name}")
+        return self._transport.get(f"/v1/problems/{part_of_path(name, 'problem set')}")
 
 
 class Pools:
@@ -266,7 +278,7 @@ class Pools:
 
     def get(self, model: str) -> Document:
         """One pool; its `version` goes back with a change."""
-        return self._transport.get(f"/v1/pools/{model}")
+        return self._transport.get(f"/v1/pools/{part_of_path(model, 'pool')}")
 
     def scale(
         self,
@@ -281,7 +293,9 @@ class Pools:
         changes = {"replicas": replicas, "min": min, "idle_s": idle_s}
         body = {name: value for name, value in changes.items() if value is not None}
         headers = {"If-Match": "*" if version is None else f'"{version}"'}
-        return self._transport.request("PATCH", f"/v1/pools/{model}", body=body, headers=headers).json()
+        return self._transport.request(
+            "PATCH", f"/v1/pools/{part_of_path(model, 'pool')}", body=body, headers=headers
+        ).json()
 
 
 class Client:

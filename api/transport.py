@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -76,11 +77,28 @@ def default_url(data_dir: Path | None = None) -> str:
         return DEFAULT_URL
 
 
+def part_of_path(name: str, kind: str) -> str:
+    """A name as it stands in a path, so that it names that resource and never another one.
+
+    Raises:
+        NotFound: a name that nothing can have.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")) or (kind == "job" and "/" in name):
+        raise errors.NotFound(f"no {kind} {name[:200]!a}")
+    return quote(name, safe="/", errors="backslashreplace")
+
+
 class Transport:
     """Requests and answers as plain documents."""
 
     def __init__(self, base_url: str, *, timeout_s: float, transport: httpx.BaseTransport | None) -> None:
+        """Opens no connection yet.
+
+        Raises:
+            InvalidInput: an address that is none.
+        """
         self.base_url = base_url.rstrip("/")
+        _check_url(self.base_url)
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout_s, transport=transport, trust_env=False)
 
     def request(
@@ -104,7 +122,7 @@ class Transport:
             Unreachable: nobody answers.
             IsoflopError: what the service says.
         """
-        given = {name: value for name, value in (params or {}).items() if value is not None}
+        given = {name: _sendable(value) for name, value in (params or {}).items() if value is not None}
         # NaN and Infinity are sent as they are: what is wrong with a number is the service's to say
         content = None if body is None else json.dumps(body)
         sent = dict(headers or {}) | ({} if content is None else {"Content-Type": "application/json"})
@@ -158,6 +176,21 @@ class Transport:
     def close(self) -> None:
         """Closes every connection."""
         self._http.close()
+
+
+def _check_url(text: str) -> None:
+    try:
+        url = urlsplit(text)
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise errors.InvalidInput(f"url: got {text[:200]!a}, allowed: an address such as {DEFAULT_URL}")
+
+
+def _sendable(value: Any) -> Any:
+    """The value without what a URL cannot hold: bytes of a command line that are no text."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def raise_for_problem(response: httpx.Response) -> None:

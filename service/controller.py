@@ -27,6 +27,7 @@ from service.planner.submit import attempt_dir
 from service.status import ControllerStatus
 from service.store import Store
 from service.tasks import TaskState
+from service.wording import plural
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Controller:
         self._remember(decided, now)
         self._act(decided)
         self._write_manifests(snapshot, decided, now)
-        self._cluster_line = f"{len(observation.hosts)} hosts on {len(observation.nodes)} nodes"
+        self._cluster_line = f"{plural(len(observation.hosts), 'host')} on {plural(len(observation.nodes), 'node')}"
         self._is_quiet = not decided.tasks and not any(task.state.is_in_flight for task in snapshot.tasks)
         self._num_ticks += 1
         self._last_tick_at = now

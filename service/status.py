@@ -18,7 +18,7 @@ class ControllerStatus:
         num_errors: ticks that failed since the start.
         cpu_s: processor time that ticks have used [s].
         is_draining: whether it is about to stop and hands work back.
-        cluster: the cluster in words, e.g. "3 hosts on 1 nodes".
+        cluster: the cluster in words, e.g. "3 hosts on 1 node".
     """
 
     last_tick_at: datetime | None

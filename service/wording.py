@@ -99,6 +99,18 @@ def flops(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def amount(value: float, currency: str) -> str:
+    """An amount of a budget's currency with its unit: `1.312e9 FLOPs`, `1,024 tokens`.
+
+    Four figures, so that what a sample may cost and what is left differ where they do.
+    """
+    unit = {"flops": "FLOPs", "flops_paper": "FLOPs (paper)"}.get(currency, currency)
+    if currency not in ("flops", "flops_paper") or abs(value) < _LARGEST_PLAIN_FLOPS:
+        return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{mantissa}e{int(exponent)} {unit}"
+
+
 def count(value: float | None) -> str:
     """A count with thousands separated: `12,071`."""
     return UNKNOWN if value is None or math.isnan(value) else f"{value:,.0f}"

@@ -150,6 +150,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its name once all is written and on disk."""
+    if path.exists() and not path.is_file():
+        # a directory cannot be replaced, and a device must not be
+        raise InvalidInput(f"cannot write {path}: not a regular file; allowed: a file, or the name of a new one")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:

@@ -8,6 +8,7 @@ which would bias the data.
 
 import dataclasses
 
+from service import wording
 from service.cluster import AttemptReport, Grant, HostState, TaskKind
 from service.currency import from_amount, to_amount
 from service.jobs import Desired
@@ -106,7 +107,8 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
         draft.event(
             job.id,
             "budget_spent",
-            f"the next sample may cost {report.next_worst:.4g}, {left:.4g} is left",
+            f"the next sample may cost {wording.amount(report.next_worst, currency)}; "
+            f"left: {wording.amount(left, currency)}",
         )
         _send_final(draft, attempts)
 

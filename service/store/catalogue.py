@@ -148,7 +148,7 @@ class Catalogue:
         if not 0 <= replicas <= MAX_REPLICAS:
             raise InvalidInput(f"replicas: got {replicas}, allowed: 0 to {MAX_REPLICAS}")
         if not 0 <= minimum <= replicas:
-            raise InvalidInput(f"minimum: got {minimum}, allowed: 0 to replicas ({replicas})")
+            raise InvalidInput(f"min: got {minimum}, allowed: 0 to replicas ({replicas})")
         if not idle_s >= 0:
             raise InvalidInput(f"idle_s: got {idle_s}, allowed: >= 0 seconds")
         pools = schema.pools

@@ -1,6 +1,7 @@
 """The command line against the real service: output, exit codes, errors, job files."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -388,3 +389,83 @@ def test_table_aligns_numbers_right() -> None:
         "a         1",
         "long  1,000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "alias *a: none are allowed at line 2"),
+        ("problems: " + "[" * 2000 + "]" * 2000, "more than 50 levels"),
+        ("name: !!set {a}\n", "tag tag:yaml.org,2002:set: none are allowed"),
+        ("seed: " + "9" * 5000 + "\n", "not readable as a document"),
+        ("x" * (8 << 20) + "\n", "longer than 8,388,608 bytes"),
+    ],
+    ids=["alias", "deep", "tag", "digits", "long"],
+)
+def test_submit_file_that_no_document_is_written_as_is_refused(
+    run: Run, tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+
+    result = run("submit", tmp_path / "bad.yaml")
+
+    assert result.exit_code == ExitCode.usage
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_submit_date_is_a_text(run: Run, job_file: Path) -> None:
+    assert json.loads(run("submit", job_file, "name=2024-01-01", "--json").stdout)["name"] == "2024-01-01"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "../models"],
+        ["status", ""],
+        ["status", "job-1/metrics"],
+        ["status", "\udcff"],
+        ["usage", "\udcff"],
+        ["submit", "JOB.YAML", "--key", "\u043a\u043b\u044e\u0447"],
+        ["submit", "JOB.YAML", "--key", ""],
+        ["submit", "JOB.YAML", "a." * 2000 + "b=1"],
+        ["submit", "JOB.YAML", "seed=" + "9" * 5000],
+        ["models", "register", "\udcff", "."],
+        ["pools", "scale", "..", "--replicas", "1"],
+        ["--url", "http://[::1", "status"],
+        ["--url", "ftp://here", "status"],
+        ["--url", "http://127.0.0.1:99999", "status"],
+        ["up", "--root", "/nope"],
+        ["--data-dir", "/etc/passwd", "up"],
+        ["--data-dir", "/proc/x", "up"],
+        ["up", "--host", "192.0.2.1"],
+        ["grade", "--input", "JOB.YAML", "--output", "."],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40].encode("utf-8", "backslashreplace").decode(),
+)
+def test_mistake_of_any_kind_is_one_short_line_and_exit_2(served, job_file: Path, arguments: list[str]) -> None:
+    url = [] if "--url" in arguments else ["--url", served.url]
+    result = CliRunner().invoke(app, [*url, *(str(job_file) if a == "JOB.YAML" else a for a in arguments)])
+
+    assert result.exit_code == ExitCode.usage, result.output
+    assert result.stderr.startswith("isoflop: ")
+    assert result.stderr.count("\n") == 1
+    assert len(result.stderr) < 600
+    assert result.stderr.count(": got ") <= 1
+
+
+def test_dry_run_of_a_budget_in_samples_prices_in_samples(run: Run, job_file: Path) -> None:
+    lines = run("submit", job_file, "--dry-run", "budget={samples_per_problem: 2}").stdout
+
+    assert "worst case   1 of the budget's samples at most; the budget buys at least 12 samples" in lines
+    assert "samples a sample" not in lines
+
+
+def test_grade_does_not_replace_what_is_no_file(run: Run, job_file: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    result = run("grade", "--input", job_file, "--output", tmp_path / "pipe")
+
+    assert result.exit_code == ExitCode.usage
+    assert "not a regular file" in result.stderr
+    assert (tmp_path / "pipe").is_fifo()

@@ -69,3 +69,17 @@ def test_ago_counts_from_the_given_now() -> None:
 def test_every_state_has_its_word_and_sentence(states: type, words: dict[str, wording.StateWord]) -> None:
     assert {str(state.value).lower() for state in states} == set(words)  # type: ignore[attr-defined]
     assert all(word.sentence.endswith(".") for word in words.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "currency", "text"),
+    [
+        (1.31234e9, "flops", "1.312e9 FLOPs"),
+        (1.31289e9, "flops_paper", "1.313e9 FLOPs (paper)"),
+        (40.0, "flops", "40 FLOPs"),
+        (1024.0, "tokens", "1,024 tokens"),
+        (1.0, "samples", "1 sample"),
+    ],
+)
+def test_amount_has_its_unit_and_four_figures(value: float, currency: str, text: str) -> None:
+    assert wording.amount(value, currency) == text
