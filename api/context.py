@@ -65,3 +65,17 @@ def path_under_roots(settings: Settings, text: str, *, field: str) -> Path:
     if not any(path.is_relative_to(root) for root in settings.roots):
         raise InvalidInput(f"{field}: got {str(path)!r}, allowed: a path under {allowed} (ISOFLOP_ROOTS)")
     return path
+
+
+def check_links(settings: Settings, directory: Path) -> None:
+    """Sees that what is in a directory is where it seems to be: under the roots, also behind symbolic links.
+
+    Raises:
+        InvalidInput: a link that leads elsewhere, or nowhere.
+    """
+    for file in sorted(directory.iterdir()):
+        if not file.is_symlink():
+            continue
+        target = path_under_roots(settings, str(file), field=f"path: {file.name} is a link")
+        if not target.exists():
+            raise InvalidInput(f"path: {file} is a link to {target}, where nothing is; allowed: files that exist")

@@ -26,7 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from service.errors import InvalidInput
 from service.flops import AttentionTerm, ForwardCost, decode_flops
@@ -47,7 +51,13 @@ _MODEL_ERRORS = (
     KeyError,
     IndexError,
     ImportError,
+    ArithmeticError,
 )
+_COUNTS = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "vocab_size", "max_position_embeddings", "n_layer", "n_layers", "n_embd", "n_head", "n_heads", "n_positions",
+)  # fmt: skip
+"""Fields that no model has fewer than one of, by the names that families use."""
 
 # Names of operators that do tensor products. Any of them without a FLOP formula would be missed without a word.
 _PRODUCT_NAME = re.compile(r"mm|mv|dot|matmul|conv|attention|linear|lstm|gru|einsum")
@@ -87,6 +97,9 @@ def load_config(config_path_or_dir: Path) -> PretrainedConfig:
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise InvalidInput(_unknown_model_type(path, model_type))
+    for name in _COUNTS:
+        if isinstance(count := fields.get(name), int) and count < 1:
+            raise InvalidInput(f"model config {path}: {name}: got {count}, allowed: at least 1")
     fields.pop("auto_map", None)  # it names Python files of the model directory
     try:
         return CONFIG_MAPPING[model_type].from_dict(fields)
@@ -130,6 +143,11 @@ def _plain_config(config: PretrainedConfig) -> PretrainedConfig:
         raise InvalidInput(f"model type {model_type!r} is composite ({parts}); only plain text models can be traced")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.is_encoder_decoder:
         raise InvalidInput(f"model type {model_type!r} is not a decoder-only causal language model")
+    if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise InvalidInput(
+            f"model type {model_type!r} is an encoder, which completes no prompt; allowed: decoder-only causal "
+            "language models, such as llama, qwen2 or gpt2"
+        )
     other_types = set(getattr(config, "layer_types", None) or ()) - _DENSE_LAYER_TYPES
     if other_types or getattr(config, "attention_chunk_size", None) is not None:
         got = ", ".join(sorted(other_types)) or "chunked_attention"

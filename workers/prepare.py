@@ -87,7 +87,7 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
         token_ids=kept,
         max_tokens=max_tokens.tolist(),
         errors=errors,
-        facts=_facts(work.model, kept, max_tokens),
+        facts=_facts(work.model, kept, max_tokens) | _lengths(token_ids),
     )
 
 
@@ -191,6 +191,15 @@ def _max_tokens(work: PrepareWork, num_tokens: int) -> int:
         return 0
     remaining = context_len(work.model) - num_tokens
     return remaining if work.sampling.max_tokens is None else min(work.sampling.max_tokens, remaining)
+
+
+def _lengths(token_ids: Sequence[Sequence[int]]) -> dict[str, float]:
+    """The shortest and the longest prompt, those that cannot be sampled included [tokens]."""
+    lengths = [len(ids) for ids in token_ids]
+    return {
+        "shortest_prompt_tokens": float(min(lengths, default=0)),
+        "longest_prompt_tokens": float(max(lengths, default=0)),
+    }
 
 
 def _facts(model: ModelSpec, token_ids: Sequence[Sequence[int]], max_tokens: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from api.context import Context, path_under_roots
+from api.context import Context, check_links, path_under_roots
 from api.wire.catalogue import (
     ModelList,
     ModelOut,
@@ -35,6 +35,7 @@ def register_model(context: Context, body: RegisterModel) -> ModelOut:
     path = path_under_roots(context.settings, body.path, field="path")
     if not path.is_dir():
         raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
+    check_links(context.settings, path)
     spec = context.inspect_model(body.name, path, body.engine.to_options())
     stored = context.store.catalogue.register_model(spec)
     context.wake()

@@ -61,8 +61,19 @@ def _check_affordable(draft: Draft, job: JobView) -> None:
     cheapest = [facts.facts.get(f"min_worst_{currency}", 0.0) for facts in job.prepared.values()]
     limit = job.account.limit
     if all(facts.facts.get("num_valid", 1.0) == 0.0 for facts in job.prepared.values()):
+        reasons: list[str] = []
+        for model in job.models:
+            facts = job.prepared[model.name].facts
+            shortest, longest = (int(facts.get(f"{which}_prompt_tokens", 0)) for which in ("shortest", "longest"))
+            most = min(model.context_len, model.engine.max_model_len or model.context_len) - 1
+            reasons.append(
+                f"{model.name} takes prompts of 1 to {most:,} tokens, these have {shortest:,} to {longest:,}"
+            )
         fail_job(
-            draft, job.id, f"none of the {job.num_problems} problems can be sampled; see the prepared rows' errors"
+            draft,
+            job.id,
+            f"none of the {job.num_problems:,} problems can be sampled: {'; '.join(reasons)}; shorten the prompt or "
+            "name a model with a longer context",
         )
     elif limit is not None and min(cheapest) > from_amount(currency, limit):
         fail_job(

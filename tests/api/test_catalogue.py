@@ -66,6 +66,33 @@ def test_register_model_that_is_no_model_is_422(world, client: TestClient) -> No
         assert "allowed:" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("place", ["outside", "nowhere"])
+def test_register_model_with_weights_behind_a_link_is_422(world, client: TestClient, tmp_path, place: str) -> None:
+    directory = world.root / "linked"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    outside = tmp_path / "outside.safetensors"
+    outside.write_bytes(b"weights")
+    (directory / "model.safetensors").symlink_to(outside if place == "outside" else world.root / "nothing")
+
+    response = client.post("/v1/models", json={"name": "linked", "path": str(directory)})
+
+    assert response.status_code == 422
+    assert "model.safetensors" in response.json()["detail"]
+    assert "allowed: " in response.json()["detail"]
+
+
+def test_register_model_with_links_inside_the_roots_is_accepted(world, client: TestClient) -> None:
+    (world.root / "blobs").mkdir()
+    (world.root / "blobs" / "1").write_text("{}")
+    (world.root / "snapshot").mkdir()
+    (world.root / "snapshot" / "config.json").symlink_to("../blobs/1")
+
+    response = client.post("/v1/models", json={"name": "linked", "path": str(world.root / "snapshot")})
+
+    assert response.status_code == 201
+
+
 def test_register_problems_with_mapped_columns_stores_them(world, client: TestClient) -> None:
     path = world.root / "other.jsonl"
     path.write_text('{"q": "1+1?", "a": "2"}\n{"q": "2+2?", "a": "4"}\n')

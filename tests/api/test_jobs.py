@@ -1,5 +1,6 @@
 """/v1/jobs over a real store: what is accepted, what is refused and in which words."""
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -351,3 +352,20 @@ def test_submit_chat_template_with_a_simulated_model_is_422(client: TestClient, 
     document = job_document(models=["simulated"], prompt={"use_chat_template": True})
 
     assert client.post("/v1/jobs", json=document).status_code == 422
+
+
+def test_job_whose_prompts_are_all_too_long_says_how_long_and_what_fits(
+    world, client: TestClient, job_document: Document, run_jobs
+) -> None:
+    document = job_document(models=["simulated"], prompt={"template": "word " * 2000 + "{question}"})
+    job_id = client.post("/v1/jobs", json=document).json()["id"]
+    run_jobs(world)
+
+    job = client.get(f"/v1/jobs/{job_id}").json()
+
+    assert job["phase"] == "failed"
+    assert (
+        "none of the 6 problems can be sampled: simulated takes prompts of 1 to 255 tokens, these have " in job["error"]
+    )
+    lengths = [int(text.replace(",", "")) for text in re.findall(r"these have ([\d,]+) to ([\d,]+);", job["error"])[0]]
+    assert 255 < lengths[0] <= lengths[1]

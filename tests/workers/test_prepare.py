@@ -117,6 +117,7 @@ def test_prepare_of_too_long_a_prompt_writes_the_reason_and_goes_on(tmp_path: Pa
     assert (rows[1]["token_ids"], rows[1]["prompt_tokens"], rows[1]["max_tokens"]) == ([], 0, 0)
     assert "19 tokens" in rows[1]["error"]
     assert (receipt.facts["num_valid"], receipt.facts["num_errors"]) == (2, 1)
+    assert receipt.facts["longest_prompt_tokens"] == 19
     assert receipt.indices is not None
     assert receipt.indices.tolist() == [[1, 0]]
     assert receipt.usage.errors == 1

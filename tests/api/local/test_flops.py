@@ -68,3 +68,22 @@ def test_flops_report_count_under_one_is_refused(config_path: Path, counts: tupl
 def test_flops_report_missing_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot read model config"):
         flops_report(tmp_path / "config.json", 20, 8, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": -2}, "num_hidden_layers: got -2, allowed: at least 1"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: got 0, allowed: at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads: got 0, allowed: at least 1"),
+        ({"vocab_size": -5}, "vocab_size: got -5, allowed: at least 1"),
+        ({"model_type": "bert"}, "'bert' is an encoder.*allowed: decoder-only causal language"),
+    ],
+)
+def test_flops_report_of_what_is_no_decoder_is_refused(
+    config_path: Path, changes: dict[str, object], words: str
+) -> None:
+    config_path.write_text(json.dumps(CONFIG | changes), encoding="utf-8")
+
+    with pytest.raises(InvalidInput, match=words):
+        flops_report(config_path, 20, 8, 10)
