@@ -49,27 +49,65 @@ class Progress:
 
 def job_progress(store: Store, job: Job, now: datetime) -> Progress:
     """Everything the ledger and the rollups say of a job."""
-    # scores first: a part committed in between must not make more parts scored than there are
-    num_scored = store.reads.count_parts(job.id, TaskKind.score)
-    return progress_of(
-        job,
-        store.reads.account(job.id),
-        store.reads.usage(job_id=job.id, by_minute=True),
-        now,
-        num_parts=store.reads.count_parts(job.id, TaskKind.generate),
-        num_scored=num_scored,
-    )
+    return jobs_progress(store, [job], now)[job.id]
+
+
+def jobs_progress(store: Store, jobs: Sequence[Job], now: datetime) -> dict[str, Progress]:
+    """The same of many jobs by id, in four queries whatever their number and age."""
+    job_ids = [job.id for job in jobs]
+    with store.reads.at_one_instant() as reads:
+        accounts = reads.accounts(job_ids)
+        num_parts = reads.count_parts_of(job_ids)
+        usage = _by_job(reads.usage(job_ids=job_ids))
+        lately = _by_job(reads.usage(job_ids=job_ids, by_minute=True, since=_first_minute(now)))
+    return {
+        job.id: progress_of(
+            job,
+            accounts[job.id],
+            usage.get(job.id, []),
+            now,
+            lately=lately.get(job.id, []),
+            num_parts=num_parts.get((job.id, TaskKind.generate), 0),
+            num_scored=num_parts.get((job.id, TaskKind.score), 0),
+        )
+        for job in jobs
+    }
+
+
+def _by_job(rows: Iterable[UsageRow]) -> dict[str, list[UsageRow]]:
+    found: dict[str, list[UsageRow]] = {}
+    for row in rows:
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+def _first_minute(now: datetime) -> datetime:
+    """Where the window of the rates begins."""
+    return (now - RATE_WINDOW).replace(second=0, microsecond=0)
 
 
 def progress_of(
-    job: Job, account: Account, usage: Sequence[UsageRow], now: datetime, *, num_parts: int, num_scored: int
+    job: Job,
+    account: Account,
+    usage: Sequence[UsageRow],
+    now: datetime,
+    *,
+    lately: Sequence[UsageRow],
+    num_parts: int,
+    num_scored: int,
 ) -> Progress:
-    """The same from values: no store, no clock."""
+    """The same from values: no store, no clock.
+
+    Args:
+        usage: all of the job's, by minute or summed.
+        lately: the minutes of `RATE_WINDOW`, where rates come from while the job runs.
+    """
     drawn = [row for row in usage if row.stage == TaskKind.generate]
     committed = [row for row in drawn if row.outcome in _COMMITTED]
     limit = from_amount(account.currency, account.limit or 0)
     spent = from_amount(account.currency, account.spent)
-    tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, now)
+    recent = [row for row in lately if row.stage == TaskKind.generate]
+    tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, recent, now)
     eta_s = max(0.0, limit - spent) / spent_per_s if spent_per_s and not job.phase.is_terminal else None
     wasted: dict[str, float] = {}
     for row in drawn:
@@ -108,14 +146,16 @@ def amount_of(currency: Currency, rows: Iterable[UsageRow]) -> float:
             return float(sum(row.samples - row.errors for row in rows))
 
 
-def _rates(job: Job, currency: Currency, drawn: Sequence[UsageRow], now: datetime) -> tuple[float | None, float | None]:
+def _rates(
+    job: Job, currency: Currency, drawn: Sequence[UsageRow], recent: Sequence[UsageRow], now: datetime
+) -> tuple[float | None, float | None]:
     """Completion tokens and budget a second: of the last minutes, or of the whole job when it has ended."""
     if job.ended_at is not None:
         seconds, rows = (job.ended_at - job.created_at).total_seconds(), list(drawn)
     else:
-        first_minute = (now - RATE_WINDOW).replace(second=0, microsecond=0)
+        first_minute = _first_minute(now)
         seconds = (now - max(job.created_at, first_minute)).total_seconds()
-        rows = [row for row in drawn if row.bucket is not None and row.bucket >= first_minute]
+        rows = [row for row in recent if row.bucket is not None and row.bucket >= first_minute]
     if not rows or seconds <= 0:
         return None, None
     return sum(row.completion_tokens for row in rows) / seconds, amount_of(currency, rows) / seconds

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from api.context import AppContext, Context
 from api.estimate import sample_costs
-from api.progress import Progress, job_progress
+from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of, to_job_spec
 from api.wire.base import MAX_INT
 from api.wire.job_document import JobDocument
@@ -67,8 +67,9 @@ def list_jobs(
     """Jobs, newest first."""
     found = context.store.jobs.list(limit=limit + 1, before=cursor)
     page = found[:limit]
+    progress_by_id = jobs_progress(context.store, [job for _, job in page], datetime.now(UTC))
     return JobList(
-        items=[job_out(context, job) for _, job in page],
+        items=[job_out(context, job, progress=progress_by_id[job.id]) for _, job in page],
         next_cursor=str(page[-1][0]) if len(found) > limit else None,
     )
 
@@ -103,7 +104,9 @@ def _set_desired(context: AppContext, job_id: str, desired: Desired) -> JobOut:
     return job_out(context, job)
 
 
-def job_out(context: AppContext, job: Job, resolved: Resolved | None = None) -> JobOut:
+def job_out(
+    context: AppContext, job: Job, resolved: Resolved | None = None, *, progress: Progress | None = None
+) -> JobOut:
     """A job as it goes out."""
     resolved = resolved or context.store.jobs.resolved(job.id)
     return JobOut(
@@ -117,7 +120,7 @@ def job_out(context: AppContext, job: Job, resolved: Resolved | None = None) -> 
         num_problems=resolved.num_problems,
         problems_fingerprint=resolved.problems_fingerprint,
         document=document_of(job.spec, resolved.num_problems),
-        progress=progress_out(job_progress(context.store, job, datetime.now(UTC))),
+        progress=progress_out(progress or job_progress(context.store, job, datetime.now(UTC))),
     )
 
 

@@ -17,7 +17,6 @@ from api.version import VERSION
 from api.wire.jobs import HealthOut
 
 router = APIRouter(tags=["service"])
-LATEST_JOBS = 200
 _USAGE_FAMILIES = {
     "samples": ("isoflop_samples", "Samples."),
     "prompt_tokens": ("isoflop_prompt_tokens", "Prompt tokens."),
@@ -100,20 +99,17 @@ class _StoreCollector(Collector):
             yield family
 
     def _jobs(self) -> Iterator[Metric]:
-        jobs = [job for _, job in self._context.store.jobs.list(limit=LATEST_JOBS)]
-        by_phase = GaugeMetricFamily("isoflop_jobs", f"Jobs among the latest {LATEST_JOBS}.", labels=["phase"])
-        for phase, number in sorted(Counter(job.phase.value for job in jobs).items()):
+        by_phase = GaugeMetricFamily("isoflop_jobs", "All jobs, by phase.", labels=["phase"])
+        for phase, number in self._context.store.reads.count_jobs().items():
             by_phase.add_metric([phase], number)
         yield by_phase
         accounts = GaugeMetricFamily(
             "isoflop_budget", "Accounts of jobs that run, in ledger units.", labels=["job", "currency", "part"]
         )
-        for job in jobs:
-            if not job.phase.is_terminal:
-                account = self._context.store.reads.account(job.id)
-                parts = {"limit": account.limit or 0, "spent": account.spent, "reserved": account.reserved}
-                for part, amount in parts.items():
-                    accounts.add_metric([job.id, account.currency, part], amount)
+        for job_id, account in self._context.store.reads.active_accounts().items():
+            parts = {"limit": account.limit or 0, "spent": account.spent, "reserved": account.reserved}
+            for part, amount in parts.items():
+                accounts.add_metric([job_id, account.currency, part], amount)
         yield accounts
 
     def _hosts(self) -> Iterator[Metric]:

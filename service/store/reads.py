@@ -1,6 +1,6 @@
 """Reads for pages, reports and the manifest. Sizes follow tasks and parts, never samples."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Executable, func, select
 
 from service.cluster import TaskKind, Usage
+from service.currency import Currency
 from service.errors import NotFound
 from service.ledger import Account
 from service.planner.plan import HostView
@@ -109,6 +110,27 @@ class Reads:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
         return account_from_row(rows[0])
 
+    def accounts(self, job_ids: Sequence[str]) -> dict[str, Account]:
+        """Budget accounts by job, of those jobs that exist."""
+        accounts = schema.accounts
+        wanted = [f"{job_id}:{currency}" for job_id in job_ids for currency in Currency]
+        rows = self._all(select(accounts).where(accounts.c.id.in_(wanted)))
+        return {account.id.rpartition(":")[0]: account for account in map(account_from_row, rows)}
+
+    def active_accounts(self) -> dict[str, Account]:
+        """Budget accounts of the jobs that have not ended, by job, in the order of submission."""
+        jobs = schema.jobs
+        rows = self._all(select(jobs.c.id).where(jobs.c.ended_at.is_(None)).order_by(jobs.c.number))
+        job_ids = [row["id"] for row in rows]
+        found = self.accounts(job_ids)
+        return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+
+    def count_jobs(self) -> dict[str, int]:
+        """How many jobs are in each phase, of all there ever were."""
+        phase = schema.jobs.c.phase
+        query = select(phase, func.count().label("number")).group_by(phase).order_by(phase)
+        return {row["phase"]: int(row["number"]) for row in self._all(query)}
+
     def parts(self, job_id: str, kind: TaskKind) -> list[Part]:
         """Committed files of a job in the order of commitment."""
         parts = schema.parts
@@ -121,6 +143,13 @@ class Reads:
         parts = schema.parts
         query = select(func.count()).where((parts.c.job_id == job_id) & (parts.c.kind == kind.value))
         return int(self._all(query)[0]["count_1"])
+
+    def count_parts_of(self, job_ids: Sequence[str]) -> dict[tuple[str, TaskKind], int]:
+        """How many files of each kind the jobs have committed; those that have none are left out."""
+        parts = schema.parts
+        keys = (parts.c.job_id, parts.c.kind)
+        query = select(*keys, func.count().label("number")).where(parts.c.job_id.in_(job_ids)).group_by(*keys)
+        return {(row["job_id"], TaskKind(row["kind"])): int(row["number"]) for row in self._all(query)}
 
     def count_rows(self, job_id: str, kind: TaskKind) -> int:
         """Rows of all committed files of a kind."""
@@ -151,9 +180,14 @@ class Reads:
         return [dict(row) for row in self._all(select(prepared).where(prepared.c.job_id == job_id))]
 
     def usage(
-        self, *, job_id: str | None = None, by_minute: bool = False, since: datetime | None = None
+        self,
+        *,
+        job_id: str | None = None,
+        job_ids: Sequence[str] | None = None,
+        by_minute: bool = False,
+        since: datetime | None = None,
     ) -> list[UsageRow]:
-        """Rolled-up usage, of one job or of all.
+        """Rolled-up usage, of one job, of some or of all.
 
         Args:
             since: leave out minutes that began before; the minute that contains it is left out too.
@@ -165,6 +199,8 @@ class Reads:
         query = select(*keys, *sums).group_by(*keys).order_by(*keys)
         if job_id is not None:
             query = query.where(table.c.job_id == job_id)
+        if job_ids is not None:
+            query = query.where(table.c.job_id.in_(job_ids))
         if since is not None:
             query = query.where(table.c.bucket >= since)
         return [_usage_row(row) for row in self._all(query)]

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, event
 
-from api.progress import Progress, progress_of
+from api.progress import Progress, jobs_progress, progress_of
 from service.currency import Budget, Currency
 from service.jobs import Desired, Job, JobSpec, Phase
 from service.ledger import Account
@@ -54,7 +55,7 @@ def _row(*, minutes_ago: int = 0, outcome: str = "useful", stage: str = "generat
 
 def _progress(job: Job, usage: list[UsageRow], *, spent: int = 0, reserved: int = 0) -> Progress:
     account = Account(id="job-1:x", currency=job.spec.budget.currency, limit=1000, spent=spent, reserved=reserved)
-    return progress_of(job, account, usage, NOW, num_parts=2, num_scored=1)
+    return progress_of(job, account, usage, NOW, lately=usage, num_parts=2, num_scored=1)
 
 
 def test_progress_amounts_are_in_natural_units() -> None:
@@ -126,3 +127,23 @@ def test_progress_counts_committed_samples_and_every_waste() -> None:
     assert found.useful_flops == 10.0
     assert found.wasted_flops == {"truncated": 3.0, "lost": 4.0}
     assert (found.parts, found.parts_scored) == (2, 1)
+
+
+def test_progress_of_many_jobs_is_that_of_each_and_takes_as_many_queries_as_of_one(finished) -> None:
+    world, job_id = finished
+    job = world.store.jobs.get(job_id)
+    statements: list[str] = []
+
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    one = jobs_progress(world.store, [job], NOW)
+    num_of_one = len(statements)
+    many = jobs_progress(world.store, [job] * 30, NOW)
+    event.remove(Engine, "before_cursor_execute", count)
+
+    assert one == many
+    assert one[job_id].samples == 24
+    assert one[job_id].parts == one[job_id].parts_scored >= 1
+    assert len(statements) == 2 * num_of_one <= 12

@@ -186,3 +186,13 @@ def test_openapi_describes_every_operation_and_problem(client: TestClient) -> No
         for method, operation in operations.items():
             assert operation.get("description"), f"{method} {path} has no description"
             assert "application/problem+json" in operation["responses"]["422"]["content"]
+
+
+def test_prometheus_counts_every_job_however_many(client: TestClient, job_document) -> None:
+    for _ in range(210):
+        assert client.post("/v1/jobs", json=job_document()).status_code == 201
+
+    text = client.get("/metrics").text
+
+    assert 'isoflop_jobs{phase="queued"} 210.0' in text
+    assert text.count('part="limit"') == 210

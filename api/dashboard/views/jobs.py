@@ -10,7 +10,7 @@ from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
 from api.dashboard.views.metrics import metric_views
-from api.progress import Progress, job_progress
+from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of
 from api.version import VERSION
 from service.cluster import HostKind, HostState, TaskKind
@@ -67,7 +67,9 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
     """Everything at a glance."""
     store = context.store
     hosts = store.reads.hosts()
-    jobs = tuple(job_line(store, job, hosts, now) for _, job in store.jobs.list(limit=JOBS_SHOWN))
+    listed = [job for _, job in store.jobs.list(limit=JOBS_SHOWN)]
+    progress_by_id = jobs_progress(store, listed, now)
+    jobs = tuple(_line(job, progress_by_id[job.id], hosts) for job in listed)
     by_minute = store.reads.usage(by_minute=True, since=now - WINDOW)
     spent, wasted_share = charts.spent_today(by_minute, now)
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
@@ -99,12 +101,8 @@ def use_lines(usage: Iterable[UsageRow]) -> tuple[pages.UseLine, ...]:
     )
 
 
-def job_line(store: Store, job: Job, hosts: Sequence[HostView], now: datetime) -> pages.JobLine:
-    """A job with its progress."""
-    return _line(job, job_progress(store, job, now), hosts)
-
-
 def _line(job: Job, progress: Progress, hosts: Sequence[HostView]) -> pages.JobLine:
+    """A job with its progress."""
     unit, accounting = _UNITS[progress.currency]
     is_moving = job.phase in (Phase.running, Phase.pausing)
     return pages.JobLine(

@@ -94,3 +94,22 @@ def test_models_keep_the_order_of_registration(store: Store) -> None:
     store.catalogue.register_model(dataclasses.replace(MODEL, name="small"))
 
     assert [model.name for model in store.catalogue.models()] == ["small", "large", "medium"]
+
+
+def test_reads_of_many_jobs_say_what_those_of_one_do(store: Store) -> None:
+    one, two, other = (submit(store, name=name) for name in ("one", "two", "other"))
+    for job, samples in ((one, 1), (two, 2), (other, 4)):
+        spend(store, job, NOW, samples)
+    ids = [one.id, two.id]
+
+    assert store.reads.accounts(ids) == {job_id: store.reads.account(job_id) for job_id in ids}
+    assert [(row.job_id, row.samples) for row in store.reads.usage(job_ids=ids)] == [(one.id, 1), (two.id, 2)]
+    assert store.reads.count_parts_of(ids) == {}
+    assert store.reads.accounts([]) == {}
+
+
+def test_jobs_are_counted_by_phase_and_accounts_are_those_of_active_ones(store: Store) -> None:
+    first, second = submit(store), submit(store)
+
+    assert store.reads.count_jobs() == {"queued": 2}
+    assert list(store.reads.active_accounts()) == [first.id, second.id]
