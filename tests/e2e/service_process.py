@@ -61,6 +61,7 @@ class ServiceProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._client = httpx.Client(timeout=60.0)
         self._store: Store | None = None
+        self._registered: set[str] = set()
 
     # -- life
 
@@ -202,12 +203,18 @@ class ServiceProcess:
         return found
 
     def register_tiny_world(self) -> None:
-        """The small model, and the 250 test problems as `gsm-mini/test`."""
+        """The small model, and the 250 test problems as `gsm-mini/test`; once, for a model is inspected for seconds."""
+        if "tiny world" in self._registered:
+            return
+        self._registered.add("tiny world")
         self.post("/v1/models", {"name": "gsm-mini-small", "path": str(TINY_WORLD / "models" / "gsm-mini-small")})
         self.post("/v1/problems", {"name": "gsm-mini/test", "path": str(TINY_WORLD / "problems" / "test.jsonl")})
 
     def register_simulated(self, num_problems: int = 200) -> None:
-        """A model without an engine, `simulated`, and problems that it solves at times, `marked`."""
+        """A model without an engine, `simulated`, and problems that it solves at times, `marked`; once."""
+        if "simulated" in self._registered:
+            return
+        self._registered.add("simulated")
         path = str(TINY_WORLD / "models" / "gsm-mini-small")
         self.post("/v1/models", {"name": "simulated", "path": path, "engine": {"simulated": True, "max_num_seqs": 32}})
         problems = self.directory / "problems.jsonl"

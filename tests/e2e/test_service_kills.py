@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.random_kills import Victim, faults, kill, kill_until_ended, submit_random
 from tests.e2e.service_process import ServiceProcess, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.chaos]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_dispatcher_killed_while_it_scores_scores_every_sample_once(service: Ser
     assert set(service.usage(job_id)) <= {"useful", "truncated"}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("seed", [1, 2])
 def test_seeded_kills_of_everything_lose_and_double_nothing(service: ServiceProcess, seed: int) -> None:
     rng = random.Random(seed)

@@ -137,7 +137,6 @@ def until_steady(service: ServiceProcess, job_id: str) -> float:
     return held
 
 
-@pytest.mark.chaos
 def test_service_killed_in_the_middle_finds_its_engine_and_draws_nothing_twice(service: ServiceProcess) -> None:
     job_id = service.submit(budget={"flops": FLOPS}, scorers=SCORERS)
     service.wait_parts(job_id, 1)
@@ -178,7 +177,6 @@ def test_graceful_stop_in_the_middle_hands_everything_back_and_the_next_start_go
     assert all(after[file["path"]] == file for file in before)
 
 
-@pytest.mark.chaos
 def test_second_service_on_a_directory_is_refused_by_name(service: ServiceProcess) -> None:
     answer = subprocess.run(
         command(service.data_dir), cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
@@ -189,7 +187,6 @@ def test_second_service_on_a_directory_is_refused_by_name(service: ServiceProces
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.chaos
 def test_taken_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -209,7 +206,6 @@ def test_taken_port_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.chaos
 def test_until_correct_stops_each_problem_at_its_first_right_answer(service: ServiceProcess) -> None:
     cap = 4
     job_id = service.submit(
@@ -247,7 +243,6 @@ def read_verdicts(service: ServiceProcess, job_id: str) -> dict[str, list[bool]]
     return found
 
 
-@pytest.mark.chaos
 def test_truncated_weights_are_refused_naming_the_file(service: ServiceProcess) -> None:
     broken = copy_model(service, "truncated")
     weights = broken / "model.safetensors"
@@ -258,7 +253,6 @@ def test_truncated_weights_are_refused_naming_the_file(service: ServiceProcess) 
     assert "cut off" in answer.json()["detail"]
 
 
-@pytest.mark.chaos
 def test_pickled_weights_are_refused_naming_the_file(service: ServiceProcess) -> None:
     broken = copy_model(service, "pickled")
     (broken / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
