@@ -49,6 +49,10 @@ def check_places(data_dir: Path, roots: tuple[Path, ...]) -> None:
     for root in roots:
         if not root.is_dir():
             raise InvalidInput(f"--root: got {str(root)!r}: no such directory; allowed: directories that exist")
+    if data_dir.exists() and not data_dir.is_dir():
+        raise InvalidInput(
+            f"--data-dir: got {str(data_dir)!r}, which is no directory; allowed: one that can be written"
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -185,7 +185,7 @@ def example_pages() -> dict[str, pages.Page]:
         "/problems": problems(),
         "/usage": usage(),
         "/compare": comparison_page(),
-        "/compare?jobs=a": choose_page(3),
-        "/compare?jobs=b": choose_page(0),
+        "/compare-which": choose_page(3),
+        "/compare-nothing": choose_page(0),
         "/error": error_page(),
     }
