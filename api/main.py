@@ -25,7 +25,7 @@ from api.app import create_app
 from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
-from service.errors import InvalidInput, IsoflopError, Unreachable
+from service.errors import AlreadyRunning, InvalidInput, IsoflopError, Unreachable
 from service.flops import ForwardCost
 from service.lock import DirectoryLock
 from service.models import EngineOptions, ModelSpec
@@ -33,6 +33,7 @@ from service.planner import Options
 from service.shards import file_sha256
 from service.status import ControllerStatus
 from service.store import Store
+from service.store.fence import DatabaseLock
 from workers.ray_head import find_head, recorded_head, start_head
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,12 @@ class Service:
         self._num_cpus = num_cpus or os.cpu_count() or 1
         self._lock = DirectoryLock(settings.data_dir)
         self._store = Store.open(settings.url)
+        try:
+            self._database_lock = DatabaseLock(self._store.engine)
+        except AlreadyRunning:
+            self._store.close()
+            self._lock.release()
+            raise
         self._controller: Controller | None = None
         self._cluster: Cluster | None = None
         self._ray_dir = settings.data_dir.absolute() / "ray"
@@ -90,8 +97,7 @@ class Service:
         self._http.start()
         while not self._server.started:
             if not self._http.is_alive():
-                self._store.close()
-                self._lock.release()
+                self._let_go()
                 raise InvalidInput(
                     f"port {self.settings.port} on {self.settings.host} is in use or not allowed; "
                     "stop what listens there or pass another --port"
@@ -148,9 +154,13 @@ class Service:
             print("stopping Ray", flush=True)
             head.stop(20.0 if self._cluster is not None else 1.0, is_hurried=is_hurried)
         if has_ended:
-            self._store.close()
-            self._lock.release()
+            self._let_go()
         return has_ended
+
+    def _let_go(self) -> None:
+        self._database_lock.release()
+        self._store.close()
+        self._lock.release()
 
     # -- the loop's thread
 

@@ -158,4 +158,7 @@ def _rates(
         rows = [row for row in recent if row.bucket is not None and row.bucket >= first_minute]
     if not rows or seconds <= 0:
         return None, None
-    return sum(row.completion_tokens for row in rows) / seconds, amount_of(currency, rows) / seconds
+    # what was lost is an estimate, and a budget in samples does not pay for it
+    kept = [row for row in rows if row.outcome in _COMMITTED]
+    spent = kept if currency is Currency.samples else rows
+    return sum(row.completion_tokens for row in kept) / seconds, amount_of(currency, spent) / seconds

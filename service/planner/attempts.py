@@ -167,7 +167,7 @@ def _fold_stopped(draft: Draft, task: Task, job: JobView, report: AttemptReport)
     num_returned = 0 if report.returned is None else len(report.returned)
     if num_returned == 0 and task.kind is TaskKind.generate:
         draft.put_task(move(task, TaskState.succeeded))
-    elif is_over(job):
+    elif _is_dropped(task, job):
         draft.put_task(move(task, TaskState.cancelled))
     else:
         draft.put_task(move(task, TaskState.pending))
@@ -175,7 +175,7 @@ def _fold_stopped(draft: Draft, task: Task, job: JobView, report: AttemptReport)
 
 def _fold_failure(draft: Draft, task: Task, job: JobView, report: AttemptReport) -> None:
     error = report.error or "failed without a message"
-    if report.is_retriable and task.num_failed + 1 < MAX_FAILED and not is_over(job):
+    if report.is_retriable and task.num_failed + 1 < MAX_FAILED and not _is_dropped(task, job):
         not_before = draft.now + timedelta(seconds=draft.options.retry_s)
         draft.put_task(
             move(task, TaskState.pending, num_failed=task.num_failed + 1, not_before=not_before, error=error)
@@ -210,7 +210,7 @@ def _fold_loss(draft: Draft, task: Task) -> None:
     task = draft.put_task(move(task, TaskState.lost, error=reason, **counts))
     draft.event(job.id, "task_lost", f"{task.attempt_id}: {reason}")
     num_deaths = draft.jobs[job.id].num_engine_deaths
-    if is_over(job):
+    if _is_dropped(task, job):
         draft.put_task(move(task, TaskState.cancelled))
     elif num_deaths >= MAX_ENGINE_DEATHS:
         draft.put_task(move(task, TaskState.failed))
@@ -248,6 +248,11 @@ def fail_job(draft: Draft, job_id: str, error: str) -> None:
     if draft.jobs[job_id].error is None:
         draft.change_job(job_id, error=error, closing="failed")
         draft.event(job_id, "job_failing", error)
+
+
+def _is_dropped(task: Task, job: JobView) -> bool:
+    """Whether handed-back or lost work is not wanted any more. What is kept is scored, however its job ended."""
+    return task.kind is not TaskKind.score and is_over(job)
 
 
 def is_over(job: JobView) -> bool:

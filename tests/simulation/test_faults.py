@@ -247,3 +247,21 @@ def test_stop_order_lost_with_its_controller_is_sent_again(tmp_path):
     assert simulation.engines() == []
     simulation.store.catalogue.change_pool("m", replicas=1)
     simulation.run(job)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dispatcher_that_dies_when_the_budget_is_spent_leaves_no_part_without_scores(tmp_path, seed):
+    simulation = Simulation(tmp_path, seed=seed)
+    job = simulation.submit(budget=Budget(currency=Currency.flops, limit=300_000))
+    lost = []
+    while not lost:
+        simulation.tick()
+        snapshot = simulation.store.snapshot()
+        is_spent = snapshot.jobs[0].closing == "budget spent"
+        lost = [t for t in snapshot.tasks if is_spent and t.kind is TaskKind.score and t.state.is_in_flight]
+    for name in simulation.cluster.living(HostKind.dispatcher):
+        simulation.cluster.kill(name)
+    job = simulation.run(job)
+    assert job.phase is Phase.succeeded
+    parts, scores = (simulation.store.reads.parts(job.id, kind) for kind in (TaskKind.generate, TaskKind.score))
+    assert {(s.source_attempt, s.source_part) for s in scores} == {(p.attempt_id, p.part) for p in parts}
