@@ -1,5 +1,5 @@
 # make demo    the whole story on this machine
-# make test    every test and every check
+# make test    every check, and every test but the long ones of make chaos
 # Both build .venv first.  VARIANT=cpu | cuda; without it, cuda where an NVIDIA GPU answers.
 SHELL   := /bin/bash
 ifndef VARIANT
@@ -17,13 +17,13 @@ STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tool
 COMPILE := uv pip compile pyproject.toml --group dev --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
              --only-binary :all: --no-header --no-annotate -q
 
-.PHONY: demo test lint format bench chaos tiny-world venv lock clean-venv
+.PHONY: demo test lint format chaos tiny-world venv lock clean-venv
 
 demo: $(STAMP)
 	$(BIN)/isoflop demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest tests -m "not bench and not chaos"
+	$(BIN)/python -m pytest tests -m "not chaos"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -34,9 +34,6 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-bench: $(STAMP)
-	$(BIN)/python -m pytest tests -m bench -s
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest tests -m chaos
