@@ -48,19 +48,19 @@ def check_places(data_dir: Path, roots: tuple[Path, ...]) -> None:
     """
     for root in roots:
         if not root.is_dir():
-            raise InvalidInput(f"--root: got {str(root)!r}: no such directory; allowed: directories that exist")
+            raise InvalidInput(f"root: got {str(root)!r}: no such directory; allowed: directories that exist")
     if data_dir.exists() and not data_dir.is_dir():
         raise InvalidInput(
-            f"--data-dir: got {str(data_dir)!r}, which is no directory; allowed: one that can be written"
+            f"data directory: got {str(data_dir)!r}, which is no directory; allowed: one that can be written"
         )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(
-            f"--data-dir: got {str(data_dir)!r}: {error.strerror}; allowed: a directory that can be written"
+            f"data directory: got {str(data_dir)!r}: {error.strerror}; allowed: a directory that can be written"
         ) from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise InvalidInput(f"--data-dir: got {str(data_dir)!r}, allowed: a directory that can be written")
+        raise InvalidInput(f"data directory: got {str(data_dir)!r}, allowed: a directory that can be written")
 
 
 def settings_of(**fields: Any) -> Any:

@@ -127,8 +127,8 @@ class Service:
         return self._controller is None or self._controller.is_quiet()
 
     def num_attempts(self) -> int:
-        """Attempts that hosts hold now."""
-        return sum(task.state.is_in_flight for task in self._store.snapshot().tasks)
+        """Attempts that hosts held as of the last tick."""
+        return 0 if self._controller is None else self._controller.num_attempts()
 
     def stop(self, *, ends_engines: bool = True, is_hurried: Callable[[], bool] = lambda: False) -> bool:
         """Ends loop, server and cluster; what was not handed back is drawn again by the next start.

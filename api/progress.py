@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from service.cluster import TaskKind
-from service.currency import Currency, from_amount
+from service.currency import Currency, from_amount, in_currency
 from service.jobs import Job
 from service.ledger import Account
 from service.store import Store
@@ -135,15 +135,7 @@ def progress_of(
 
 def amount_of(currency: Currency, rows: Iterable[UsageRow]) -> float:
     """What usage amounts to in natural units of a currency."""
-    match currency:
-        case Currency.flops:
-            return sum(row.flops for row in rows)
-        case Currency.flops_paper:
-            return sum(row.flops_paper for row in rows)
-        case Currency.tokens:
-            return float(sum(row.prompt_tokens + row.completion_tokens for row in rows))
-        case Currency.samples:
-            return float(sum(row.samples - row.errors for row in rows))
+    return sum((in_currency(currency, row) for row in rows), 0.0)
 
 
 def _rates(

@@ -16,13 +16,13 @@ from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput
 from service.flops import MFLOP
 from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
+from service.measures import Measures
 from service.models import ModelSpec
 from service.scoring import scorer_named
 from service.store import Store
 from service.store.control import Resolved
 
 PLAIN_TEMPLATE = PromptSpec().template
-_STEP_SCORER = "steps"
 _STRATEGIES_WITHOUT_FIELDS = ("uniform",)
 
 
@@ -228,13 +228,13 @@ def _check_max_tokens(max_tokens: int | None, models: Iterable[ModelSpec]) -> No
 
 
 def _check_scorers(spec: JobSpec, *, is_adaptive: bool) -> None:
-    answer_scorers = [name for name in spec.scorers if name != _STEP_SCORER]
-    if is_adaptive and not answer_scorers:
+    measures = Measures.of(spec.scorers)
+    if is_adaptive and not measures.has_answers:
         raise InvalidInput(
             f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed with strategy {spec.allocation.strategy!r}: at "
             "least one that judges answers, e.g. math_answer"
         )
-    if is_adaptive and spec.allocation.counts == "verified" and _STEP_SCORER not in spec.scorers:
+    if is_adaptive and spec.allocation.counts == "verified" and not measures.has_steps:
         raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")
 
 

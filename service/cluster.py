@@ -152,7 +152,7 @@ class Receipt:
     indices: Indices | None = None
     delta: ScoreDelta | None = None
     facts: dict[str, float] = field(default_factory=dict[str, float])
-    """Prepare only: `num_errors`, `max_prompt_tokens`, `total_prompt_tokens`, `min_worst_case` and such."""
+    """Prepare only: what `workers.prepare.prepare` lists."""
 
 
 class AttemptState(StrEnum):
@@ -194,7 +194,6 @@ class AttemptReport:
     wanted: float = 0.0
     admitted: int = 0
     finished: int = 0
-    completion_tokens: int = 0
     returned: Indices | None = None
     wasted: Usage = field(default_factory=Usage)
 

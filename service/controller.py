@@ -81,7 +81,7 @@ class Controller:
         self._is_quiet = True
         self._started_at = clock()
         self._last_tick_at: datetime | None = None
-        self._num_ticks = self._num_errors = self._errors_in_a_row = 0
+        self._num_ticks = self._num_errors = self._errors_in_a_row = self._num_attempts = 0
         self._cpu_s = 0.0
         self._cluster_line = "connecting"
 
@@ -106,7 +106,8 @@ class Controller:
         self._act(decided)
         self._write_manifests(snapshot, decided, now)
         self._cluster_line = f"{plural(len(observation.hosts), 'host')} on {plural(len(observation.nodes), 'node')}"
-        self._is_quiet = not decided.tasks and not any(task.state.is_in_flight for task in snapshot.tasks)
+        self._num_attempts = sum(task.state.is_in_flight for task in snapshot.tasks)
+        self._is_quiet = not decided.tasks and not self._num_attempts
         self._num_ticks += 1
         self._last_tick_at = now
         return decided
@@ -125,6 +126,7 @@ class Controller:
                 self._broken[job.id] = str(error)
 
     def _seen(self, snapshot: Snapshot, observation: Observation, now: datetime) -> Seen:
+        written = self._manifests.collect({job.id for job in snapshot.jobs}, now)
         recent = {a for a, at in self._sent_at.items() if (now - at).total_seconds() < RESEND_S}
         return Seen(
             observation=observation,
@@ -133,7 +135,8 @@ class Controller:
             rates=dict(self._rates),
             stuck_hosts=self._find_stuck(snapshot, observation, now),
             broken_jobs=dict(self._broken),
-            sealed_jobs=self._manifests.collect({job.id for job in snapshot.jobs}, now),
+            sealed_jobs=written.sealed,
+            manifest_errors=written.errors,
             is_draining=self._is_draining,
         )
 
@@ -202,12 +205,16 @@ class Controller:
 
     def run(self, stop: threading.Event) -> None:
         """Ticks until `stop` is set. Raises when too many ticks fail in a row: a loop that dies must be seen."""
-        while not stop.is_set():
-            self._wake.clear()
-            started = time.thread_time()
-            pause = self._guarded_tick()
-            self._cpu_s += time.thread_time() - started
-            self._wake.wait(pause)
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                started = time.thread_time()
+                pause = self._guarded_tick()
+                self._cpu_s += time.thread_time() - started
+                self._wake.wait(pause)
+        finally:
+            # before the data directory is anybody else's
+            self._manifests.close()
 
     def _guarded_tick(self) -> float:
         try:
@@ -245,6 +252,10 @@ class Controller:
         Thread-safe.
         """
         return self._is_quiet
+
+    def num_attempts(self) -> int:
+        """Attempts that hosts held as of the last tick. Thread-safe."""
+        return self._num_attempts
 
     def state_of(self, job_id: str) -> AllocationState:
         """What strategies know of an active job, as of the last tick."""

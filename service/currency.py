@@ -7,10 +7,22 @@ The truth is token counts; every amount here can be recomputed from a sample's r
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
-from service.flops import MFLOP, ForwardCost, paper_flops, sample_flops, to_mflop, worst_case_flops
+from service.flops import (
+    MFLOP,
+    FloatArray,
+    ForwardCost,
+    IntArray,
+    paper_flops,
+    paper_flops_array,
+    sample_flops,
+    sample_flops_array,
+    to_mflop,
+    worst_case_flops,
+)
 
 
 class Currency(StrEnum):
@@ -75,3 +87,81 @@ def actual(
             return float(prompt_tokens + completion_tokens)
         case Currency.samples:
             return 1.0
+
+
+def worst_cases(currency: Currency, cost: ForwardCost, *, prompt_tokens: IntArray, max_tokens: IntArray) -> FloatArray:
+    """`worst_case` of many samples, shape [n]."""
+    return actual_costs(
+        currency,
+        cost,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=np.zeros_like(prompt_tokens),
+        completion_tokens=max_tokens,
+    )
+
+
+def actual_costs(
+    currency: Currency,
+    cost: ForwardCost,
+    *,
+    prompt_tokens: IntArray,
+    cached_tokens: IntArray,
+    completion_tokens: IntArray,
+) -> FloatArray:
+    """`actual` of many samples, shape [n]."""
+    match currency:
+        case Currency.flops:
+            return sample_flops_array(cost, prompt_tokens, cached_tokens, completion_tokens)
+        case Currency.flops_paper:
+            return paper_flops_array(cost, completion_tokens)
+        case Currency.tokens:
+            return (prompt_tokens + completion_tokens).astype(np.float64)
+        case Currency.samples:
+            return np.ones(len(prompt_tokens))
+
+
+class Amounts(Protocol):
+    """What was used, in every currency; sums over samples."""
+
+    @property
+    def samples(self) -> int:
+        """Rows, errors included."""
+        ...
+
+    @property
+    def errors(self) -> int:
+        """Rows that stand for an error and cost nothing."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens, cached ones included."""
+        ...
+
+    @property
+    def completion_tokens(self) -> int:
+        """Sampled tokens."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """FLOPs, exact accounting."""
+        ...
+
+    @property
+    def flops_paper(self) -> float:
+        """FLOPs, paper accounting."""
+        ...
+
+
+def in_currency(currency: Currency, used: Amounts) -> float:
+    """What was used in natural units of one currency."""
+    match currency:
+        case Currency.flops:
+            return used.flops
+        case Currency.flops_paper:
+            return used.flops_paper
+        case Currency.tokens:
+            return float(used.prompt_tokens + used.completion_tokens)
+        case Currency.samples:
+            return float(used.samples - used.errors)

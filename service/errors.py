@@ -92,7 +92,7 @@ class CorruptFile(IsoflopError):
 
 
 class AlreadyRunning(IsoflopError):
-    """Another controller holds this data directory."""
+    """Another controller holds this data directory or database."""
 
     status = 409
     title = "already running"

@@ -409,6 +409,7 @@ class FakeCluster:
     def prepare_receipt(self, spec: AttemptSpec, work: PrepareWork) -> Receipt:
         """Prompts of every problem."""
         facts = {"num_valid": float(work.num_problems), "num_errors": 0.0}
+        facts["mean_prompt_tokens"] = float(np.mean([self.world.prompt_tokens(p) for p in range(work.num_problems)]))
         for currency in Currency:
             costs = [
                 worst_case(

@@ -10,7 +10,6 @@ The derivation is in docs/flops.md.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,6 @@ MFLOP = 1_000_000
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.float64]
-
-
-class Accounting(StrEnum):
-    """Which formula prices a sample."""
-
-    exact = "exact"
-    """Forward FLOPs of what the engine computed for the request."""
-    paper = "paper"
-    """2 x total parameters x completion tokens (Kaplan et al. 2020, arXiv:2001.08361)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +223,11 @@ def paper_flops(cost: ForwardCost, completion_tokens: int) -> float:
     """
     _check_counts(completion_tokens=completion_tokens)
     return float(2 * cost.parameters * completion_tokens)
+
+
+def paper_flops_array(cost: ForwardCost, completion_tokens: IntArray) -> FloatArray:
+    """`paper_flops` of many samples [FLOPs]."""
+    return (2 * cost.parameters * completion_tokens).astype(np.float64)
 
 
 def ideal_flops(cost: ForwardCost, *, prompt_tokens: int, completion_tokens: int, num_samples: int) -> float:

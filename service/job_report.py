@@ -131,7 +131,7 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
         parameters=parameters,
         job_id=job.id,
         budget=f"{wording.flops(limit)} {_UNITS[account.currency]}",
-        reserved_flops=from_amount(account.currency, account.reserved) if is_flops else 0.0,
+        reserved_flops=from_amount(account.currency, account.reserved) if is_flops or not account.reserved else None,
         spent_flops=sum(row.flops for row in usage),
         useful_flops=sum(row.flops for row in usage if row.outcome == "useful"),
         waste=tuple(Waste(reason=reason, flops=flops) for reason, flops in sorted(wasted.items())),

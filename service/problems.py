@@ -199,8 +199,11 @@ def _problem(row: Any, position: int, columns: Mapping[str, str]) -> ProblemRow:
         level=level,
         structure=_structure(row.get(columns.get("structure", "structure"))),
     )
-    for name in ("problem_id", "question", "reference", "structure"):
-        _check_text(name, getattr(problem, name))
+    # by the names that people write
+    _check_text("id", problem.problem_id)
+    _check_text("question", problem.question)
+    _check_text("answer", problem.reference)
+    _check_text("structure", problem.structure)
     return problem
 
 

@@ -12,8 +12,10 @@ from typing import cast
 import jinja2
 from markupsafe import Markup
 
-from service import report, wording
+from service import wording
 from service.figures import Figure
+from service.report import Comparison
+from service.report_words import arm_heading, comparison_rows, findings, headline
 
 ASSETS_DIR = Path(__file__).parent / "assets"
 
@@ -28,7 +30,7 @@ def make_environment(*template_dirs: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = cast("dict[str, Callable[..., object]]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
-    filters |= {"json_block": json_block, "timestamp": wording.timestamp, "arm_heading": report.arm_heading}
+    filters |= {"json_block": json_block, "timestamp": wording.timestamp, "arm_heading": arm_heading}
     return environment
 
 
@@ -38,7 +40,7 @@ def json_block(value: object) -> Markup:
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def render_html(comparison: report.Comparison, figures: Sequence[Figure], *, plotly_js: str) -> str:
+def render_html(comparison: Comparison, figures: Sequence[Figure], *, plotly_js: str) -> str:
     """The report as a single file.
 
     Args:
@@ -47,9 +49,9 @@ def render_html(comparison: report.Comparison, figures: Sequence[Figure], *, plo
     template = make_environment().get_template("report.html")
     return template.render(
         comparison=comparison,
-        headline=report.headline(comparison),
-        findings=report.findings(comparison),
-        rows=report.comparison_rows(comparison),
+        headline=headline(comparison),
+        findings=findings(comparison),
+        rows=comparison_rows(comparison),
         figures=figures,
         styles=Markup(_asset("base.css") + _asset("report.css")),
         theme_script=Markup(_asset("theme.js")),

@@ -131,13 +131,13 @@ class Task:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether the next engine that dies of this generate task shows that something in it is deadly."""
-        return self.num_failed >= MAX_FAILED - 1 or self.num_lost >= MAX_LOST - 1
+        """Whether the next engine that dies under this task shows that something in it is deadly."""
+        return self.kind is TaskKind.generate and (self.num_failed >= MAX_FAILED - 1 or self.num_lost >= MAX_LOST - 1)
 
     @property
     def is_deadly(self) -> bool:
-        """Whether engines died of this generate task so often that it must not run as it is."""
-        return self.num_failed >= MAX_FAILED or self.num_lost >= MAX_LOST
+        """Whether engines died under this task so often that it must not run as it is."""
+        return self.kind is TaskKind.generate and (self.num_failed >= MAX_FAILED or self.num_lost >= MAX_LOST)
 
 
 def move(task: Task, to: TaskState, **changes: object) -> Task:

@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.cluster import Runs, Usage
-from service.currency import Currency, to_amount
+from service.currency import Currency, in_currency, to_amount
 from service.errors import CorruptFile, InvalidInput
-from service.flops import ForwardCost, paper_flops, sample_flops_array
+from service.flops import ForwardCost, paper_flops_array, sample_flops_array
 from service.manifest import MANIFEST_VERSION
-from service.planner.attempts import in_currency
-from service.shards import check_file
+from service.shards import check_file, file_sha256
 from service.tasks import expand_runs
 
 _ROW_COLUMNS = [
@@ -35,6 +34,7 @@ _ROW_COLUMNS = [
     "finish_reason",
     "sample_id",
 ]
+_PLAN_OF_VERSION_1 = "plan.parquet"  # never hashed; such jobs ended under an earlier release
 _NO_RUNS = np.zeros((0, 3), dtype=np.int32)
 Keys = npt.NDArray[np.int64]
 
@@ -104,12 +104,14 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
     found = _Found()
     costs = {model["name"]: ForwardCost.from_json(model["cost"]) for model in manifest["models"]}
     currency = Currency(manifest["account"]["currency"])
+    # first: of a running job the plan lasts as long as the next two manifests
+    plan = _read_plan(directory, manifest, found)
     for shard in manifest["shards"]:
         _verify_shard(directory, shard, costs[shard["model"]], currency, found)
     for prepared in manifest["prepared"]:
         _check(directory / prepared["path"], prepared["sha256"], found)
     _verify_ids(found)
-    planned, withdrawn = _verify_plan(directory, manifest, found)
+    planned, withdrawn = _verify_plan(manifest, plan, found)
     _verify_scores(directory, manifest, found)
     _verify_ledger(manifest, currency, found)
     account = manifest["account"]
@@ -143,6 +145,9 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise InvalidInput(f"{path}: not JSON: {error}") from error
     if not isinstance(manifest, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput(f"{path}: got {type(manifest).__name__}, allowed: an object")
+    if manifest.get("manifest_version") == 1 and (directory / _PLAN_OF_VERSION_1).is_file():
+        plan = {"path": _PLAN_OF_VERSION_1, "sha256": file_sha256(directory / _PLAN_OF_VERSION_1)}
+        return manifest | {"plan": plan, "is_sealed": False, "error": None}
     if manifest.get("manifest_version") != MANIFEST_VERSION:
         raise InvalidInput(
             f"{path}: manifest_version: got {manifest.get('manifest_version')}, allowed: {MANIFEST_VERSION}"
@@ -182,7 +187,7 @@ def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, cur
         table[name].to_numpy() for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
     )
     flops = np.where(is_error, 0.0, sample_flops_array(cost, prompt, cached, completion))
-    paper = np.where(is_error, 0.0, [paper_flops(cost, int(tokens)) for tokens in completion])
+    paper = np.where(is_error, 0.0, paper_flops_array(cost, completion))
     for name, expected in (("flops", flops), ("flops_paper", paper)):
         wrong = ~np.isclose(table[name].to_numpy(), expected, rtol=_TOLERANCE)
         if wrong.any():
@@ -218,13 +223,18 @@ def _verify_ids(found: _Found) -> None:
             found.faults.append(f"{path}: {num} sample ids that occur twice")
 
 
-def _verify_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> tuple[int, int]:
-    """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
+def _read_plan(directory: Path, manifest: dict[str, Any], found: _Found) -> pa.Table | None:
     path = directory / manifest["plan"]["path"]
     if not _check(path, manifest["plan"]["sha256"], found):
         found.faults.append(f"{path}: not as it was written, so no row can be held against the plan")
+        return None
+    return pq.read_table(path)
+
+
+def _verify_plan(manifest: dict[str, Any], plan: pa.Table | None, found: _Found) -> tuple[int, int]:
+    """Every planned sample has one row, or its task ended early; returns planned and withdrawn."""
+    if plan is None:
         return 0, 0
-    plan = pq.read_table(path)
     runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")])
     runs_by_task = _by_name(plan["task"].combine_chunks(), runs.astype(np.int32))
     # a task that was taken apart and its halves plan the same samples, so a model's plan is the union of its tasks'
@@ -289,7 +299,8 @@ def _verify_ledger(manifest: dict[str, Any], currency: Currency, found: _Found) 
         found.faults.append(f"ledger: settlements add up to {total:,}, the account says {account['spent']:,}")
     if account["limit"] is not None and account["spent"] + account["reserved"] > account["limit"]:
         found.faults.append(f"ledger: spent and reserved pass the limit of {account['limit']:,}")
-    for attempt, value in found.value_by_attempt.items():
+    for attempt in {**settlements, **found.value_by_attempt}:
+        value = found.value_by_attempt.get(attempt, 0.0)
         settled = settlements.get(attempt, {}).get("parts", 0)
         # one unit either way: a float sum in another order may fall on the other side of a rounding border
         if abs(to_amount(currency, value) - settled) > 1 + _TOLERANCE * settled:

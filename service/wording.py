@@ -75,7 +75,7 @@ HOST_WORDS: dict[str, StateWord] = {
 WASTE_WORDS: dict[str, str] = {
     "truncated": "samples cut at max_tokens",
     "lost": "samples lost with their host",
-    "dropped": "samples dropped by a cancel",
+    "dropped": "samples given up: job cancelled or failed, or a file that could not be written",
     "errors": "samples that ended in an error",
 }
 

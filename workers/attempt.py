@@ -27,10 +27,10 @@ from service.cluster import (
     StopMode,
     Usage,
 )
-from service.currency import Currency
+from service.currency import Currency, actual_costs, worst_cases
 from service.errors import InvalidInput
 from workers.engine_protocol import Finished
-from workers.prepared import Prepared, actual_costs, worst_cases
+from workers.prepared import Prepared
 from workers.samples import Drawn, IntArray, SampleSeeds, usage_of
 
 
@@ -57,7 +57,6 @@ class Attempt:
     inflight_worst: int = 0
     admitted: int = 0
     finished: int = 0
-    completion_tokens: int = 0
     in_flight: dict[str, tuple[int, int]] = field(default_factory=dict)
     """(problem, sample index) by request id."""
     rows: list[Drawn] = field(default_factory=list)
@@ -170,7 +169,6 @@ class Attempt:
         # an error row costs nothing by itself, whatever the engine did before it gave up is waste
         self._waste([entry for entry in left if entry.finish_reason == "error" and entry.completion_tokens])
         self.finished += len(left)
-        self.completion_tokens += sum(entry.completion_tokens for entry in good)
         self.rows += [
             entry if entry.finish_reason != "error" else entry._replace(text="", completion_tokens=0, cached_tokens=0)
             for entry in left
@@ -250,7 +248,6 @@ class Attempt:
             wanted=float(self.used + self.inflight_worst) + wanted_ahead,
             admitted=self.admitted,
             finished=self.finished,
-            completion_tokens=self.completion_tokens,
             returned=self.returned if has_ended else None,
             wasted=self.wasted,
         )

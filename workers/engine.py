@@ -154,7 +154,8 @@ class VllmEngine:
         # some tokenizers drop a space at the very beginning, so a completion is decoded behind the end of its prompt
         tail = tuple((output.prompt_token_ids or ())[-_TAIL_TOKENS:])
         before, text = self._text_of_tail(tail), self._decode(tail + tokens)
-        return text[len(before) :] if text.startswith(before) else self._decode(tokens)
+        text = text[len(before) :] if text.startswith(before) else self._decode(tokens)
+        return text.rstrip("\ufffd")  # a character that was cut in the middle
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         return self._engine.get_tokenizer().decode(token_ids, skip_special_tokens=True)

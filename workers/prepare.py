@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from jinja2.exceptions import TemplateError
 
 from service.cluster import PrepareWork, Receipt
-from service.currency import Currency
+from service.currency import Currency, worst_cases
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import PromptSpec
 from service.models import ModelSpec
 from service.records import PROBLEM_SCHEMA
-from workers.prepared import worst_cases, write_prepared
+from workers.prepared import write_prepared
 from workers.prompts import Message, check_prompt, render
 from workers.samples import spec_id
 from workers.simulated_engine import SimulatedTokenizer
@@ -48,10 +48,10 @@ class Tokenizer(Protocol):
 def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int], None]) -> Receipt:
     """Writes `<out_dir>/part-00000.parquet` and returns its receipt.
 
-    The receipt's `indices` name the problems that cannot be sampled. Its facts are `num_valid`, `num_errors`,
-    `max_prompt_tokens`, `total_prompt_tokens` and, for each currency c and over the problems that can be sampled,
-    `first_worst_<c>`, `min_worst_<c>`, `mean_worst_<c>`, `max_worst_<c>`: worst cases of one sample in natural units.
-    Without such a problem those keys are missing.
+    The receipt's `indices` name the problems that cannot be sampled. Its facts are `num_valid`,
+    `num_errors`, `shortest_prompt_tokens`, `longest_prompt_tokens` and, over the problems that can be sampled,
+    `mean_prompt_tokens` and for each currency c `min_worst_<c>` and `mean_worst_<c>`: worst cases of one sample in
+    natural units. Without such a problem these last keys are missing.
 
     Args:
         progress: called with problems done and problems in all.
@@ -205,18 +205,12 @@ def _lengths(token_ids: Sequence[Sequence[int]]) -> dict[str, float]:
 def _facts(model: ModelSpec, token_ids: Sequence[Sequence[int]], max_tokens: npt.NDArray[np.int64]) -> dict[str, float]:
     lengths = np.array(list(map(len, token_ids)), dtype=np.int64)
     is_valid = lengths > 0
-    facts = {
-        "num_valid": float(is_valid.sum()),
-        "num_errors": float((~is_valid).sum()),
-        "max_prompt_tokens": float(lengths.max(initial=0)),
-        "total_prompt_tokens": float(lengths.sum()),
-    }
+    facts = {"num_valid": float(is_valid.sum()), "num_errors": float((~is_valid).sum())}
     if not is_valid.any():
         return facts
+    facts["mean_prompt_tokens"] = float(lengths[is_valid].mean())
     for currency in Currency:
         worst = worst_cases(currency, model.cost, prompt_tokens=lengths[is_valid], max_tokens=max_tokens[is_valid])
-        facts[f"first_worst_{currency}"] = float(worst[0])
         facts[f"min_worst_{currency}"] = float(worst.min())
         facts[f"mean_worst_{currency}"] = float(worst.mean())
-        facts[f"max_worst_{currency}"] = float(worst.max())
     return facts

@@ -14,9 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.cluster import Receipt, Usage
-from service.currency import Currency
 from service.errors import CorruptFile
-from service.flops import ForwardCost, sample_flops_array
 from service.records import PREPARED_SCHEMA
 from service.shards import write_part
 
@@ -113,32 +111,3 @@ def write_prepared(
         indices=refused.reshape(-1, 2),
         facts=facts,
     )
-
-
-def worst_cases(
-    currency: Currency, cost: ForwardCost, *, prompt_tokens: npt.NDArray[np.int64], max_tokens: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """`service.currency.worst_case` of many samples, in natural units."""
-    match currency:
-        case Currency.flops:
-            return sample_flops_array(cost, prompt_tokens, np.zeros_like(prompt_tokens), max_tokens)
-        case Currency.flops_paper:
-            return (2 * cost.parameters * max_tokens).astype(np.float64)
-        case Currency.tokens:
-            return (prompt_tokens + max_tokens).astype(np.float64)
-        case Currency.samples:
-            return np.ones(len(prompt_tokens))
-
-
-def actual_costs(
-    currency: Currency,
-    cost: ForwardCost,
-    *,
-    prompt_tokens: npt.NDArray[np.int64],
-    cached_tokens: npt.NDArray[np.int64],
-    completion_tokens: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """`service.currency.actual` of many samples, in natural units."""
-    if currency is Currency.flops:
-        return sample_flops_array(cost, prompt_tokens, cached_tokens, completion_tokens)
-    return worst_cases(currency, cost, prompt_tokens=prompt_tokens, max_tokens=completion_tokens)

@@ -5,10 +5,12 @@ would work without asking the ledger; a task is owned by its dispatcher's actor,
 """
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.actor import exit_actor
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -19,6 +21,7 @@ from workers.engine import engine_environment
 from workers.hosts import Answer, HostRunner, MakeHost, Process
 
 _CONCURRENCY = 8
+_LAST_CALL_S = 2.0  # for the call in which an actor ends; hosts are called every second or more often
 _TASK_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
@@ -45,13 +48,22 @@ class HostActor:
     def __init__(self, spec: HostSpec, settings: HostSettings) -> None:
         node = ray.get_runtime_context().get_node_id()
         host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
-        # not ray.actor.exit_actor: it works only inside a call, and an actor that nobody calls has to end as well
-        self._runner = HostRunner(host, end_process=lambda: os._exit(0), silence_s=settings.silence_s)
+        self._has_ended = False
+        self._runner = HostRunner(host, end_process=self._end, silence_s=settings.silence_s)
         self._runner.start()
 
     def exchange(self, connection: str, call: int, orders: Orders, should_drain: bool) -> Answer:
         """Takes orders, returns facts."""
+        if self._has_ended:
+            exit_actor()
         return self._runner.exchange(connection, call, orders, should_drain=should_drain)
+
+    def _end(self) -> None:
+        # An actor leaves in peace only from within a call: of any other end Ray tells the terminal that a worker
+        # crashed. One that nobody calls has to end as well.
+        self._has_ended = True
+        time.sleep(_LAST_CALL_S)
+        os._exit(0)
 
 
 def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_gpus: bool) -> Any:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from service.cluster import AttemptSpec, GenerateWork, Indices, Usage
-from service.flops import sample_flops_array
+from service.flops import paper_flops_array, sample_flops_array
 from service.jobs import PromptSpec, SamplingSpec
 from service.records import SAMPLE_SCHEMA
 from workers.prepared import Prepared
@@ -83,7 +83,7 @@ def usage_of(
         num_errors: rows with an error among them; these have no tokens.
     """
     flops = sample_flops_array(work.model.cost, prompt_tokens, cached_tokens, completion_tokens)
-    paper = paper_flops_array(work, completion_tokens)
+    paper = paper_flops_array(work.model.cost, completion_tokens)
     return Usage(
         samples=len(prompt_tokens),
         errors=num_errors,
@@ -98,11 +98,6 @@ def usage_of(
         truncated_tokens=int(completion_tokens[is_truncated].sum()),
         busy_s=busy_s,
     )
-
-
-def paper_flops_array(work: GenerateWork, completion_tokens: IntArray) -> npt.NDArray[np.float64]:
-    """`service.flops.paper_flops` of many samples [FLOPs]."""
-    return (2 * work.model.cost.parameters * completion_tokens).astype(np.float64)
 
 
 def sample_table(
@@ -153,7 +148,7 @@ def sample_table(
         "cached_tokens": cached_tokens,
         "completion_tokens": completion_tokens,
         "flops": sample_flops_array(model.cost, prompt_tokens, cached_tokens, completion_tokens),
-        "flops_paper": paper_flops_array(work, completion_tokens),
+        "flops_paper": paper_flops_array(work.model.cost, completion_tokens),
         "error": error,
     }
     arrays = [_array(columns[field.name], field.type) for field in SAMPLE_SCHEMA]

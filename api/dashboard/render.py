@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from api.dashboard import pages
-from service import report, wording
+from service import report_words, wording
 from service.report_html import make_environment
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
@@ -50,7 +50,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": wording.percent,
     "duration": wording.duration,
     "ago": _ago,
-    "parameters": report.parameters_text,
+    "parameters": report_words.parameters_text,
 }
 
 # Plotly writes a style element of its own, hence 'unsafe-inline' for styles; scripts come from this service alone.
@@ -70,9 +70,9 @@ def make_dashboard_environment() -> jinja2.Environment:
         task_words=wording.TASK_WORDS,
         host_words=wording.HOST_WORDS,
         waste_words=wording.WASTE_WORDS,
-        findings=report.findings,
-        headline=report.headline,
-        comparison_rows=report.comparison_rows,
+        findings=report_words.findings,
+        headline=report_words.headline,
+        comparison_rows=report_words.comparison_rows,
     )
     return environment
 

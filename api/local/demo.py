@@ -27,7 +27,8 @@ from service.errors import IsoflopError, Unreachable
 from service.figures import Figure
 from service.job_report import compare_jobs
 from service.manifest import package_versions
-from service.report import Comparison, render_markdown, to_json
+from service.report import Comparison
+from service.report_files import render_markdown, to_json
 from service.report_html import render_html
 from service.store import Store
 from service.verify import verify_directory

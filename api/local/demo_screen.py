@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from service import wording
-from service.report import NOT_SIGNIFICANT, Comparison, arm_heading, comparison_rows, findings
+from service.report import Comparison
+from service.report_words import NOT_SIGNIFICANT, arm_heading, comparison_rows, findings
 from service.verify import VerifyReport
 
 PLAIN_INTERVAL_S = 5.0

@@ -29,6 +29,8 @@ def plan(
     for job_id, error in seen.broken_jobs.items():
         if job_id in draft.jobs:
             fail_job(draft, job_id, error)
+    for job_id, error in seen.manifest_errors.items():
+        draft.event(job_id, "manifest_failed", f"cannot write the manifest, tried again: {error}")
     wind_down(draft)
     grant_credit(draft)
     create_tasks(draft)

@@ -21,7 +21,7 @@ from service.cluster import (
     TaskKind,
     Usage,
 )
-from service.currency import Currency, from_amount, to_amount
+from service.currency import Currency, from_amount, in_currency, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
 from service.planner.draft import Draft
@@ -203,8 +203,9 @@ def _fold_loss(draft: Draft, task: Task) -> None:
     host_view = draft.hosts.get(str(task.host))
     reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
     # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck
-    is_engine_death = host_view is not None and host_view.has_been_ready and host_view.error is not None
-    if is_engine_death or (task.is_suspect and task.kind is TaskKind.generate):
+    has_spoken = host_view is not None and host_view.has_been_ready and host_view.error is not None
+    is_engine_death = has_spoken and task.kind is TaskKind.generate
+    if is_engine_death or task.is_suspect:
         draft.count_engine_death(job.id, str(task.host))
     counts = {"num_failed": task.num_failed + 1} if is_engine_death else {"num_lost": task.num_lost + 1}
     task = draft.put_task(move(task, TaskState.lost, error=reason, **counts))
@@ -260,19 +261,6 @@ def is_over(job: JobView) -> bool:
     return job.desired is Desired.cancel or job.error is not None or job.closing == "budget spent"
 
 
-def in_currency(currency: Currency, usage: Usage) -> float:
-    """What a usage amounts to in natural units of the currency."""
-    match currency:
-        case Currency.flops:
-            return usage.flops
-        case Currency.flops_paper:
-            return usage.flops_paper
-        case Currency.tokens:
-            return float(usage.prompt_tokens + usage.completion_tokens)
-        case Currency.samples:
-            return float(usage.samples - usage.errors)
-
-
 def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
     """The usage as useful and truncated parts that add up to it; prompts and time stay with the useful one."""
     truncated = Usage(
@@ -296,9 +284,11 @@ def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
 def _at_worst(currency: Currency, amount: float, facts: dict[str, float]) -> Usage:
     """Unfinished work of a lost attempt in every currency, from its amount in the budget's, at the mean worst case."""
     num_samples = amount / facts[f"mean_worst_{currency}"]
+    prompt_tokens = num_samples * facts.get("mean_prompt_tokens", 0.0)  # prepared by an earlier release
     return Usage(
         samples=math.ceil(num_samples),
-        completion_tokens=math.ceil(num_samples * facts[f"mean_worst_{Currency.tokens}"]),
+        prompt_tokens=math.ceil(prompt_tokens),
+        completion_tokens=math.ceil(num_samples * facts[f"mean_worst_{Currency.tokens}"] - prompt_tokens),
         flops=num_samples * facts[f"mean_worst_{Currency.flops}"],
         flops_paper=num_samples * facts[f"mean_worst_{Currency.flops_paper}"],
     )

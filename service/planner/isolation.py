@@ -3,7 +3,7 @@
 A task whose engines died is taken apart by problems, each half gets an engine to itself, and so on until one problem
 is left: that one is refused from then on, and its samples become error rows. Takes log2(problems) engines at most for
 an engine that says why it died. One that dies without a word may as well have been preempted: it takes `MAX_LOST`
-deaths until a task is suspected, and a problem that is alone has to die twice.
+deaths until a task is taken apart, one more for each half, and two for a problem that is alone.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from service.tasks import MAX_FAILED, MAX_LOST, Task, TaskState, count_samples, 
 def take_apart(draft: Draft, task: Task) -> bool:
     """Splits a pending task that engines died of, or refuses its only problem; False if it may run as it is."""
     runs = task.runs if task.remaining is None else task.remaining
-    if task.kind is not TaskKind.generate or not task.is_deadly or runs is None:
+    if not task.is_deadly or runs is None:
         return False
     problems = np.unique(runs[:, 0])
     if len(problems) <= 1:
         return _refuse(draft, task, problems)
     is_low = np.isin(runs[:, 0], problems[: len(problems) // 2])
-    # the halves have seen one death: another one and they are taken apart in turn
+    # the halves inherit the suspicion: another death and they are taken apart in turn
     for half in (runs[is_low], runs[~is_low]):
         _new_half(draft, task, half)
     draft.put_task(move(task, TaskState.cancelled, error="taken apart: its engines died"))

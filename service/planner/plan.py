@@ -135,6 +135,7 @@ class Seen:
         stuck_hosts: hosts whose engine has requests but makes no tokens.
         broken_jobs: why a job cannot go on, by id: a committed file that strategies need cannot be read.
         sealed_jobs: jobs whose last manifest is written, see `Plan.seal_jobs`.
+        manifest_errors: why a manifest could not be written since the last tick, by job.
         is_draining: the controller is about to stop: hand work back, lease nothing.
     """
 
@@ -145,6 +146,7 @@ class Seen:
     stuck_hosts: frozenset[str] = frozenset()
     broken_jobs: dict[str, str] = field(default_factory=dict[str, str])
     sealed_jobs: frozenset[str] = frozenset()
+    manifest_errors: dict[str, str] = field(default_factory=dict[str, str])
     is_draining: bool = False
 
 

@@ -24,7 +24,7 @@ while loading (killed, preempted, its node gone) counts one."""
 LOAD_LIMIT_S = 1800.0
 """An engine that is still loading after this long has failed to load, though it answers [s]. Hundreds of gigabytes
 from a slow disk take minutes."""
-LONGEST_PAUSE_S = 60.0
+LONGEST_RETRY_PAUSE_S = 60.0
 """Between two dispatchers that do not start: 2 s after the first, twice that after each further one, up to this."""
 DISPATCHER_FAILURES_NAMED = 3
 """Dispatchers in a row that did not start until people are told: by then it is no accident."""
@@ -261,7 +261,7 @@ def _tries(name: str) -> int:
 
 
 def _pause_s(name: str) -> float:
-    return min(LONGEST_PAUSE_S, 2.0 ** _tries(name))
+    return min(LONGEST_RETRY_PAUSE_S, 2.0 ** _tries(name))
 
 
 def _new_view(draft: Draft, name: str, kind: HostKind, model: str | None) -> HostView:

@@ -5,11 +5,13 @@ model and tick: the allocation state counts it only after the commit, so a secon
 """
 
 import dataclasses
+from collections.abc import Collection
 
 from service.allocation import strategy_for
 from service.cluster import HostKind, HostState, Runs, Stop, StopMode, TaskKind
 from service.currency import from_amount
 from service.jobs import Desired, Phase
+from service.models import ModelSpec
 from service.planner.attempts import fail_job, is_over
 from service.planner.draft import Draft
 from service.planner.isolation import take_apart
@@ -61,14 +63,7 @@ def _check_affordable(draft: Draft, job: JobView) -> None:
     cheapest = [facts.facts.get(f"min_worst_{currency}", 0.0) for facts in job.prepared.values()]
     limit = job.account.limit
     if all(facts.facts.get("num_valid", 1.0) == 0.0 for facts in job.prepared.values()):
-        reasons: list[str] = []
-        for model in job.models:
-            facts = job.prepared[model.name].facts
-            shortest, longest = (int(facts.get(f"{which}_prompt_tokens", 0)) for which in ("shortest", "longest"))
-            most = min(model.context_len, model.engine.max_model_len or model.context_len) - 1
-            reasons.append(
-                f"{model.name} takes prompts of 1 to {most:,} tokens, these have {shortest:,} to {longest:,}"
-            )
+        reasons = [_lengths_text(model, job.prepared[model.name].facts) for model in job.models]
         fail_job(
             draft,
             job.id,
@@ -82,6 +77,13 @@ def _check_affordable(draft: Draft, job: JobView) -> None:
             f"budget of {from_amount(currency, limit):.4g} {currency} is smaller than one sample: "
             f"the cheapest may cost {min(cheapest):.4g}",
         )
+
+
+def _lengths_text(model: ModelSpec, facts: dict[str, float]) -> str:
+    shortest, longest = (int(facts[f"{which}_prompt_tokens"]) for which in ("shortest", "longest"))
+    return (
+        f"{model.name} takes prompts of 1 to {model.context_len - 1:,} tokens, these have {shortest:,} to {longest:,}"
+    )
 
 
 def _create_generate(draft: Draft, job: JobView) -> None:
@@ -157,6 +159,7 @@ def lease_tasks(draft: Draft) -> None:
     """Gives pending tasks to hosts with a free place, oldest job and lowest order first."""
     if draft.seen.is_draining:
         return
+    kept_free: set[str] = set()
     position = {job.id: number for number, job in enumerate(draft.snapshot.jobs)}
     pending = [task for task in draft.tasks.values() if task.state is TaskState.pending and task.job_id in position]
     for task in sorted(pending, key=lambda task: (position[task.job_id], task.order)):
@@ -167,9 +170,11 @@ def lease_tasks(draft: Draft) -> None:
         is_stale = task.attempt > 1 and task.kind is TaskKind.generate and task.remaining is None
         if is_held or is_early or is_stale or take_apart(draft, task):
             continue
-        host = _free_host(draft, task)
+        host = _free_host(draft, task, kept_free)
         if host is None:
             _name_waiting(draft, task)
+            # a suspect waits for an engine to itself; younger tasks must not keep it from becoming free
+            kept_free |= {host.name for host in _serving(draft, task)[:1] if task.is_suspect}
         else:
             task = draft.put_task(move(task, TaskState.submitted, host=host.name, submitted_at=draft.now, error=None))
             draft.submit(host.name, attempt_spec(task, job, draft.options))
@@ -184,18 +189,24 @@ def _name_waiting(draft: Draft, task: Task) -> None:
         draft.event(task.job_id, "waiting", f"{task.id} has waited over {draft.options.wait_event_s:.0f} s for {what}")
 
 
-def _free_host(draft: Draft, task: Task) -> HostView | None:
-    is_generate = task.kind is TaskKind.generate
-    kind = HostKind.generator if is_generate else HostKind.dispatcher
-    limit = draft.options.tasks_per_engine if is_generate else draft.options.scores_in_flight
-    free: list[tuple[int, HostView]] = []
-    for host in draft.living_hosts(kind, task.model if is_generate else None):
+def _free_host(draft: Draft, task: Task, kept_free: Collection[str]) -> HostView | None:
+    limit = draft.options.tasks_per_engine if task.kind is TaskKind.generate else draft.options.scores_in_flight
+    for host in _serving(draft, task):
         tasks = draft.tasks_on(host.name)
         # a suspect has an engine to itself, or its neighbours would share the blame
-        is_shy = is_generate and bool(tasks) and (task.is_suspect or any(other.is_suspect for other in tasks))
-        if host.state is HostState.ready and not host.is_stopping and len(tasks) < limit and not is_shy:
-            free.append((len(tasks), host))
-    return min(free, key=lambda pair: pair[0])[1] if free else None
+        is_shy = bool(tasks) and (task.is_suspect or any(other.is_suspect for other in tasks))
+        if len(tasks) < limit and not is_shy and host.name not in kept_free:
+            return host
+    return None
+
+
+def _serving(draft: Draft, task: Task) -> list[HostView]:
+    """Hosts that can run the task, those with the fewest tasks first."""
+    is_generate = task.kind is TaskKind.generate
+    kind = HostKind.generator if is_generate else HostKind.dispatcher
+    hosts = draft.living_hosts(kind, task.model if is_generate else None)
+    ready = [host for host in hosts if host.state is HostState.ready and not host.is_stopping]
+    return sorted(ready, key=lambda host: len(draft.tasks_on(host.name)))
 
 
 def end_jobs(draft: Draft) -> None:

@@ -33,7 +33,8 @@ def check_fence(connection: Connection, fence: int) -> None:
 class DatabaseLock:
     """Held while a controller runs on a PostgreSQL database, so that a second one is refused before it takes over.
 
-    Belongs to a connection: one that breaks lets another controller in, and then the fence decides. On SQLite, whose
+    Belongs to a connection: one that breaks lets another controller in at once, one whose machine is gone within a
+    minute, and then the fence decides. On SQLite, whose
     file lies in the data directory, `service.lock` does the same and this does nothing.
 
     Raises:
@@ -49,6 +50,9 @@ class DatabaseLock:
             holder = connection.execute(select(schema.controller.c.holder)).scalar_one()
             connection.close()
             raise AlreadyRunning(f"{engine.url.render_as_string()}: in use by another controller: {holder}; stop it")
+        # a machine that vanished must not hold the lock for hours
+        for setting, value in (("idle", 30), ("interval", 10), ("count", 3)):
+            connection.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
         self._connection = connection
 
     def release(self) -> None:

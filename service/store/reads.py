@@ -92,10 +92,16 @@ class Reads:
         with reading(self._engine) as connection:
             yield Reads(self._engine, connection)
 
-    def _all(self, query: Executable) -> list[Any]:
+    @contextmanager
+    def _connect(self) -> Generator[Connection]:
         if self._connection is not None:
-            return list(self._connection.execute(query).mappings())
-        with reading(self._engine) as connection:
+            yield self._connection
+        else:
+            with reading(self._engine) as connection:
+                yield connection
+
+    def _all(self, query: Executable) -> list[Any]:
+        with self._connect() as connection:
             return list(connection.execute(query).mappings())
 
     def account(self, job_id: str) -> Account:
@@ -171,7 +177,7 @@ class Reads:
 
     def committed(self, task_id: str) -> Any:
         """Committed samples of a task, [n, 2]."""
-        with reading(self._engine) as connection:
+        with self._connect() as connection:
             return committed_indices(connection, task_id)
 
     def prepared(self, job_id: str) -> list[dict[str, Any]]:

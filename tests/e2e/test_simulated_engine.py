@@ -184,6 +184,30 @@ def test_verify_of_a_job_that_ended_names_a_shard_that_was_never_scored(finished
     assert verify_directory(finished).faults == (), "while a job runs, scores follow"
 
 
+def test_verify_finds_an_attempt_whose_rows_are_not_listed(finished):
+    path = finished / "manifest.json"
+    manifest = json.loads(path.read_text())
+    gone = manifest["shards"][-1]["attempt"]
+    manifest["shards"] = [shard for shard in manifest["shards"] if shard["attempt"] != gone]
+    manifest["scores"] = [score for score in manifest["scores"] if score["source_attempt"] != gone]
+    for task in manifest["tasks"]:
+        if gone.startswith(f"{task['id']}."):
+            task["state"] = "cancelled"  # as if the job had ended before it was drawn
+    path.write_text(json.dumps(manifest))
+    faults = verify_directory(finished).faults
+    assert any(gone in fault and "ledger settled" in fault for fault in faults)
+
+
+def test_verify_reads_manifests_of_the_release_before(finished):
+    path = finished / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (finished / manifest["plan"]["path"]).rename(finished / "plan.parquet")
+    for key in ("plan", "is_sealed", "error"):
+        del manifest[key]
+    path.write_text(json.dumps(manifest | {"manifest_version": 1}))
+    assert verify_directory(finished).faults == ()
+
+
 def test_verify_works_on_a_moved_copy(finished, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(finished, copy)
@@ -199,9 +223,10 @@ def test_sample_rows_can_be_read_by_anybody(finished):
 def test_verify_names_a_plan_or_prompts_that_are_damaged(finished):
     prompts = finished / json.loads((finished / "manifest.json").read_text())["prepared"][0]["path"]
     prompts.write_bytes(prompts.read_bytes()[:-10])
-    (finished / "plan.parquet").write_bytes(b"nothing")
+    (plan,) = finished.glob("plan-*.parquet")
+    plan.write_bytes(b"nothing")
     faults = verify_directory(finished).faults
-    assert any("plan.parquet" in fault for fault in faults)
+    assert any(plan.name in fault and "sha256" in fault for fault in faults)
     assert any(prompts.name in fault and "sha256" in fault for fault in faults)
 
 

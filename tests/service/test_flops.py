@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from service.flops import (
     MFLOP,
-    Accounting,
     AttentionTerm,
     ForwardCost,
     decode_flops,
@@ -269,7 +268,3 @@ def test_forward_cost_from_json_missing_key_names_it() -> None:
     del document["parameters"]
     with pytest.raises(ValueError, match=r"expected exactly .*parameters"):
         ForwardCost.from_json(document)
-
-
-def test_accounting_values_are_the_words_of_a_job_file() -> None:
-    assert [accounting.value for accounting in Accounting] == ["exact", "paper"]

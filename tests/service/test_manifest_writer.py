@@ -4,14 +4,19 @@ import json
 from concurrent.futures import Executor, Future
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
+from service.cluster import TaskKind
 from service.currency import Budget, Currency
 from service.jobs import JobSpec
-from service.manifest import manifest_path
-from service.manifest_writer import INTERVAL, SHARE_OF_TIME, ManifestWriter
+from service.manifest import manifest_path, write_manifest
+from service.manifest_writer import INTERVAL, RETRY, SHARE_OF_TIME, ManifestWriter
+from service.planner import Plan
+from service.planner.plan import TaskWrite
 from service.store import Store
 from service.store.control import Resolved
+from service.tasks import Task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,52 +54,90 @@ def submit(store):
     return store.jobs.submit(spec, resolved, now=NOW).id
 
 
-def test_writer_renews_every_minute_and_less_often_where_writing_takes_long(tmp_path, store):
-    job_id, executor = submit(store), HeldExecutor()
-    writer = ManifestWriter(store, data_dir=str(tmp_path), executor=executor)
-    due = NOW + INTERVAL + timedelta(seconds=1)
+@pytest.fixture
+def writer_and_executor(tmp_path, store):
+    executor = HeldExecutor()
+    return ManifestWriter(store, data_dir=str(tmp_path), executor=executor), executor
+
+
+def is_sealed(tmp_path, job_id):
+    return json.loads(manifest_path(str(tmp_path), job_id).read_text())["is_sealed"]
+
+
+def test_writer_renews_every_minute_one_at_a_time(tmp_path, store, writer_and_executor):
+    (writer, executor), job_id = writer_and_executor, submit(store)
 
     writer.renew(job_id, NOW)
     assert not executor.held
-    writer.renew(job_id, due)
-    writer.renew(job_id, due + INTERVAL)
-    assert len(executor.held) == 1, "one at a time"
-    executor.release()
-    written = due + timedelta(seconds=30)
-    assert writer.collect({job_id}, written) == frozenset()
-    writer.renew(job_id, written + INTERVAL + timedelta(seconds=1))
-    assert not executor.held, "writing took 30 s"
-    writer.renew(job_id, written + SHARE_OF_TIME * timedelta(seconds=30) + timedelta(seconds=1))
+    writer.renew(job_id, NOW + INTERVAL)
+    writer.renew(job_id, NOW + 2 * INTERVAL)
     assert len(executor.held) == 1
-    assert json.loads(manifest_path(str(tmp_path), job_id).read_text())["is_sealed"] is False
+    executor.release()
+    assert writer.collect({job_id}, NOW + 3 * INTERVAL).sealed == frozenset()
+    assert is_sealed(tmp_path, job_id) is False
+    writer.renew(job_id, NOW + 3.5 * INTERVAL)
+    assert not executor.held
+    writer.renew(job_id, NOW + 4 * INTERVAL)
+    assert len(executor.held) == 1
 
 
-def test_writer_seals_only_with_a_manifest_begun_after_it_was_asked(tmp_path, store):
-    job_id, executor = submit(store), HeldExecutor()
-    writer = ManifestWriter(store, data_dir=str(tmp_path), executor=executor)
-    due = NOW + INTERVAL + timedelta(seconds=1)
+def test_writer_that_takes_long_is_asked_less_often(store, writer_and_executor):
+    (writer, executor), job_id = writer_and_executor, submit(store)
 
     writer.renew(job_id, NOW)
-    writer.renew(job_id, due)
-    writer.seal(job_id, due)
-    executor.release()
-    assert writer.collect({job_id}, due) == frozenset()
-    writer.seal(job_id, due)
-    assert writer.collect({job_id}, due) == frozenset()
-    executor.release()
-    assert writer.collect({job_id}, due) == {job_id}
-    assert json.loads(manifest_path(str(tmp_path), job_id).read_text())["is_sealed"] is True
-
-
-def test_writer_that_cannot_write_says_so_and_may_be_asked_again(tmp_path, store):
-    job_id, executor = submit(store), HeldExecutor()
-    (tmp_path / "file").touch()
-    writer = ManifestWriter(store, data_dir=str(tmp_path / "file"), executor=executor)
-
-    writer.seal(job_id, NOW)
-    executor.release()
-    with pytest.raises(NotADirectoryError):
-        writer.collect({job_id}, NOW)
-    assert writer.collect({job_id}, NOW) == frozenset()
-    writer.seal(job_id, NOW)
+    writer.renew(job_id, NOW + INTERVAL)
+    (future, _), took_s = executor.held.pop(), 30.0
+    future.set_result(took_s)
+    writer.collect({job_id}, NOW)
+    writer.renew(job_id, NOW + SHARE_OF_TIME * timedelta(seconds=29))
+    assert not executor.held
+    writer.renew(job_id, NOW + SHARE_OF_TIME * timedelta(seconds=30))
     assert len(executor.held) == 1
+
+
+def test_writer_seals_only_with_a_manifest_begun_after_it_was_asked(tmp_path, store, writer_and_executor):
+    (writer, executor), job_id = writer_and_executor, submit(store)
+
+    writer.renew(job_id, NOW)
+    writer.renew(job_id, NOW + INTERVAL)
+    writer.seal(job_id, NOW + INTERVAL)
+    executor.release()
+    assert writer.collect({job_id}, NOW + INTERVAL).sealed == frozenset()
+    writer.seal(job_id, NOW + INTERVAL)
+    assert writer.collect({job_id}, NOW + INTERVAL).sealed == frozenset()
+    executor.release()
+    assert writer.collect({job_id}, NOW + INTERVAL).sealed == {job_id}
+    assert is_sealed(tmp_path, job_id) is True
+
+
+def test_writer_that_cannot_write_says_so_and_tries_again_after_a_while(tmp_path, store):
+    job_id, other, executor = submit(store), submit(store), HeldExecutor()
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / job_id).touch()  # no directory can be made there
+    writer = ManifestWriter(store, data_dir=str(tmp_path), executor=executor)
+
+    for each in (job_id, other):
+        writer.seal(each, NOW)
+    executor.release()
+    written = writer.collect({job_id, other}, NOW)
+    assert written.sealed == {other}
+    assert list(written.errors) == [job_id]
+    assert writer.collect({job_id, other}, NOW).errors == {}
+    writer.seal(job_id, NOW + RETRY / 2)
+    assert not executor.held
+    writer.seal(job_id, NOW + RETRY)
+    assert len(executor.held) == 1
+
+
+def test_plan_of_a_manifest_outlives_the_next_one_and_not_the_one_after(tmp_path, store):
+    job_id = submit(store)
+    directory = tmp_path / "jobs" / job_id
+    plans = []
+    for order in range(4):
+        runs = np.array([[0, order, 1]], dtype=np.int32)
+        task = Task(id=f"{job_id}-{order}", job_id=job_id, kind=TaskKind.generate, order=order, model="m", runs=runs)
+        store.commit(Plan(tasks=(TaskWrite(before=None, after=task),)), NOW)
+        write_manifest(store, job_id, data_dir=str(tmp_path))
+        plans.append(json.loads((directory / "manifest.json").read_text())["plan"]["path"])
+    assert len(set(plans)) == 4
+    assert {path.name for path in directory.glob("plan-*")} == set(plans[-2:])

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from service import figures, report
+from service import figures, report, report_files, report_words
 from service.report_html import json_block, render_html
 from service.stats import Estimate, NotEstimable
 
@@ -76,8 +76,8 @@ def make_comparison(*metrics: report.MetricLine, **changes: object) -> report.Co
     return dataclasses.replace(comparison, **changes)  # type: ignore[arg-type]
 
 
-def row_by_label(comparison: report.Comparison) -> dict[str, report.Row]:
-    return {row.label: row for row in report.comparison_rows(comparison)}
+def row_by_label(comparison: report.Comparison) -> dict[str, report_words.Row]:
+    return {row.label: row for row in report_words.comparison_rows(comparison)}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def row_by_label(comparison: report.Comparison) -> dict[str, report.Row]:
     ],
 )
 def test_estimate_stands_with_its_interval(form: report.Form, value: report.Measured, text: str) -> None:
-    assert report.measured_text(form, value) == text
+    assert report_words.measured_text(form, value) == text
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_estimate_stands_with_its_interval(form: report.Form, value: report.Meas
     ],
 )
 def test_difference_is_called_one_only_when_its_interval_excludes_zero(line: report.MetricLine, text: str) -> None:
-    assert report.difference_text(line, line.differences[0]) == text
+    assert report_words.difference_text(line, line.differences[0]) == text
 
 
 def test_rows_have_a_cell_for_every_arm_and_every_difference() -> None:
-    rows = report.comparison_rows(make_comparison())
+    rows = report_words.comparison_rows(make_comparison())
 
     assert {len(row.values) for row in rows} == {2}
     assert {len(row.differences) for row in rows} == {1}
@@ -136,7 +136,7 @@ def test_arms_far_apart_are_not_called_matched() -> None:
     comparison = make_comparison(arms=(make_arm(), make_arm("smaller", useful_flops=0.9 * 1.31e12)))
 
     assert row_by_label(comparison)["useful FLOPs"].differences == ("not matched, -10.00 %",)
-    assert report.findings(comparison)[0] == (
+    assert report_words.findings(comparison)[0] == (
         "Not matched: useful FLOPs (exact accounting) differ by up to 10.00 % on 400 problems."
     )
 
@@ -160,7 +160,7 @@ def test_rows_write_small_hours_with_three_figures_and_large_changes_whole() -> 
 
 
 def test_findings_name_direction_size_and_n() -> None:
-    sentences = report.findings(
+    sentences = report_words.findings(
         make_comparison(
             make_line(),
             make_line(label="verified coverage", difference=Estimate(-0.008, -0.034, 0.019, 400)),
@@ -179,7 +179,7 @@ def test_findings_name_direction_size_and_n() -> None:
 def test_findings_quote_names_that_a_sentence_would_swallow() -> None:
     arms = (make_arm("demo, larger model"), make_arm("smaller"))
 
-    assert report.findings(make_comparison(arms=arms))[1] == (
+    assert report_words.findings(make_comparison(arms=arms))[1] == (
         "pass@k (coverage): higher for smaller than for “demo, larger model” (+.025 [+.001, +.049], n = 400)."
     )
 
@@ -189,11 +189,11 @@ def test_headline_names_the_match_and_the_real_differences() -> None:
     more = Estimate(0.57, 0.5, 0.64, 400)
     unique = make_line(label="unique correct", form=report.Form.number, difference=more, is_relative=True)
 
-    assert report.headline(make_comparison(make_line(), unique, make_line(difference=none))) == (
+    assert report_words.headline(make_comparison(make_line(), unique, make_line(difference=none))) == (
         "At equal useful FLOPs, smaller against larger: pass@k (coverage) +.025; unique correct +57 %; "
         "1 other difference not significant."
     )
-    assert report.headline(make_comparison(make_line(difference=none))) == (
+    assert report_words.headline(make_comparison(make_line(difference=none))) == (
         "At equal useful FLOPs, smaller against larger: no significant difference."
     )
 
@@ -201,13 +201,13 @@ def test_headline_names_the_match_and_the_real_differences() -> None:
 def test_headline_of_arms_far_apart_does_not_claim_equal_compute() -> None:
     comparison = make_comparison(arms=(make_arm(), make_arm("smaller", useful_flops=0.8 * 1.31e12)))
 
-    assert report.headline(comparison).startswith("At useful FLOPs 20.00 % apart, smaller against larger: ")
+    assert report_words.headline(comparison).startswith("At useful FLOPs 20.00 % apart, smaller against larger: ")
 
 
 def test_findings_of_a_single_arm_claim_nothing() -> None:
     line = dataclasses.replace(make_line(), values=(Estimate(0.9, 0.8, 1.0, 400),), differences=())
 
-    assert report.findings(make_comparison(line, arms=(make_arm(),))) == [
+    assert report_words.findings(make_comparison(line, arms=(make_arm(),))) == [
         "One arm only: there is nothing to compare it with."
     ]
 
@@ -216,27 +216,27 @@ def test_findings_of_a_single_arm_claim_nothing() -> None:
     ("parameters", "text"), [(593_280, "593k"), (1_500_000, "1.5M"), (9_241_705_984, "9.24B"), (12, "12")]
 )
 def test_parameters_are_written_as_people_say_them(parameters: int, text: str) -> None:
-    assert report.parameters_text(parameters) == text
+    assert report_words.parameters_text(parameters) == text
 
 
 def test_markdown_table_has_every_row_with_equal_cells() -> None:
     comparison = make_comparison(make_line(label="a|b"))
-    table = [line for line in report.render_markdown(comparison).splitlines() if line.startswith("|")]
+    table = [line for line in report_files.render_markdown(comparison).splitlines() if line.startswith("|")]
     cells = [len(re.split(r"(?<!\\)\|", line)) for line in table]
 
-    assert len(table) == 2 + len(report.comparison_rows(comparison))
+    assert len(table) == 2 + len(report_words.comparison_rows(comparison))
     assert len(set(cells)) == 1
 
 
 def test_markdown_holds_the_job_document_and_the_versions() -> None:
-    text = report.render_markdown(make_comparison())
+    text = report_files.render_markdown(make_comparison())
 
     assert "```yaml\nname: example\n```" in text
     assert "- isoflop: 0.1.0" in text
 
 
 def test_json_holds_numbers_as_numbers() -> None:
-    document = json.loads(report.to_json(make_comparison(), quality_figures()))
+    document = json.loads(report_files.to_json(make_comparison(), quality_figures()))
 
     assert document["comparison"]["arms"][1]["useful_flops"] == 1.3097e12
     assert document["comparison"]["metrics"][0]["differences"][0] == {
@@ -251,7 +251,7 @@ def test_json_holds_numbers_as_numbers() -> None:
 
 def test_json_refuses_what_is_not_a_number() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.to_json(make_comparison(arms=(make_arm(spent_flops=float("nan")), make_arm("smaller"))))
+        report_files.to_json(make_comparison(arms=(make_arm(spent_flops=float("nan")), make_arm("smaller"))))
 
 
 def quality_figures() -> tuple[figures.Figure, ...]:
@@ -294,7 +294,7 @@ def test_html_has_every_cell_of_the_table() -> None:
     comparison = make_comparison()
     html = render_html(comparison, quality_figures(), plotly_js=PLOTLY_JS)
 
-    for row in report.comparison_rows(comparison):
+    for row in report_words.comparison_rows(comparison):
         for cell in (row.label, *row.values, *row.differences):
             assert cell in html
 

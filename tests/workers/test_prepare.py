@@ -136,9 +136,7 @@ def test_facts_price_one_sample_in_every_currency(tmp_path: Path, currency: Curr
     facts = prepare(work(tmp_path), tmp_path / "out", no_progress).facts
 
     prices = [worst_case(currency, COST, prompt_tokens=n, max_tokens=10) for n in (8, 19, 4)]
-    assert facts[f"first_worst_{currency}"] == prices[0]
     assert facts[f"min_worst_{currency}"] == min(prices)
-    assert facts[f"max_worst_{currency}"] == max(prices)
     assert facts[f"mean_worst_{currency}"] == pytest.approx(sum(prices) / 3)
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from api.progress import amount_of
 from service import figures
 from service.cluster import TaskKind
-from service.currency import Currency
+from service.currency import Currency, in_currency
 from service.errors import CorruptFile
 from service.jobs import Job
 from service.metrics import MetricsSummary
@@ -60,24 +60,11 @@ def burn_down(
     job: Job, parts: Sequence[Part], *, currency: Currency, reserved: float, limit: float, unit: str
 ) -> figures.Figure:
     """What was spent at each commit, thinned to `MAX_POINTS`."""
-    amounts = np.cumsum([_part_amount(currency, part) for part in parts])
+    amounts = np.cumsum([in_currency(currency, part.usage) for part in parts])
     chosen = np.unique(np.linspace(0, len(parts) - 1, min(MAX_POINTS, len(parts))).astype(int)) if parts else []
     start = [figures.BudgetPoint(at=job.created_at, spent=0.0)] if parts else []
     points = [figures.BudgetPoint(at=parts[i].committed_at, spent=float(amounts[i])) for i in chosen]
     return figures.burn_down_figure([*start, *points], reserved=reserved, limit=limit, unit=unit)
-
-
-def _part_amount(currency: Currency, part: Part) -> float:
-    used = part.usage
-    match currency:
-        case Currency.flops:
-            return used.flops
-        case Currency.flops_paper:
-            return used.flops_paper
-        case Currency.tokens:
-            return float(used.prompt_tokens + used.completion_tokens)
-        case Currency.samples:
-            return float(used.samples - used.errors)
 
 
 def quality(

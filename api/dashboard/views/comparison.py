@@ -11,7 +11,8 @@ from api.dashboard.views.jobs import JOBS_COMPARABLE, document_text, shell_of, v
 from service.errors import UnknownName
 from service.figures import Figure
 from service.job_report import compare_jobs
-from service.report import Comparison, render_markdown, to_json
+from service.report import Comparison
+from service.report_files import render_markdown, to_json
 from service.report_html import render_html
 
 MEDIA_TYPES = {"html": "text/html", "md": "text/markdown", "json": "application/json"}

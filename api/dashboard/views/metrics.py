@@ -5,7 +5,8 @@ from collections.abc import Callable
 from api.dashboard import pages
 from service.measures import Measures
 from service.metrics import MetricsSummary
-from service.report import Form, Measured, measured_text
+from service.report import Form, Measured
+from service.report_words import measured_text
 
 _NONE_YET = "–"
 _NOT_MEASURED = "not measured"

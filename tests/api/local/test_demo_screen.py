@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from api.local.demo_screen import PLAIN_WIDTH, comparison_table, demo_console
-from service.report import comparison_rows
+from service.report_words import comparison_rows
 from tests.api.dashboard.example_figures import comparison
 
 

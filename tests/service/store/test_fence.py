@@ -31,10 +31,10 @@ def test_commit_after_another_took_over_is_refused_and_names_it(store, other):
     assert len(store.reads.events()) == 2
 
 
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
 def test_second_lock_on_a_postgresql_database_is_refused_until_the_first_is_released(store, other):
     held = DatabaseLock(store.engine)
-    if store.engine.dialect.name == "postgresql":
-        with pytest.raises(AlreadyRunning, match="another machine"):
-            DatabaseLock(store.engine)
+    with pytest.raises(AlreadyRunning, match="another machine"):
+        DatabaseLock(store.engine)
     held.release()
     DatabaseLock(store.engine).release()

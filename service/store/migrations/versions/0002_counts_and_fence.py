@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds the counts, filled from the rollups, and a fence that nobody holds."""
+    """Adds the counts, samples and errors filled from the rollups, and a fence that nobody holds."""
     table = op.create_table(
         "controller",
         sa.Column("id", sa.Integer(), nullable=False),

@@ -1,0 +1,56 @@
+"""A comparison as Markdown and as JSON; `service.report_html` makes the HTML."""
+
+import dataclasses
+import json
+from datetime import datetime
+
+from service.figures import Figure
+from service.report import Comparison
+from service.report_words import arm_heading, comparison_rows, findings, headline
+
+SCHEMA_VERSION = 1
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: sentences, table, how it was made."""
+    heads = [arm_heading(a) for a in comparison.arms]
+    heads += [f"{a.name} against {comparison.arms[0].name}" for a in comparison.arms[1:]]
+    lines = [
+        f"# {comparison.title}",
+        "",
+        headline(comparison),
+        "",
+        *(f"- {sentence}" for sentence in findings(comparison)),
+        "",
+    ]
+    lines += [_markdown_row(["", *heads, "basis"]), _markdown_row(["---", *["---:"] * len(heads), "---"])]
+    lines += [_markdown_row([r.label, *r.values, *r.differences, r.basis]) for r in comparison_rows(comparison)]
+    lines += ["", *(f"> {note}" for note in comparison.notes), "", "## How the data was made", ""]
+    lines += [f"- problems: {comparison.problems}, {comparison.num_problems:,}, {comparison.fingerprint}"]
+    lines += [f"- seed: {comparison.seed}", f"- reasoning judged by: {comparison.checker}"]
+    lines += [f"- {name}: {version}" for name, version in comparison.versions]
+    for arm in comparison.arms:
+        lines += ["", f"### {arm.name}: job {arm.job_id}", "", "```yaml", arm.document.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(comparison: Comparison, figures: tuple[Figure, ...] = ()) -> str:
+    """Everything a report shows, machine-readable: numbers as numbers, and the same rows as text."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "comparison": dataclasses.asdict(comparison),
+        "findings": findings(comparison),
+        "rows": [dataclasses.asdict(row) for row in comparison_rows(comparison)],
+        "tables": {figure.key: dataclasses.asdict(figure.table) for figure in figures},
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, default=_encode, allow_nan=False) + "\n"
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a report holds numbers, text and UTC datetimes; got {type(value).__name__}")
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
