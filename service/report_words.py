@@ -5,6 +5,7 @@ estimate, and a difference whose interval includes zero is called "not significa
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import wording
@@ -117,52 +118,62 @@ def _matching_sentence(comparison: Comparison) -> str:
 
 
 def _spend_rows(comparison: Comparison) -> list[Row]:
-    arms = comparison.arms
-    reference = arms[0]
-    others = arms[1:]
-    devices = sorted({arm.device for arm in arms})
+    arms, reference = comparison.arms, comparison.arms[0]
+    accounting = f"absolute, {comparison.accounting}"
+
+    def row(
+        label: str, basis: str, value: Callable[[Arm], str], difference: Callable[[Arm], str], explanation: str
+    ) -> Row:
+        return Row(
+            label=label,
+            basis=basis,
+            values=tuple(map(value, arms)),
+            differences=tuple(map(difference, arms[1:])),
+            explanation=explanation,
+        )
+
     return [
-        Row(
-            label="FLOPs reserved",
-            basis=f"absolute, {comparison.accounting}",
-            values=tuple(_flops_text(a.reserved_flops) for a in arms),
-            differences=tuple("" for _ in others),
-            explanation="Promised to samples that have not ended; 0 once a job has.",
+        row(
+            "FLOPs reserved",
+            accounting,
+            lambda a: wording.UNKNOWN if a.reserved_flops is None else wording.flops(a.reserved_flops),
+            lambda _: "",
+            "Promised to samples that have not ended; 0 once a job has.",
         ),
-        Row(
-            label="useful FLOPs",
-            basis=f"absolute, {comparison.accounting}",
-            values=tuple(wording.flops(a.useful_flops) for a in arms),
-            differences=tuple(_match_text(a.useful_flops, reference.useful_flops) for a in others),
-            explanation="FLOPs of samples that ended by themselves; truncated, lost and dropped ones are waste.",
+        row(
+            "useful FLOPs",
+            accounting,
+            lambda a: wording.flops(a.useful_flops),
+            lambda a: _match_text(a.useful_flops, reference.useful_flops),
+            "FLOPs of samples that ended by themselves; truncated, lost and dropped ones are waste.",
         ),
-        Row(
-            label="FLOPs spent",
-            basis=f"absolute, {comparison.accounting}",
-            values=tuple(wording.flops(a.spent_flops) for a in arms),
-            differences=tuple(_relative_text(a.spent_flops, reference.spent_flops) for a in others),
-            explanation="All settled FLOPs: useful ones and waste.",
+        row(
+            "FLOPs spent",
+            accounting,
+            lambda a: wording.flops(a.spent_flops),
+            lambda a: _relative_text(a.spent_flops, reference.spent_flops),
+            "All settled FLOPs: useful ones and waste.",
         ),
-        Row(
-            label=f"{' / '.join(devices)}-hours",
-            basis="absolute, engine busy",
-            values=tuple(_hours_text(a.device_hours) for a in arms),
-            differences=tuple(_relative_text(a.device_hours, reference.device_hours) for a in others),
-            explanation="Hours the engines were busy.",
+        row(
+            f"{' / '.join(sorted({arm.device for arm in arms}))}-hours",
+            "absolute, engine busy",
+            lambda a: _hours_text(a.device_hours),
+            lambda a: _relative_text(a.device_hours, reference.device_hours),
+            "Hours the engines were busy.",
         ),
-        Row(
-            label="samples",
-            basis="absolute",
-            values=tuple(wording.count(a.samples) for a in arms),
-            differences=tuple(_times_text(a.samples, reference.samples) for a in others),
-            explanation="Rows drawn, one completion each.",
+        row(
+            "samples",
+            "absolute",
+            lambda a: wording.count(a.samples),
+            lambda a: _times_text(a.samples, reference.samples),
+            "Rows drawn, one completion each.",
         ),
-        Row(
-            label="tokens/s",
-            basis="absolute",
-            values=tuple(wording.count(a.tokens_per_s) for a in arms),
-            differences=tuple("" for _ in others),
-            explanation="Completion tokens per second of engine time.",
+        row(
+            "tokens/s",
+            "absolute",
+            lambda a: wording.count(a.tokens_per_s),
+            lambda _: "",
+            "Completion tokens per second of engine time.",
         ),
     ]
 
@@ -269,10 +280,6 @@ def _relative_text(value: float | None, reference: float | None) -> str:
 
 def _times_text(value: float, reference: float) -> str:
     return f"× {value / reference:.2f}" if reference else wording.UNKNOWN
-
-
-def _flops_text(flops: float | None) -> str:
-    return wording.UNKNOWN if flops is None else wording.flops(flops)
 
 
 def _hours_text(hours: float | None) -> str:

@@ -80,7 +80,7 @@ def test_controller_crash_at_every_step_loses_and_doubles_nothing(tmp_path):
         job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=80)))
         assert job.phase is Phase.succeeded, crash_at
         assert sorted(simulation.samples(job)) == [(p, s) for p in range(40) for s in range(2)]
-        assert simulation.cluster.num_drawn == 80, f"crash at step {crash_at} made an engine draw a sample twice"
+        assert simulation.cluster.record.num_drawn == 80, f"crash at step {crash_at} made an engine draw a sample twice"
         simulation.audit_rows(job)
 
 
@@ -110,7 +110,9 @@ def test_random_faults_keep_the_budget_and_every_sample(tmp_path, seed):
     if currency is Currency.samples:
         assert account.spent == len(simulation.samples(job))
     else:
-        assert to_amount(currency, simulation.cluster.true_cost) <= account.spent + 1, "engines spent more than charged"
+        assert to_amount(currency, simulation.cluster.record.true_cost) <= account.spent + 1, (
+            "engines spent more than charged"
+        )
     simulation.audit_rows(job)
 
 
@@ -192,7 +194,7 @@ def test_error_after_the_commit_plans_nothing_twice(tmp_path):
         simulation.controller._guarded_tick()
     job = simulation.run(job)
     assert sorted(simulation.samples(job)) == [(p, s) for p in range(40) for s in range(5)]
-    assert simulation.cluster.num_drawn == 200
+    assert simulation.cluster.record.num_drawn == 200
     simulation.audit_rows(job)
 
 

@@ -72,11 +72,11 @@ def test_pause_then_resume_redraws_nothing(tmp_path):
     for _ in range(20):
         simulation.tick()
     assert simulation.store.jobs.get(job.id).phase is Phase.paused
-    drawn = simulation.cluster.num_drawn
+    drawn = simulation.cluster.record.num_drawn
     assert 0 < drawn < 400
     simulation.store.jobs.set_desired(job.id, Desired.run)
     job = simulation.run(job)
-    assert simulation.cluster.num_drawn == 400
+    assert simulation.cluster.record.num_drawn == 400
     assert len(simulation.samples(job)) == 400
 
 

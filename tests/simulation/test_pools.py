@@ -84,7 +84,7 @@ def test_drained_controller_leaves_no_engine_that_its_successor_would_miss(tmp_p
     assert simulation.engines() == []
     simulation.controller = simulation.new_controller()
     job = simulation.run(job)
-    assert simulation.cluster.num_drawn == 400
+    assert simulation.cluster.record.num_drawn == 400
     assert {event.kind for event in simulation.store.reads.events()}.isdisjoint({"host_lost", "task_lost"})
 
 

@@ -18,7 +18,7 @@ class _SilentCluster(FakeCluster):
 
     def __init__(self, cluster: FakeCluster, *, num_silent: int) -> None:
         super().__init__(cluster.world)
-        self.hosts, self.files, self.now = cluster.hosts, cluster.files, cluster.now
+        self.hosts, self.record, self.now = cluster.hosts, cluster.record, cluster.now
         self._num_silent = num_silent
 
     def observe(self) -> Observation:

@@ -12,7 +12,8 @@ import numpy as np
 from service.cluster import HostKind, Receipt, TaskKind
 from service.controller import Controller
 from service.currency import Budget, Currency, from_amount
-from service.fake_cluster import FakeCluster, FakeWorld
+from service.fake_cluster import FakeCluster
+from service.fake_world import FakeWorld
 from service.flops import AttentionTerm, ForwardCost
 from service.jobs import AllocationSpec, Job, JobSpec
 from service.manifest_writer import ManifestWriter

@@ -12,22 +12,14 @@ from transformers import PreTrainedTokenizerFast
 from service.cluster import PrepareWork
 from service.currency import Currency, worst_case
 from service.errors import CorruptFile, InvalidInput
-from service.flops import AttentionTerm, ForwardCost
 from service.jobs import FewShot, PromptSpec, SamplingSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PREPARED_SCHEMA, PROBLEM_SCHEMA
 from service.shards import check_file
+from tests.workers.generate_attempts import COST
 from workers.prepare import prepare
 from workers.prepared import read_prepared
 
-COST = ForwardCost(
-    body_flops_per_token=1e6,
-    head_flops_per_token=3e5,
-    attention=(AttentionTerm(flops_per_token_pair=1e3, window=None),),
-    parameters=500_000,
-    active_parameters=500_000,
-    embedding_parameters=10_000,
-)
 QUESTIONS = ("one two", "one two three four", "two")
 CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant] "
 
