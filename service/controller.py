@@ -115,6 +115,7 @@ class Controller:
     def _load_states(self, snapshot: Snapshot) -> None:
         active = {job.id for job in snapshot.jobs}
         self._states = {job_id: state for job_id, state in self._states.items() if job_id in active}
+        self._broken = {job_id: error for job_id, error in self._broken.items() if job_id in active}
         for job in snapshot.jobs:
             if job.id in self._states:
                 continue
