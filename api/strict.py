@@ -1,7 +1,7 @@
 """What every /v1 request must be, whatever its route: no unknown query parameters, and JSON where there is a body.
 
 A misspelt parameter would otherwise be passed over in silence and the answer be another one than was asked for. One
-dependency on all routers, which reads the route it runs before.
+dependency on the routers of /v1, which reads the route it runs before.
 """
 
 import difflib
