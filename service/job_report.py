@@ -16,7 +16,7 @@ from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
 from service.jobs import Job
-from service.measures import Measures, only_measured_line
+from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
 from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
 from service.stats import Estimate
@@ -72,11 +72,11 @@ def compare_jobs(
     samples = [load_samples(store, job.id, judge=judge) for job in jobs]
     names = list(names) if names is not None else _names(jobs)
     measures = [Measures.of((*job.spec.scorers, *(["steps"] if judge is not None else []))) for job in jobs]
-    gaps = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
-    lines = tuple(only_measured_line(line, gaps) for line in metric_lines(samples, seed=jobs[0].spec.seed))
+    judged = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
+    lines = tuple(only_measured_line(line, judged) for line in metric_lines(samples, seed=jobs[0].spec.seed))
     has_steps = all(found.has_steps for found in measures)
     if not has_steps:
-        lines = tuple(line for line in lines if line.key in ("coverage", "unique_correct"))
+        lines = tuple(line for line in lines if line.key in LINES_WITHOUT_STEPS)
     if checker is None:
         checker = "the steps scorer" if has_steps else "nothing: not every job has the steps scorer"
     comparison = Comparison(
@@ -102,9 +102,10 @@ def compare_jobs(
         ),
         metrics=lines,
         versions=versions,
-        notes=(*notes, *_notes(jobs), *_scoring_notes(store, jobs, gaps)),
+        notes=(*notes, *_notes(jobs), *_scoring_notes(store, jobs, judged)),
     )
-    return comparison, _figures(store, jobs, names, samples, lines, checker=checker, has_steps=has_steps)
+    drawn = _figures(store, jobs, names, samples, lines, measures=measures, checker=checker, has_steps=has_steps)
+    return comparison, drawn
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
@@ -159,10 +160,10 @@ def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _scoring_notes(store: Store, jobs: Sequence[Job], gaps: Sequence[tuple[Measures, int]]) -> tuple[str, ...]:
+def _scoring_notes(store: Store, jobs: Sequence[Job], judged: Sequence[tuple[Measures, int]]) -> tuple[str, ...]:
     """What of each arm is not measured, or not yet."""
     notes: list[str] = []
-    for job, (found, num_scored) in zip(jobs, gaps, strict=True):
+    for job, (found, num_scored) in zip(jobs, judged, strict=True):
         num_samples = store.reads.count_rows(job.id, TaskKind.generate)
         if found.missing_answers is not None:
             notes.append(f"{job.id}: not measured, {found.missing_answers.reason}.")
@@ -178,14 +179,15 @@ def _figures(
     samples: Sequence[ScoredSamples],
     lines: Sequence[MetricLine],
     *,
+    measures: Sequence[Measures],
     checker: str,
     has_steps: bool,
 ) -> tuple[Figure, ...]:
     colours = assign_colours([model.name for model in store.catalogue.models()])
     curves = [
         coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
-        for job, name, scored in zip(jobs, names, samples, strict=True)
-        if job.spec.allocation.strategy == "uniform" and Measures.of(job.spec.scorers).has_answers
+        for job, name, scored, found in zip(jobs, names, samples, measures, strict=True)
+        if job.spec.allocation.strategy == "uniform" and found.has_answers
     ]
 
     def of(metric: str) -> list[Curve]:

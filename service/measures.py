@@ -45,7 +45,8 @@ _NEED_STEPS = (
     "realised_verified_unique_exact",
 )
 """These need answers too: reasoning counts only where the answer is right."""
-_LINES_WITHOUT_STEPS = ("coverage", "unique_correct")
+LINES_WITHOUT_STEPS = ("coverage", "unique_correct")
+"""Keys of the lines of a comparison that need answers alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +80,25 @@ def only_measured(summary: MetricsSummary, measures: Measures) -> MetricsSummary
     for reason, names in ((measures.missing_answers, _NEED_ANSWERS), (measures.missing_steps, _NEED_STEPS)):
         if reason is not None:
             changes = {name: _without(getattr(summary, name), reason) for name in names}
-            changes |= {
-                "by_level": tuple(_level(level, names, reason) for level in summary.by_level),
-                "curve": tuple(_point(point, measures) for point in summary.curve),
-                "realised_curve": tuple(_realised(point) for point in summary.realised_curve),
-            }
-            if not measures.has_answers:
-                changes["realised_curve"] = ()
+            changes["by_level"] = tuple(_level(level, names, reason) for level in summary.by_level)
             summary = dataclasses.replace(summary, **changes)
-    return summary
+    # no steps are told without answers, so this also covers the jobs that lack answers
+    if measures.missing_steps is None:
+        return summary
+    return dataclasses.replace(
+        summary,
+        curve=tuple(_point(point, measures) for point in summary.curve),
+        realised_curve=tuple(_realised(point) for point in summary.realised_curve) if measures.has_answers else (),
+    )
 
 
-def only_measured_line(line: MetricLine, gaps: Sequence[tuple[Measures, int]]) -> MetricLine:
+def only_measured_line(line: MetricLine, judged: Sequence[tuple[Measures, int]]) -> MetricLine:
     """A line of a comparison with the arms marked that nothing measured.
 
     Args:
-        gaps: of each arm, what is judged and how many samples are scored.
+        judged: of each arm, what is judged and how many samples are scored.
     """
-    reasons = [_reason(line, measures, num_scored) for measures, num_scored in gaps]
+    reasons = [_reason(line, measures, num_scored) for measures, num_scored in judged]
     return dataclasses.replace(
         line,
         values=tuple(reason or value for reason, value in zip(reasons, line.values, strict=True)),
@@ -107,7 +109,7 @@ def only_measured_line(line: MetricLine, gaps: Sequence[tuple[Measures, int]]) -
 
 
 def _reason(line: MetricLine, measures: Measures, num_scored: int) -> NotEstimable | None:
-    lacks = measures.missing_answers if line.key in _LINES_WITHOUT_STEPS else measures.missing_steps
+    lacks = measures.missing_answers if line.key in LINES_WITHOUT_STEPS else measures.missing_steps
     return lacks or (None if num_scored else NOTHING_SCORED)
 
 
