@@ -29,6 +29,10 @@ _RECONNECT_S = 30.0
 Documents = list[Document]
 
 
+def _job_path(job_id: str, rest: str = "") -> str:
+    return f"/v1/jobs/{part_of_path(job_id, 'job')}{rest}"
+
+
 class Job:
     """A job on the service. `document` is what it was when last asked."""
 
@@ -131,7 +135,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        return Job(self, self._transport.get(f"/v1/jobs/{part_of_path(job_id, 'job')}"))
+        return Job(self, self._transport.get(_job_path(job_id)))
 
     def list(self, *, limit: int = 50) -> list[Job]:
         """The latest jobs, newest first."""
@@ -165,9 +169,7 @@ class Jobs:
         last, lost_at = after, None
         while True:
             try:
-                for event in self._transport.stream(
-                    f"/v1/jobs/{part_of_path(job_id, 'job')}/events", {"Last-Event-ID": str(last)}
-                ):
+                for event in self._transport.stream(_job_path(job_id, "/events"), {"Last-Event-ID": str(last)}):
                     lost_at = None
                     last = int(event.id) if event.id else last
                     yield event
@@ -183,7 +185,7 @@ class Jobs:
 
     def metrics(self, job_id: str) -> Document:
         """Coverage, diversity and false positives against FLOPs; `summary` is None before the first score."""
-        return self._transport.get(f"/v1/jobs/{part_of_path(job_id, 'job')}/metrics")
+        return self._transport.get(_job_path(job_id, "/metrics"))
 
     def samples(
         self,
@@ -197,7 +199,7 @@ class Jobs:
         """Samples with what their scorers say, in the order of commitment; all of them without a limit."""
         size = min(limit or 200, 200)
         found = self._transport.pages(
-            f"/v1/jobs/{part_of_path(job_id, 'job')}/samples", limit=size, verdict=verdict, problem=problem, model=model
+            _job_path(job_id, "/samples"), limit=size, verdict=verdict, problem=problem, model=model
         )
         for number, sample in enumerate(found):
             if limit is not None and number == limit:
@@ -206,23 +208,19 @@ class Jobs:
 
     def events(self, job_id: str, *, after: int = 0) -> Documents:
         """Every event after an id."""
-        return list(read_events(self._transport, f"/v1/jobs/{part_of_path(job_id, 'job')}/events", after))
+        return list(read_events(self._transport, _job_path(job_id, "/events"), after))
 
     def tasks(self, job_id: str, *, state: str | None = None) -> Documents:
         """Tasks in order."""
-        return list(self._transport.pages(f"/v1/jobs/{part_of_path(job_id, 'job')}/tasks", state=state))
+        return list(self._transport.pages(_job_path(job_id, "/tasks"), state=state))
 
     def files(self, job_id: str, *, kind: str | None = None) -> Documents:
         """Committed Parquet files in order."""
-        return list(self._transport.pages(f"/v1/jobs/{part_of_path(job_id, 'job')}/files", kind=kind))
+        return list(self._transport.pages(_job_path(job_id, "/files"), kind=kind))
 
     def _act(self, job_id: str, verb: str) -> Job:
-        return Job(
-            self,
-            self._transport.request(
-                "POST", f"/v1/jobs/{part_of_path(job_id, 'job')}/{verb}", is_repeatable=True
-            ).json(),
-        )
+        response = self._transport.request("POST", _job_path(job_id, f"/{verb}"), is_repeatable=True)
+        return Job(self, response.json())
 
 
 class Models:
