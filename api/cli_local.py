@@ -76,15 +76,9 @@ def settings_of(**fields: Any) -> Any:
     try:
         return Settings(**{name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
-        from api.problem import field_problems
+        from api.problem import field_problems, field_text
 
-        found = field_problems(error.errors())
-        # a validator of ours has said it all already
-        said = (
-            item.allowed if ": got " in item.allowed else f"{item.field}: got {item.got}, allowed: {item.allowed}"
-            for item in found
-        )
-        raise InvalidInput("; ".join(said)) from None
+        raise InvalidInput(field_text(field_problems(error.errors()))) from None
 
 
 def verify(

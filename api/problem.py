@@ -88,9 +88,13 @@ def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
     return [_field_problem(error) for error in errors]
 
 
-def field_text(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Errors of pydantic as one line."""
-    return "; ".join(f"{item.field}: got {item.got}, allowed: {item.allowed}" for item in field_problems(errors))
+def field_text(problems: Sequence[FieldProblem]) -> str:
+    """What is wrong with fields as one line."""
+    return "; ".join(
+        # a validator of ours, such as that of settings, may have said it all already
+        item.allowed if ": got " in item.allowed else f"{item.field}: got {item.got}, allowed: {item.allowed}"
+        for item in problems
+    )
 
 
 def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
@@ -120,13 +124,11 @@ def _on_isoflop_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    found = cast(RequestValidationError, error).errors()
-    errors = field_problems(found)
-    detail = field_text(found)
+    errors = field_problems(cast(RequestValidationError, error).errors())
     return problem(
         status=422,
         title="invalid input",
-        detail=detail,
+        detail=field_text(errors),
         instance=request.url.path,
         kind="invalid-input",
         errors=[item.model_dump() for item in errors],

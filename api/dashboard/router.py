@@ -19,7 +19,7 @@ from api.dashboard import pages
 from api.dashboard.assets import static_routes
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
 from api.dashboard.views import charts, comparison, jobs, lists, samples
-from api.problem import field_text
+from api.problem import field_problems, field_text
 from service.errors import InvalidInput, IsoflopError, NotFound
 from service.jobs import Desired
 
@@ -44,7 +44,7 @@ class PageRoute(APIRoute):
             try:
                 return await handler(request)
             except RequestValidationError as invalid:
-                error: IsoflopError = InvalidInput(field_text(invalid.errors()))
+                error: IsoflopError = InvalidInput(field_text(field_problems(invalid.errors())))
             except IsoflopError as refused:
                 error = refused
             page = _error_page(request.app.state.context, error)
