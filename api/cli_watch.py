@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 10.0
 """Between progress lines of a log: often enough to see a stall, seldom enough to read the rest."""
-_UNITS = {"flops": "FLOPs", "flops_paper": "FLOPs (paper)", "tokens": "tokens", "samples": "samples"}
 
 
 class Screen(Protocol):
@@ -77,7 +76,7 @@ def ending_line(document: "Document") -> str:
 def spent_words(progress: "Document") -> str:
     """`61 % of 2.00e12 FLOPs`."""
     budget = progress["budget"]
-    unit = _UNITS[budget["currency"]]
+    unit = wording.UNIT_WORDS[budget["currency"]]
     return f"{wording.percent(budget['used_fraction'], digits=0)} of {wording.flops(budget['limit'])} {unit}"
 
 

@@ -22,12 +22,8 @@ from service.sample_columns import Judge
 from service.stats import Estimate
 from service.store import Store
 
-_UNITS = {
-    Currency.flops: "FLOPs (exact)",
-    Currency.flops_paper: "FLOPs (paper)",
-    Currency.tokens: "tokens",
-    Currency.samples: "samples",
-}
+# a report sets budgets of both accountings side by side, so it names the exact one too
+_UNITS = wording.UNIT_WORDS | {Currency.flops.value: "FLOPs (exact)"}
 _KEPT = ("useful", "truncated")
 
 

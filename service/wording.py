@@ -79,6 +79,14 @@ WASTE_WORDS: dict[str, str] = {
     "errors": "samples that ended in an error",
 }
 
+UNIT_WORDS: dict[str, str] = {
+    "flops": "FLOPs",
+    "flops_paper": "FLOPs (paper)",
+    "tokens": "tokens",
+    "samples": "samples",
+}
+"""What the amounts of a budget's currency are amounts of."""
+
 
 def state_word(words: dict[str, StateWord], state: str) -> StateWord:
     """The word for `state` (case does not matter).
@@ -104,7 +112,7 @@ def amount(value: float, currency: str) -> str:
 
     Four figures, so that what a sample may cost and what is left differ where they do.
     """
-    unit = {"flops": "FLOPs", "flops_paper": "FLOPs (paper)"}.get(currency, currency)
+    unit = UNIT_WORDS.get(currency, currency)
     if currency not in ("flops", "flops_paper") or abs(value) < _LARGEST_PLAIN_FLOPS:
         return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
     mantissa, exponent = f"{value:.3e}".split("e")
