@@ -1,8 +1,9 @@
 """The seam to the cluster: facts come in, orders go out. No Ray here.
 
 A *host* is a named process that lives apart from the controller: one generator actor per engine, one dispatcher per
-node for scoring and preparing. A host answers one call, `exchange`: it takes orders and reports facts. Every order is
-idempotent on the attempt id (grants on their version), so the controller may repeat any of them after a crash.
+node for preparing, scoring and selecting, one trainer per training process. A host answers one call, `exchange`: it
+takes orders and reports facts. Every order is idempotent on the attempt id (grants on their version), so the
+controller may repeat any of them after a crash.
 
 Credit. A generator admits a sample into its engine only while
 `used + inflight_worst + worst_case(sample) <= credit`. The controller raises `credit` by grants; it may also lower it,
@@ -18,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.currency import Currency
+from service.finetunes import TrainingSpec
 from service.jobs import PromptSpec, SamplingSpec
 from service.models import ModelSpec
+from service.selection.spec import SelectionSpec
 
 Runs = npt.NDArray[np.int32]
 """Planned samples, shape [n, 3]: problem index, first sample index, number of samples."""
@@ -33,6 +36,8 @@ class TaskKind(StrEnum):
     prepare = "prepare"
     generate = "generate"
     score = "score"
+    select = "select"
+    finetune = "finetune"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +88,58 @@ class ScoreWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelectSource:
+    """What one job of a selection made.
+
+    Args:
+        manifest_path: the job's last manifest, which names its shards and their scores.
+        problems_path: Parquet of `ProblemRow`.
+    """
+
+    job_id: str
+    manifest_path: str
+    problems_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectWork:
+    """Make a training set of finished jobs: one Parquet file of `SelectedRow`.
+
+    Args:
+        sources: in the order of `spec.sources`.
+        held_out: Parquet files of `ProblemRow` that the training set must not contain.
+    """
+
+    spec: SelectionSpec
+    sources: tuple[SelectSource, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneWork:
+    """Train a student. Part n is its checkpoint n, a directory that holds a complete model.
+
+    Args:
+        base: what training starts from.
+        dataset_path: Parquet of `SelectedRow`.
+        resume_from: checkpoint directory of an earlier attempt to go on from, optimizer and data order included.
+    """
+
+    base: ModelSpec
+    dataset_path: str
+    dataset_sha256: str
+    training: TrainingSpec
+    resume_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSpec:
     """One attempt at a task. `attempt_id` is `<task_id>.<attempt>`; it writes only under `out_dir`."""
 
     attempt_id: str
     job_id: str
     kind: TaskKind
-    work: PrepareWork | GenerateWork | ScoreWork
+    work: PrepareWork | GenerateWork | ScoreWork | SelectWork | FinetuneWork
     out_dir: str
 
 
@@ -152,7 +202,7 @@ class Receipt:
     indices: Indices | None = None
     delta: ScoreDelta | None = None
     facts: dict[str, float] = field(default_factory=dict[str, float])
-    """Prepare only: what `workers.prepare.prepare` lists."""
+    """Prepare: what `workers.prepare.prepare` lists. Select: rows after each filter. Finetune: `step`, `loss`."""
 
 
 class AttemptState(StrEnum):
@@ -199,10 +249,14 @@ class AttemptReport:
 
 
 class HostKind(StrEnum):
-    """What a host can run: `generator` takes generate tasks of one model, `dispatcher` takes prepare and score."""
+    """What a host can run.
+
+    `generator` takes generate tasks of one pool, `dispatcher` prepare, score and select, `trainer` finetune.
+    """
 
     generator = "generator"
     dispatcher = "dispatcher"
+    trainer = "trainer"
 
 
 class HostState(StrEnum):

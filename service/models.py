@@ -33,6 +33,7 @@ class ModelSpec:
         revision: "sha256:<hex>" over the files' contents.
         context_len: most tokens of prompt and completion together [tokens].
         cost: FLOP coefficients traced from the model's own code.
+        base: the registered model that this one is a finetuned checkpoint of; None for one that people registered.
     """
 
     name: str
@@ -41,3 +42,9 @@ class ModelSpec:
     context_len: int
     cost: ForwardCost
     engine: EngineOptions = field(default_factory=EngineOptions)
+    base: str | None = None
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool whose engines serve it: a checkpoint has the shape of its base and needs no engine anew."""
+        return self.base or self.name

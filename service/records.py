@@ -92,6 +92,27 @@ class ScoreRow:
     equations_key: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedRow:
+    """One training example with where it comes from; TRL trains on `prompt` and `completion` and ignores the rest.
+
+    Args:
+        source: index of the job in the selection's sources.
+        is_verified: whether the step check found the reasoning valid; None where it was not made or could not tell.
+    """
+
+    prompt: str
+    completion: str
+    problem_id: str
+    sample_id: str
+    job_id: str
+    source: int
+    model: str
+    is_correct: bool | None
+    is_verified: bool | None
+    completion_tokens: int
+
+
 _ARROW: dict[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
@@ -132,3 +153,4 @@ PREPARED_SCHEMA = arrow_schema(PreparedRow)
 SAMPLE_SCHEMA = arrow_schema(SampleRow)
 SCORE_SCHEMA = arrow_schema(ScoreRow)
 PROBLEM_SCHEMA = arrow_schema(ProblemRow)
+SELECTED_SCHEMA = arrow_schema(SelectedRow)

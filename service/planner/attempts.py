@@ -96,6 +96,8 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> Task:
             draft.change_state(_delta_change(job, task, receipt.delta))
         case TaskKind.prepare:
             _commit_prepared(draft, task, receipt)
+        case TaskKind.select | TaskKind.finetune:
+            raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")
     return draft.put_task(dataclasses.replace(draft.tasks[task.id], num_parts=receipt.part + 1))
 
 

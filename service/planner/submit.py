@@ -15,7 +15,7 @@ def attempt_spec(task: Task, job: JobView, options: Options) -> AttemptSpec:
     """The task's current attempt, complete with paths.
 
     Raises:
-        ValueError: a score task without a shard, or a generate task without runs.
+        ValueError: a score task without a shard, a generate task without runs, or a task of another kind.
     """
     return AttemptSpec(
         attempt_id=task.attempt_id,
@@ -73,6 +73,8 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 problems_path=job.problems_path,
                 scorers=spec.scorers,
             )
+        case TaskKind.select | TaskKind.finetune:
+            raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")
 
 
 def _refused(prepared: Prepared) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import pytest
 
 from service.cluster import AttemptState, HostState
 from service.errors import InvalidInput
+from workers.hosts import Process
 from workers.ray_cluster import RayCluster
 from workers.ray_head import RayHead, find_head, start_head
 
@@ -162,7 +163,8 @@ def test_head_is_found_again_and_ends_with_all_it_started(
     assert find_head(directory) is None
 
     second = start_head(directory, num_cpus=1)
-    family = [psutil.Process(second.process.pid), *psutil.Process(second.process.pid).children(recursive=True)]
+    head = psutil.Process(second.process.pid)
+    family = [Process(pid=each.pid, started_at=each.create_time()) for each in [head, *head.children(recursive=True)]]
     try:
         assert find_head(directory) == second
         assert second.address != connected.address
@@ -170,7 +172,8 @@ def test_head_is_found_again_and_ends_with_all_it_started(
     finally:
         second.stop()
 
-    assert [process.pid for process in family if process.is_running()] == []
+    # a zombie that its new parent has not collected yet runs no more
+    assert [process.pid for process in family if process.is_alive()] == []
     assert find_head(directory) is None
     assert connected.is_alive()
 

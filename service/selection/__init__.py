@@ -1,0 +1,1 @@
+"""Selection: which samples become a training set."""

@@ -1,0 +1,68 @@
+"""What a selection is asked for. Plain data; `service.selection.operators` does it.
+
+Order of the operators, which is part of the meaning: keep, drop duplicates, decontaminate, problems, per problem,
+shares, rows. Every choice is by a seeded order of its own, so a smaller subset is contained in a larger one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Keep(StrEnum):
+    """Which samples may teach.
+
+    `correct` by the answer scorer; `verified` where the step check finds the reasoning valid as well; `majority` where
+    the answer is the one that most samples of its problem give, which needs no reference; `all` filters nothing.
+    """
+
+    all = "all"
+    correct = "correct"
+    verified = "verified"
+    majority = "majority"
+
+
+class Duplicates(StrEnum):
+    """Two solutions of one problem are the same by: never, exact text, normalised text, sequence of calculations."""
+
+    keep = "keep"
+    exact = "exact"
+    normalized = "normalized"
+    equations = "equations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSource:
+    """A finished job and its part of the mix.
+
+    Args:
+        share: of the selected rows, > 0; given for all sources or for none (then everything is pooled).
+    """
+
+    job: str
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSpec:
+    """A resolved selection document.
+
+    Args:
+        scorer: whose verdict counts; None is the first of the jobs' scorers that judges answers.
+        per_problem: most rows of one problem, all sources together; None is no limit, 1 is one per problem.
+        problems: problems to keep, a share in (0, 1] or None for all.
+        rows: most rows of the training set; None is no limit.
+        held_out: names of problem sets whose problems must not appear.
+        ngram: words in a row that a question may not share with one held out, >= 5; None compares whole texts only.
+    """
+
+    name: str
+    sources: tuple[SelectionSource, ...]
+    keep: Keep = Keep.correct
+    scorer: str | None = None
+    duplicates: Duplicates = Duplicates.exact
+    per_problem: int | None = None
+    problems: float | None = None
+    rows: int | None = None
+    held_out: tuple[str, ...] = ()
+    ngram: int | None = 13
+    seed: int = 0
