@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli_artifacts import watch_artifact
 from api.cli_output import JsonFlag, client_of, print_json, print_lines, state_of, table
 from api.cli_watch import ending_line, progress_words, spent_words, watch_job
 from service import wording
@@ -81,29 +82,32 @@ def status(
 
 
 def watch(context: typer.Context, job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Show a job until it ends. Ctrl-C detaches; the job goes on."""
+    """Show a job, selection or finetune until it ends. Ctrl-C detaches; it goes on."""
     with client_of(context, is_json=as_json) as client:
+        if (artifacts := client.artifacts_of(job)) is not None:
+            raise typer.Exit(watch_artifact(artifacts.get(job), is_json=as_json))
         raise typer.Exit(watch_job(client, client.jobs.get(job).id, is_json=as_json))
 
 
 def cancel(context: typer.Context, job: JobArgument, as_json: JsonFlag = False) -> None:
-    """End a job: running samples are dropped, finished ones kept."""
+    """End a job, selection or finetune: what runs is dropped, what is finished is kept."""
     _act(context, job, "cancel", as_json)
 
 
 def pause(context: typer.Context, job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Finish running samples and start no new ones."""
+    """Finish running samples and start no new ones; stop a finetune at its next step."""
     _act(context, job, "pause", as_json)
 
 
 def resume(context: typer.Context, job: JobArgument, as_json: JsonFlag = False) -> None:
-    """Go on with a paused job; no sample is drawn twice."""
+    """Go on with a paused job or finetune; no sample is drawn twice."""
     _act(context, job, "resume", as_json)
 
 
 def _act(context: typer.Context, job_id: str, verb: str, as_json: bool) -> None:
     with client_of(context, is_json=as_json) as client:
-        document = getattr(client.jobs, verb)(job_id).document
+        artifacts = client.artifacts_of(job_id)
+        document = (artifacts.act(job_id, verb) if artifacts else getattr(client.jobs, verb)(job_id)).document
         if as_json:
             print_json(document)
         else:

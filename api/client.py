@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import httpx
 
+from api.client_artifacts import TERMINAL_PHASES, Artifacts
 from api.transport import RETRY_S, Document, Transport, WatchEvent, default_url, part_of_path, read_events
 from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TERMINAL_PHASES = ("succeeded", "finished_with_errors", "failed", "cancelled")
 _RECONNECT_S = 30.0
 """A stream that cannot be opened again for this long is given up; the job goes on."""
 
@@ -320,6 +320,12 @@ class Client:
         self.models = Models(self._transport)
         self.problems = Problems(self._transport)
         self.pools = Pools(self._transport)
+        self.selections = Artifacts(self._transport, "/v1/selections", "selection")
+        self.finetunes = Artifacts(self._transport, "/v1/finetunes", "finetune")
+
+    def artifacts_of(self, any_id: str) -> Artifacts | None:
+        """The resource that an id belongs to, if it is a selection's or a finetune's."""
+        return {"select": self.selections, "finetune": self.finetunes}.get(any_id.partition("-")[0])
 
     @property
     def base_url(self) -> str:

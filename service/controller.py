@@ -79,6 +79,7 @@ class Controller:
         self._broken: dict[str, str] = {}
         self._is_draining = False
         self._is_quiet = True
+        self._has_work = False
         self._started_at = clock()
         self._last_tick_at: datetime | None = None
         self._num_ticks = self._num_errors = self._errors_in_a_row = self._num_attempts = 0
@@ -108,6 +109,7 @@ class Controller:
         self._cluster_line = f"{plural(len(observation.hosts), 'host')} on {plural(len(observation.nodes), 'node')}"
         self._num_attempts = sum(task.state.is_in_flight for task in snapshot.tasks)
         self._is_quiet = not decided.tasks and not self._num_attempts
+        self._has_work = bool(snapshot.jobs or snapshot.artifacts)
         self._num_ticks += 1
         self._last_tick_at = now
         return decided
@@ -144,8 +146,8 @@ class Controller:
     def _salvage(self, snapshot: Snapshot, observation: Observation) -> dict[str, tuple[Receipt, ...]]:
         found: dict[str, tuple[Receipt, ...]] = {}
         for task in snapshot.tasks:
-            if not task.state.is_in_flight or task.kind is not TaskKind.generate:
-                continue
+            if not task.state.is_in_flight or task.kind not in (TaskKind.generate, TaskKind.finetune):
+                continue  # what another kind left is made again in seconds
             host = observation.hosts.get(str(task.host))
             if host is None or host.state is HostState.dead:
                 out_dir = attempt_dir(self._options.data_dir, task.job_id, task.attempt_id)
@@ -234,7 +236,7 @@ class Controller:
                 raise
             return self._idle_interval_s
         self._errors_in_a_row = 0
-        is_busy = bool(self._states) or decided.has_changes
+        is_busy = self._has_work or decided.has_changes
         return self._busy_interval_s if is_busy else self._idle_interval_s
 
     def wake(self) -> None:

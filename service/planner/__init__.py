@@ -7,11 +7,13 @@ settlement frees nothing but a void does), ended work before new work, phases la
 from datetime import datetime
 
 from service.allocation import AllocationState
+from service.planner.artifacts import advance_artifacts, fold_artifacts
 from service.planner.attempts import fail_job, fold_reports
 from service.planner.credit import grant_credit
 from service.planner.draft import Draft, Options
 from service.planner.plan import Plan, Seen, Snapshot
 from service.planner.pools import fold_hosts, scale_pools
+from service.planner.trainers import scale_trainers
 from service.planner.work import create_tasks, end_jobs, lease_tasks, wind_down
 
 
@@ -26,6 +28,7 @@ def plan(
     draft = Draft(snapshot=snapshot, seen=seen, states=states, now=now, options=options)
     fold_hosts(draft)
     fold_reports(draft)
+    fold_artifacts(draft)
     for job_id, error in seen.broken_jobs.items():
         if job_id in draft.jobs:
             fail_job(draft, job_id, error)
@@ -35,6 +38,8 @@ def plan(
     grant_credit(draft)
     create_tasks(draft)
     lease_tasks(draft)
+    advance_artifacts(draft)
+    scale_trainers(draft)
     scale_pools(draft)
     end_jobs(draft)
     return draft.build()

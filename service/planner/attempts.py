@@ -25,6 +25,7 @@ from service.currency import Currency, from_amount, in_currency, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
 from service.planner.draft import Draft
+from service.planner.heard import Heard, hear
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
 from service.tasks import MAX_ENGINE_DEATHS, MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
@@ -34,24 +35,16 @@ END_OF_ATTEMPT = -1
 
 
 def fold_reports(draft: Draft) -> None:
-    """Brings every task in flight up to date with its host's last report."""
+    """Brings every task of a job that is in flight up to date with its host's last report."""
     for task in list(draft.tasks.values()):
-        if not task.state.is_in_flight:
+        if not task.state.is_in_flight or task.job_id not in draft.jobs:
             continue
-        host = draft.report(task.host)
-        if host is None or host.state is HostState.dead:
+        heard = hear(draft, task)
+        if isinstance(heard, AttemptReport):
+            _fold_report(draft, task, heard)
+        elif heard is Heard.gone:
             _fold_loss(draft, task)
-            continue
-        if host.state in (HostState.starting, HostState.unreachable, HostState.failed):
-            # It may still write; only a confirmed death frees the attempt. A host with attempts is `starting` to a new
-            # controller that has not heard of it yet, so that its list of attempts says nothing.
-            continue
-        report = next((report for report in host.attempts if report.attempt_id == task.attempt_id), None)
-        if report is not None:
-            _fold_report(draft, task, report)
-        elif task.state is TaskState.running:
-            _fold_loss(draft, task)  # the host lives but has forgotten the attempt: it will never report it again
-        elif task.attempt_id not in draft.seen.recently_sent:
+        elif heard is Heard.unsent:
             draft.submit(str(task.host), attempt_spec(task, draft.jobs[task.job_id], draft.options))
     _refuse_strangers(draft)
 

@@ -24,7 +24,10 @@ from service.cluster import (
     Usage,
 )
 from service.ledger import Account, Transfer, TransferKind
+from service.models import ModelSpec
 from service.planner.plan import (
+    ArtifactView,
+    ArtifactWrite,
     EventWrite,
     HostView,
     JobView,
@@ -94,6 +97,7 @@ class Draft:
         self.snapshot, self.seen, self.states, self.now, self.options = snapshot, seen, states, now, options
         self.tasks: dict[str, Task] = {task.id: task for task in snapshot.tasks}
         self.jobs: dict[str, JobView] = {job.id: job for job in snapshot.jobs}
+        self.artifacts: dict[str, ArtifactView] = {artifact.id: artifact for artifact in snapshot.artifacts}
         self.hosts: dict[str, HostView] = {host.name: host for host in snapshot.hosts}
         self.pools: dict[str, PoolView] = {pool.model: pool for pool in snapshot.pools}
         self.num_hosts_ever = snapshot.num_hosts_ever
@@ -102,6 +106,7 @@ class Draft:
         self._transfers: list[Transfer] = []
         self._usage: list[UsageWrite] = []
         self._prepared: list[Prepared] = []
+        self._models: list[ModelSpec] = []
         self._events: list[EventWrite] = []
         self._state_changes: list[StateChange] = []
         self._start_hosts: list[HostSpec] = []
@@ -149,6 +154,15 @@ class Draft:
         """Replaces fields of a job."""
         self.jobs[job_id] = dataclasses.replace(self.jobs[job_id], **changes)  # type: ignore[arg-type]
         return self.jobs[job_id]
+
+    def change_artifact(self, artifact_id: str, **changes: object) -> ArtifactView:
+        """Replaces fields of an artifact."""
+        self.artifacts[artifact_id] = dataclasses.replace(self.artifacts[artifact_id], **changes)  # type: ignore[arg-type]
+        return self.artifacts[artifact_id]
+
+    def register_model(self, model: ModelSpec) -> None:
+        """Lets jobs name a checkpoint."""
+        self._models.append(model)
 
     def count_engine_death(self, job_id: str, host: str) -> None:
         """Puts an engine's death on a job's account, once however many of its tasks were on it."""
@@ -251,6 +265,7 @@ class Draft:
         """The plan: everything that differs from the snapshot, and the orders."""
         snapshot = self.snapshot
         before_jobs = {job.id: job for job in snapshot.jobs}
+        before_artifacts = {artifact.id: _artifact_write(artifact) for artifact in snapshot.artifacts}
         before_hosts = {host.name: host for host in snapshot.hosts}
         before_pools = {pool.model: pool for pool in snapshot.pools}
         names = {*self._submits, *self._grants, *self._stops, *self._acknowledges}
@@ -266,6 +281,10 @@ class Draft:
             jobs=tuple(
                 _job_write(job) for job in self.jobs.values() if _job_write(job) != _job_write(before_jobs[job.id])
             ),
+            artifacts=tuple(
+                write for write in map(_artifact_write, self.artifacts.values()) if write != before_artifacts[write.id]
+            ),
+            models=tuple(self._models),
             prepared=tuple(self._prepared),
             hosts=tuple(host for host in self.hosts.values() if before_hosts.get(host.name) != host),
             pools=tuple(pool for pool in self.pools.values() if before_pools.get(pool.model) != pool),
@@ -284,6 +303,10 @@ class Draft:
             },
             seal_jobs=tuple(self._seal_jobs),
         )
+
+
+def _artifact_write(artifact: ArtifactView) -> ArtifactWrite:
+    return ArtifactWrite(id=artifact.id, phase=artifact.phase, error=artifact.error)
 
 
 def _job_write(job: JobView) -> JobWrite:

@@ -7,6 +7,7 @@ cluster says. `Plan` holds every change of the tick, committed in one transactio
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from service.artifacts import ArtifactKind, ArtifactWork
 from service.cluster import (
     HostKind,
     HostSpec,
@@ -75,6 +76,24 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactView:
+    """An artifact that is not made yet.
+
+    Args:
+        last_part_path: its newest committed part over all attempts: where a finetune goes on.
+    """
+
+    id: str
+    kind: ArtifactKind
+    work: ArtifactWork
+    desired: Desired
+    phase: Phase
+    error: str | None
+    last_part_path: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
     """A host that is wanted or not yet known to be gone."""
 
@@ -120,6 +139,7 @@ class Snapshot:
     hosts: tuple[HostView, ...]
     pools: tuple[PoolView, ...]
     num_hosts_ever: int
+    artifacts: tuple[ArtifactView, ...] = ()
     kept_models: tuple[ModelSpec, ...] = ()
     """Models whose pools keep engines without work; those of jobs come with the jobs."""
 
@@ -196,6 +216,15 @@ class JobWrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactWrite:
+    """An artifact's new derived state."""
+
+    id: str
+    phase: Phase
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventWrite:
     """A line people read."""
 
@@ -220,6 +249,7 @@ class Plan:
     """Every decision of one tick.
 
     Args:
+        models: checkpoints that jobs can name from now on.
         seal_jobs: jobs with nothing left to do, which end as soon as their last manifest is written.
     """
 
@@ -228,6 +258,8 @@ class Plan:
     transfers: tuple[Transfer, ...] = ()
     usage: tuple[UsageWrite, ...] = ()
     jobs: tuple[JobWrite, ...] = ()
+    artifacts: tuple[ArtifactWrite, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
     prepared: tuple[Prepared, ...] = ()
     hosts: tuple[HostView, ...] = ()
     pools: tuple[PoolView, ...] = ()
@@ -243,4 +275,4 @@ class Plan:
         """Whether there is anything to commit."""
         return any(
             (self.tasks, self.parts, self.transfers, self.usage, self.jobs, self.prepared, self.hosts, self.pools)
-        ) or bool(self.events)
+        ) or bool(self.events or self.artifacts or self.models)

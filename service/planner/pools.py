@@ -245,7 +245,8 @@ def _model_spec(draft: Draft, model: str) -> ModelSpec | None:
 def _ensure_dispatcher(draft: Draft) -> None:
     living = draft.living_hosts(HostKind.dispatcher)
     # a dead one on the list is resting after a failed start
-    if not draft.jobs or any(not host.is_stopping or host.state is HostState.dead for host in living):
+    has_work = bool(draft.jobs or draft.artifacts)
+    if not has_work or any(not host.is_stopping or host.state is HostState.dead for host in living):
         return
     ended = [host for host in draft.hosts.values() if host.kind is HostKind.dispatcher and host.ended_at == draft.now]
     failures = max((_tries(host.name) for host in ended if not host.has_been_ready), default=0)

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from service.planner.plan import Plan, Snapshot
+from service.store.artifacts import ArtifactStore
 from service.store.catalogue import Catalogue
 from service.store.control import ControlStore
 from service.store.database import open_database, reading
@@ -21,7 +22,8 @@ class Store:
 
     Attributes:
         catalogue: models, problem sets and pools.
-        jobs: submission and what people want of jobs.
+        jobs: submission and what people want of generation jobs.
+        artifacts: the same of selections and finetunes.
         reads: pages and reports.
     """
 
@@ -29,6 +31,7 @@ class Store:
         self.engine = engine
         self.catalogue = Catalogue(engine)
         self.jobs = JobStore(engine)
+        self.artifacts = ArtifactStore(engine)
         self.reads = Reads(engine)
         self._control = ControlStore()
         self._fence = 0

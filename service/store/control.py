@@ -21,8 +21,9 @@ from service.models import ModelSpec
 from service.planner.plan import HostView, JobView, PartWrite, Plan, PoolView, Prepared, Snapshot, TaskWrite, UsageWrite
 from service.shards import pack_array, unpack_array
 from service.store import schema
+from service.store.artifacts import read_artifacts, write_artifact
 from service.store.codec import aware, from_json, to_json
-from service.store.rows import account_from_row, task_from_row
+from service.store.rows import IS_GENERATION, account_from_row, task_from_row
 from service.tasks import Task, TaskState, without
 
 TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
@@ -58,13 +59,14 @@ class ControlStore:
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
             pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
             num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
+            artifacts=read_artifacts(connection),
             kept_models=tuple(from_json(ModelSpec, text) for text in connection.execute(_KEPT_MODELS).scalars()),
         )
 
     def _read_jobs(self, connection: Connection) -> list[JobView]:
         jobs = schema.jobs
         rows = connection.execute(
-            select(jobs).where(jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)
+            select(jobs).where(IS_GENERATION & jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)
         ).mappings()
         views = [self._view(connection, row) for row in rows]
         self._documents = {view.id: self._documents[view.id] for view in views}
@@ -126,6 +128,11 @@ class ControlStore:
             values = {name: getattr(job, name) for name in _JOB_COLUMNS} | {"phase": job.phase.value}
             values |= {"ended_at": now} if job.phase.is_terminal else {}
             connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values))
+        for artifact in plan.artifacts:
+            write_artifact(connection, artifact, now)
+        for model in plan.models:
+            values = {"name": model.name, "document": to_json(model), "created_at": now}
+            connection.execute(insert(schema.models).values(**values))
         if plan.events:
             connection.execute(
                 insert(schema.events),

@@ -7,7 +7,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -42,6 +42,16 @@ def reading(engine: Engine) -> Generator[Connection]:
     isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
     with engine.connect().execution_options(is_read_only=True, **isolation) as connection, connection.begin():
         yield connection
+
+
+def lock_submissions(connection: Connection) -> None:
+    """Makes submissions follow one another until the transaction ends; on SQLite every transaction does so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SUBMISSION_LOCK})
+
+
+_SUBMISSION_LOCK = 0x150F10
+"""Any number that no other user of the database locks."""
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -5,14 +5,15 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy import Engine, func, insert, select, update
 
 from service.errors import Conflict, NotFound
 from service.jobs import Desired, Job, JobSpec, Phase
 from service.store import schema
 from service.store.codec import aware, from_json, to_json
 from service.store.control import Resolved, account_id
-from service.store.database import reading
+from service.store.database import lock_submissions, reading
+from service.store.rows import GENERATION, IS_GENERATION
 
 
 class JobStore:
@@ -42,7 +43,7 @@ class JobStore:
                     connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).mappings().first()
                 )
                 if row is not None:
-                    if row["request_sha256"] != sha256:
+                    if row["kind"] != GENERATION or row["request_sha256"] != sha256:
                         raise Conflict(
                             f"Idempotency-Key {idempotency_key!r} was used for job {row['id']} with another document"
                         )
@@ -84,7 +85,7 @@ class JobStore:
         """
         jobs = schema.jobs
         with reading(self._engine) as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
+            row = connection.execute(select(jobs).where(IS_GENERATION & (jobs.c.id == job_id))).mappings().first()
         if row is None:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
         return _job(row)
@@ -96,7 +97,8 @@ class JobStore:
             NotFound: no such job.
         """
         with reading(self._engine) as connection:
-            text = connection.execute(select(schema.jobs.c.resolved).where(schema.jobs.c.id == job_id)).scalar()
+            query = select(schema.jobs.c.resolved).where(IS_GENERATION & (schema.jobs.c.id == job_id))
+            text = connection.execute(query).scalar()
         if text is None:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
         return from_json(Resolved, text)
@@ -104,7 +106,7 @@ class JobStore:
     def list(self, *, limit: int = 50, before: int | None = None) -> list[tuple[int, Job]]:
         """Jobs with their numbers, newest first, below number `before`."""
         jobs = schema.jobs
-        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        query = select(jobs).where(IS_GENERATION).order_by(jobs.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.number < before)
         with reading(self._engine) as connection:
@@ -136,16 +138,6 @@ class JobStore:
                 )
             )
         return self.get(job_id)
-
-
-def lock_submissions(connection: Connection) -> None:
-    """Makes submissions follow one another until the transaction ends; on SQLite every transaction does so anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SUBMISSION_LOCK})
-
-
-_SUBMISSION_LOCK = 0x150F10
-"""Any number that no other user of the database locks."""
 
 
 def _job(row: Any) -> Job:

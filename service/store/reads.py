@@ -17,7 +17,7 @@ from service.store import schema
 from service.store.codec import aware
 from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
-from service.store.rows import account_from_row, task_from_row
+from service.store.rows import IS_GENERATION, account_from_row, task_from_row
 from service.tasks import Task
 
 
@@ -134,7 +134,7 @@ class Reads:
     def count_jobs(self) -> dict[str, int]:
         """How many jobs are in each phase, of all there ever were."""
         phase = schema.jobs.c.phase
-        query = select(phase, func.count().label("number")).group_by(phase).order_by(phase)
+        query = select(phase, func.count().label("number")).where(IS_GENERATION).group_by(phase).order_by(phase)
         return {row["phase"]: int(row["number"]) for row in self._all(query)}
 
     def parts(self, job_id: str, kind: TaskKind) -> list[Part]:

@@ -6,8 +6,13 @@ from service.cluster import TaskKind
 from service.currency import Currency
 from service.ledger import Account
 from service.shards import unpack_array
+from service.store import schema
 from service.store.codec import aware
 from service.tasks import ShardRef, Task, TaskState
+
+GENERATION = "generate"
+IS_GENERATION = schema.jobs.c.kind == GENERATION
+"""Rows of the jobs' table that are generation jobs; selections and finetunes are kept there as well."""
 
 
 def task_from_row(row: Any, *, with_runs: bool = True) -> Task:

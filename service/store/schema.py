@@ -53,6 +53,7 @@ jobs = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("number", Integer, nullable=False, unique=True),
+    Column("kind", String(20), nullable=False, server_default="generate", index=True),
     Column("name", String(200), nullable=False),
     Column("document", Text, nullable=False),
     Column("resolved", Text, nullable=False),

@@ -166,15 +166,15 @@ def run_jobs() -> Callable[[World], None]:
 
 
 def work_off(world: World) -> None:
-    """Runs the control loop over threads until every job has ended."""
+    """Runs the control loop over threads until every job, selection and finetune has ended."""
     cluster = LocalCluster()
     options = Options(data_dir=str(world.settings.data_dir), flush_s=0.2)
     controller = Controller(store=world.store, cluster=cluster, options=options)
     pause = threading.Event()
     deadline = time.monotonic() + 60
-    while not all(job.phase.is_terminal for _, job in world.store.jobs.list()):
+    while (snapshot := world.store.snapshot()).jobs or snapshot.artifacts:
         controller.tick()
-        assert time.monotonic() < deadline, [job.phase for _, job in world.store.jobs.list()]
+        assert time.monotonic() < deadline, [each.phase for each in (*snapshot.jobs, *snapshot.artifacts)]
         pause.wait(0.02)
     world.status = controller.status()
     cluster.close()

@@ -1,0 +1,89 @@
+"""Selections and finetunes as they go out: what is stored, and what the training log says so far."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from api.resolve_artifacts import finetune_document, selection_document
+from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
+from service.artifacts import Artifact, checkpoint_name
+from service.cluster import FinetuneWork, TaskKind
+from service.config import Settings
+from service.finetunes import FinetuneSpec
+from service.planner.submit import job_dir
+from service.selection.spec import SelectionSpec
+from service.shards import read_receipt
+from service.store import Store
+
+
+def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
+    """A selection as it goes out."""
+    assert isinstance(artifact.spec, SelectionSpec)
+    parts = store.reads.parts(artifact.id, TaskKind.select)
+    made = parts[-1] if parts else None
+    return SelectionOut(
+        **_shared(artifact),
+        document=selection_document(artifact.spec),
+        rows=made.rows if made else None,
+        rows_after=read_receipt(Path(made.path)).facts if made else {},
+        path=made.path if made else None,
+        sha256=made.sha256 if made else None,
+    )
+
+
+def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> FinetuneOut:
+    """A finetune as it goes out."""
+    assert isinstance(artifact.spec, FinetuneSpec)
+    assert isinstance(artifact.work, FinetuneWork)
+    parts = store.reads.parts(artifact.id, TaskKind.finetune)
+    log = finetune_log(settings, artifact)
+    checkpoints = [_checkpoint(artifact.id, part.path) for part in parts]
+    steps_done = max([int(log[-1]["step"]) if log else 0, *(checkpoint.step for checkpoint in checkpoints)])
+    return FinetuneOut(
+        **_shared(artifact),
+        document=finetune_document(artifact.spec),
+        steps=artifact.spec.training.steps,
+        steps_done=steps_done,
+        loss=log[-1]["loss"] if log else None,
+        flops=sum(part.usage.flops for part in parts),
+        flops_paper=sum(part.usage.flops_paper for part in parts),
+        busy_s=sum(part.usage.busy_s for part in parts),
+        checkpoints=checkpoints,
+    )
+
+
+def finetune_log(settings: Settings, artifact: Artifact) -> list[dict[str, float]]:
+    """Logged steps in order. An attempt that went on from a checkpoint replaces what came after it before."""
+    by_step: dict[int, dict[str, float]] = {}
+    directory = Path(job_dir(str(settings.data_dir), artifact.id)) / "attempts"
+    for path in sorted(directory.glob("*/log.jsonl"), key=lambda path: int(path.parent.name.rpartition(".")[2])):
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the last line of a process that was killed
+            by_step = {step: known for step, known in by_step.items() if step < entry["step"]}
+            by_step[int(entry["step"])] = entry
+    return list(by_step.values())
+
+
+def _checkpoint(artifact_id: str, path: str) -> CheckpointOut:
+    facts = json.loads(Path(path).read_text())
+    return CheckpointOut(
+        model=checkpoint_name(artifact_id, facts["step"]),
+        step=facts["step"],
+        loss=facts["loss"],
+        path=str(Path(path).parent),
+    )
+
+
+def _shared(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "id": artifact.id,
+        "name": artifact.spec.name,
+        "phase": artifact.phase,
+        "desired": artifact.desired,
+        "created_at": artifact.created_at,
+        "ended_at": artifact.ended_at,
+        "error": artifact.error,
+    }

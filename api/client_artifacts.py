@@ -1,0 +1,125 @@
+"""The SDK's selections and finetunes: submit, look at, wait for, cancel.
+
+selection = client.selections.create(sources=[{"job": job.id}], keep="verified").wait()
+student = client.finetunes.create(base="gsm-mini-small", dataset=selection.id, preset="tiny").wait()
+student.document["checkpoints"][-1]["model"]  # a model that jobs can name
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from api.transport import Document, Transport, part_of_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TERMINAL_PHASES = ("succeeded", "finished_with_errors", "failed", "cancelled")
+_POLL_S = 0.5
+
+
+class Artifact:
+    """A selection or finetune on the service. `document` is what it was when last asked."""
+
+    def __init__(self, artifacts: "Artifacts", document: Document) -> None:
+        self._artifacts, self.document = artifacts, document
+        self.id: str = document["id"]
+
+    @property
+    def phase(self) -> str:
+        """The phase when last asked."""
+        return self.document["phase"]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will never change again."""
+        return self.phase in TERMINAL_PHASES
+
+    def refresh(self) -> Self:
+        """Asks again."""
+        self.document = self._artifacts.get(self.id).document
+        return self
+
+    def watch(self) -> Iterator[Document]:
+        """Its document as it is now, whenever it has changed, until it has ended."""
+        last: Document = {}
+        while True:
+            if self.document != last:
+                last = self.document
+                yield last
+            if self.is_over:
+                return
+            time.sleep(_POLL_S)
+            self.refresh()
+
+    def wait(self) -> Self:
+        """Returns when it has ended."""
+        for _ in self.watch():
+            pass
+        return self
+
+    def table(self) -> "pa.Table":
+        """The training set of a selection that succeeded; the service's files must be readable from here."""
+        import pyarrow.parquet as pq
+
+        from service.records import SELECTED_SCHEMA
+
+        return pq.ParquetFile(self.document["path"]).read(columns=SELECTED_SCHEMA.names)
+
+    def cancel(self) -> Self:
+        """Ends it; committed checkpoints stay."""
+        return self._act("cancel")
+
+    def pause(self) -> Self:
+        """Stops a finetune at the next step."""
+        return self._act("pause")
+
+    def resume(self) -> Self:
+        """Goes on from the last checkpoint."""
+        return self._act("resume")
+
+    def _act(self, verb: str) -> Self:
+        self.document = self._artifacts.act(self.id, verb).document
+        return self
+
+
+class Artifacts:
+    """/v1/selections or /v1/finetunes."""
+
+    def __init__(self, transport: Transport, path: str, noun: str) -> None:
+        self._transport, self._path, self._noun = transport, path, noun
+
+    def create(
+        self, document: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None, **fields: Any
+    ) -> Artifact:
+        """Submits one: a whole document, its fields as keywords, or both (keywords win)."""
+        headers = {"Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else idempotency_key}
+        body = {**(document or {}), **fields}
+        response = self._transport.request("POST", self._path, body=body, headers=headers, is_repeatable=True)
+        return Artifact(self, response.json())
+
+    def get(self, artifact_id: str) -> Artifact:
+        """One of them."""
+        return Artifact(self, self._transport.get(self._one(artifact_id)))
+
+    def list(self, *, limit: int = 50) -> list[Artifact]:
+        """The latest, newest first."""
+        items: list[Artifact] = []
+        for item in self._transport.pages(self._path, limit=min(limit, 200)):
+            items.append(Artifact(self, item))
+            if len(items) == limit:
+                break
+        return items
+
+    def log(self, artifact_id: str) -> "list[Document]":
+        """The training log of a finetune so far, one entry a logged step."""
+        return self._transport.get(self._one(artifact_id) + "/log")["items"]
+
+    def act(self, artifact_id: str, verb: str) -> Artifact:
+        """Cancels, pauses or resumes."""
+        path = f"{self._one(artifact_id)}/{verb}"
+        return Artifact(self, self._transport.request("POST", path, is_repeatable=True).json())
+
+    def _one(self, artifact_id: str) -> str:
+        return f"{self._path}/{part_of_path(artifact_id, self._noun)}"

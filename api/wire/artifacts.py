@@ -1,0 +1,150 @@
+"""Selections and finetunes: their documents as they come in, and what goes out."""
+
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
+
+
+class SourceDocument(InputModel):
+    """A job that samples are taken from."""
+
+    job: str = Field(max_length=40, description="Id of a job that has ended.")
+    share: float | None = Field(
+        default=None, gt=0, le=1, allow_inf_nan=False, description="Share of the rows; for all sources or for none."
+    )
+
+
+class SelectionDocument(InputModel):
+    """A training set to be made of finished jobs. Operators apply in the order of the fields."""
+
+    name: Line | None = Field(default=None, description="For people; made from the sources without one.")
+    sources: list[SourceDocument] = Field(min_length=1, max_length=64)
+    keep: Literal["correct", "verified", "majority", "all"] = Field(
+        default="correct",
+        description="`correct` by the answer; `verified`, and by the step check; `majority`, the answer most samples "
+        "of the problem give, no reference needed; `all`.",
+    )
+    scorer: str | None = Field(default=None, max_length=100, description="Whose verdict counts; the first of answers.")
+    duplicates: Literal["exact", "normalized", "equations", "keep"] = Field(
+        default="exact", description="Solutions of one problem that are the same by this rule are kept once."
+    )
+    held_out: list[Name] | Literal["auto"] = Field(
+        default="auto",
+        description="Problem sets whose problems must not be trained on; `auto` is every registered set but the "
+        "sources' own.",
+    )
+    ngram: Whole | None = Field(
+        default=13, ge=5, le=100, description="Words in a row shared with a held-out question; null compares whole."
+    )
+    problems: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description="Share of the problems.")
+    per_problem: Whole | None = Field(default=None, ge=1, le=1_000_000, description="Most rows of one problem.")
+    rows: Whole | None = Field(default=None, ge=1, le=10**9, description="Most rows.")
+    seed: Whole = Field(default=0, ge=0, le=MAX_INT)
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        jobs = [source.job for source in self.sources]
+        if len(set(jobs)) != len(jobs):
+            raise PydanticCustomError("repeated", "sources that differ", {"got": ", ".join(jobs)})
+        if 0 < sum(source.share is not None for source in self.sources) < len(self.sources):
+            raise PydanticCustomError("shares", "a share for every source or for none", {"got": "a share for some"})
+        return self
+
+
+class TrainingDocument(InputModel):
+    """Hyperparameters that differ from the preset's."""
+
+    method: Literal["full", "lora", "qlora"] | None = None
+    steps: Whole | None = Field(default=None, ge=1, le=10_000_000, description="Optimizer steps.")
+    batch_size: Whole | None = Field(default=None, ge=1, le=1_000_000, description="Examples a step.")
+    micro_batch_size: Whole | None = Field(default=None, ge=1, le=1_000_000, description="Examples a forward pass.")
+    learning_rate: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    optimizer: str | None = Field(default=None, max_length=100, description="A name of transformers' optimizers.")
+    weight_decay: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    warmup: float | None = Field(default=None, ge=0, lt=1, description="Share of the steps in which the rate rises.")
+    decay: Literal["linear", "cosine", "constant"] | None = None
+    max_grad_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    num_checkpoints: Whole | None = Field(default=None, ge=1, le=1000)
+    max_length: Whole | None = Field(default=None, ge=2, le=10_000_000, description="Tokens of prompt and completion.")
+    lora_rank: Whole | None = Field(default=None, ge=1, le=4096)
+    lora_alpha: Whole | None = Field(default=None, ge=1, le=65536)
+    seed: Whole | None = Field(default=None, ge=0, le=2**31 - 1)
+
+
+class FinetuneDocument(InputModel):
+    """A student to be trained."""
+
+    name: Line | None = Field(default=None, description="For people; made from base and dataset without one.")
+    base: Name = Field(description="A registered model, or a checkpoint, to start from.")
+    dataset: str = Field(max_length=40, description="Id of a selection that succeeded.")
+    preset: str = Field(
+        default="lora-24gb", max_length=100, description="`paper-low`, `paper-high`, `lora-24gb` or `tiny`."
+    )
+    training: TrainingDocument = Field(default_factory=TrainingDocument)
+
+
+class ArtifactOut(BaseModel):
+    """What selections and finetunes share."""
+
+    id: str
+    name: str
+    phase: str = Field(description="As of a job: queued, running, pausing, paused, cancelling, succeeded, failed, ...")
+    desired: str = Field(description="run, pause or cancel.")
+    created_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    document: dict[str, Any] = Field(description="The resolved document.")
+
+
+class SelectionOut(ArtifactOut):
+    """A training set."""
+
+    rows: int | None = Field(description="Rows of the training set; null before it is made.")
+    rows_after: dict[str, float] = Field(description="Rows that each filter left, in order.")
+    path: str | None = Field(description="Parquet file of the training set.")
+    sha256: str | None
+
+
+class CheckpointOut(BaseModel):
+    """A student at some step; a model that jobs can name."""
+
+    model: str
+    step: int
+    loss: float
+    path: str
+
+
+class FinetuneOut(ArtifactOut):
+    """A training run."""
+
+    steps: int = Field(description="Optimizer steps wanted.")
+    steps_done: int = Field(description="As of the last line of its log.")
+    loss: float | None = Field(description="Of the last logged step.")
+    flops: float = Field(description="Training FLOPs of the committed checkpoints, exact accounting.")
+    flops_paper: float = Field(description="6 x parameters x tokens of the same.")
+    busy_s: float
+    checkpoints: list[CheckpointOut]
+
+
+class LogOut(BaseModel):
+    """The training log so far, one entry a logged step, over all attempts; a step that was done again counts once."""
+
+    items: list[dict[str, float]]
+
+
+class SelectionList(BaseModel):
+    """Selections, newest first."""
+
+    items: list[SelectionOut]
+    next_cursor: str | None
+
+
+class FinetuneList(BaseModel):
+    """Finetunes, newest first."""
+
+    items: list[FinetuneOut]
+    next_cursor: str | None

@@ -1,0 +1,167 @@
+"""Selections and finetunes: submission, what people want of them, and the control loop's view.
+
+They are rows of the jobs' table with another `kind`: tasks, parts, events and usage refer to jobs of every kind alike.
+"""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+
+from service.artifacts import Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
+from service.cluster import FinetuneWork
+from service.errors import Conflict, NotFound
+from service.jobs import Desired, Phase
+from service.planner.plan import ArtifactView, ArtifactWrite
+from service.store import schema
+from service.store.codec import aware, from_json, to_json
+from service.store.database import lock_submissions, reading
+
+_PREFIXES = {ArtifactKind.selection: "select", ArtifactKind.finetune: "finetune"}
+_TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
+
+
+class ArtifactStore:
+    """Writes and reads artifacts' rows."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def submit(
+        self, spec: ArtifactSpec, work: ArtifactWork, *, idempotency_key: str | None = None, now: datetime | None = None
+    ) -> Artifact:
+        """Stores an artifact that is to be made. Twice with one key and one document gives the same.
+
+        Raises:
+            Conflict: the key was used for another document.
+        """
+        kind = ArtifactKind.finetune if isinstance(work, FinetuneWork) else ArtifactKind.selection
+        document = to_json(spec)
+        sha256 = hashlib.sha256(document.encode()).hexdigest()
+        jobs = schema.jobs
+        with self._engine.begin() as connection:
+            lock_submissions(connection)
+            if idempotency_key is not None:
+                known = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).mappings()
+                row = known.first()
+                if row is not None and (row["kind"] != kind.value or row["request_sha256"] != sha256):
+                    raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for {row['id']} with other content")
+                if row is not None:
+                    return _artifact(row)
+            number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
+            artifact_id = f"{_PREFIXES[kind]}-{number}-{secrets.token_hex(3)}"
+            now = now or datetime.now(UTC)
+            connection.execute(
+                insert(jobs).values(
+                    id=artifact_id,
+                    number=number,
+                    kind=kind.value,
+                    name=spec.name,
+                    document=document,
+                    resolved=to_json(work),
+                    idempotency_key=idempotency_key,
+                    request_sha256=sha256,
+                    desired=Desired.run.value,
+                    phase=Phase.queued.value,
+                    created_at=now,
+                )
+            )
+            event = {"job_id": artifact_id, "kind": "submitted", "message": spec.name, "at": now}
+            connection.execute(insert(schema.events).values(**event))
+        return self.get(artifact_id)
+
+    def get(self, artifact_id: str, kind: ArtifactKind | None = None) -> Artifact:
+        """One artifact.
+
+        Raises:
+            NotFound: no such artifact, or none of that kind.
+        """
+        jobs = schema.jobs
+        kinds = [each.value for each in ArtifactKind] if kind is None else [kind.value]
+        query = select(jobs).where((jobs.c.id == artifact_id) & jobs.c.kind.in_(kinds))
+        with reading(self._engine) as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            what = kind or "selection or finetune"
+            raise NotFound(f"no {what} {artifact_id!r}; GET /v1/selections and /v1/finetunes list them")
+        return _artifact(row)
+
+    def list(self, kind: ArtifactKind, *, limit: int = 50, before: int | None = None) -> list[tuple[int, Artifact]]:
+        """Artifacts of one kind with their numbers, newest first, below number `before`."""
+        jobs = schema.jobs
+        query = select(jobs).where(jobs.c.kind == kind.value).order_by(jobs.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with reading(self._engine) as connection:
+            return [(row["number"], _artifact(row)) for row in connection.execute(query).mappings()]
+
+    def set_desired(self, artifact_id: str, desired: Desired, kind: ArtifactKind | None = None) -> Artifact:
+        """Says what people want of an artifact. Wanting the same again changes nothing.
+
+        Raises:
+            NotFound: no such artifact.
+            Conflict: it has ended, or is being cancelled and asked to go on.
+        """
+        artifact = self.get(artifact_id, kind)
+        if artifact.desired is desired and not artifact.phase.is_terminal:
+            return artifact
+        if artifact.phase.is_terminal:
+            raise Conflict(f"{artifact_id} is {artifact.phase} and cannot be changed to {desired!s}")
+        if artifact.desired is Desired.cancel:
+            raise Conflict(f"{artifact_id} is being cancelled and cannot be changed to {desired!s}")
+        jobs = schema.jobs
+        fence = (jobs.c.id == artifact_id) & (jobs.c.desired == artifact.desired.value) & (jobs.c.ended_at.is_(None))
+        with self._engine.begin() as connection:
+            if connection.execute(update(jobs).where(fence).values(desired=desired.value)).rowcount != 1:
+                raise Conflict(f"{artifact_id} was changed by somebody else meanwhile; look at it again")
+            event = {"job_id": artifact_id, "kind": "desired", "message": f"asked to {desired!s}"}
+            connection.execute(insert(schema.events).values(**event, at=datetime.now(UTC)))
+        return self.get(artifact_id)
+
+
+def read_artifacts(connection: Connection) -> tuple[ArtifactView, ...]:
+    """Artifacts that are not over, as the planner sees them."""
+    jobs, parts = schema.jobs, schema.parts
+    query = select(jobs).where(jobs.c.kind.in_([kind.value for kind in ArtifactKind]))
+    rows = connection.execute(query.where(jobs.c.phase.not_in(_TERMINAL_PHASES)).order_by(jobs.c.number)).mappings()
+    views: list[ArtifactView] = []
+    for row in rows.all():
+        artifact = _artifact(row)
+        last = select(parts.c.path).where(parts.c.job_id == artifact.id).order_by(parts.c.number.desc()).limit(1)
+        views.append(
+            ArtifactView(
+                id=artifact.id,
+                kind=artifact.kind,
+                work=artifact.work,
+                desired=artifact.desired,
+                phase=artifact.phase,
+                error=artifact.error,
+                last_part_path=connection.execute(last).scalar(),
+                created_at=artifact.created_at,
+            )
+        )
+    return tuple(views)
+
+
+def write_artifact(connection: Connection, write: ArtifactWrite, now: datetime) -> None:
+    """Stores an artifact's new derived state."""
+    values: dict[str, Any] = {"phase": write.phase.value, "error": write.error}
+    values |= {"ended_at": now} if write.phase.is_terminal else {}
+    connection.execute(update(schema.jobs).where(schema.jobs.c.id == write.id).values(**values))
+
+
+def _artifact(row: Any) -> Artifact:
+    kind = ArtifactKind(row["kind"])
+    return Artifact(
+        id=row["id"],
+        kind=kind,
+        spec=from_json(kind.spec_type, row["document"]),
+        work=from_json(kind.work_type, row["resolved"]),
+        desired=Desired(row["desired"]),
+        phase=Phase(row["phase"]),
+        created_at=aware(row["created_at"]) or row["created_at"],
+        ended_at=aware(row["ended_at"]),
+        error=row["error"],
+    )
