@@ -1,4 +1,4 @@
-"""A dispatcher host: runs prepare and score attempts, a bounded number at a time.
+"""A dispatcher host: runs prepare, score and select attempts, a bounded number at a time.
 
 Owns which attempt runs when; what runs an attempt is injected (`launch`): a Ray task on a cluster, a thread in the
 local twin. Invariant: `exchange` never waits for work, and an attempt is launched at most once, whatever is ordered
@@ -21,6 +21,7 @@ from service.cluster import (
     PrepareWork,
     Receipt,
     ScoreWork,
+    SelectWork,
     StopMode,
 )
 from service.errors import InvalidInput, IsoflopError, UnknownName
@@ -28,6 +29,7 @@ from service.shards import find_receipts
 from workers.prepare import prepare
 from workers.recent_ids import RecentIds
 from workers.scoring import score
+from workers.selecting import select
 
 Progress = Callable[[int, int], None]
 """Called with items done and items in all."""
@@ -103,7 +105,7 @@ class _Attempt:
 
 
 class DispatcherHost:
-    """Runs prepare and score attempts; implements `service.cluster.Host`.
+    """Runs prepare, score and select attempts; implements `service.cluster.Host`.
 
     Args:
         launch: starts one attempt and returns at once.
@@ -175,8 +177,8 @@ class DispatcherHost:
         if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
             return
         attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec)
-        if not isinstance(spec.work, PrepareWork | ScoreWork):
-            refusal = f"a dispatcher runs prepare and score attempts, got {spec.kind.value}"
+        if not isinstance(spec.work, PrepareWork | ScoreWork | SelectWork):
+            refusal = f"a dispatcher runs prepare, score and select attempts, got {spec.kind.value}"
             attempt.finish(Failure.of(InvalidInput(refusal)))
         elif self._is_draining:
             attempt.state = AttemptState.stopped
@@ -223,7 +225,7 @@ class DispatcherHost:
 
 
 def run_attempt(spec: AttemptSpec, progress: Progress | None = None) -> Receipt:
-    """Does a prepare or score attempt here and now; work that is on storage already is not done again.
+    """Does a prepare, score or select attempt here and now; work that is on storage already is not done again.
 
     Raises:
         InvalidInput: the work cannot be done as it is stated.
@@ -235,7 +237,9 @@ def run_attempt(spec: AttemptSpec, progress: Progress | None = None) -> Receipt:
         return prepare(spec.work, spec.out_dir, progress or _no_progress)
     if isinstance(spec.work, ScoreWork):
         return score(spec.work, spec.out_dir)
-    raise InvalidInput(f"{spec.attempt_id}: only prepare and score run as tasks, got {spec.kind.value}")
+    if isinstance(spec.work, SelectWork):
+        return select(spec.work, spec.out_dir)
+    raise InvalidInput(f"{spec.attempt_id}: only prepare, score and select run as tasks, got {spec.kind.value}")
 
 
 def outcome_of(spec: AttemptSpec) -> Receipt | Failure:

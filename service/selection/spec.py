@@ -1,7 +1,8 @@
 """What a selection is asked for. Plain data; `service.selection.operators` does it.
 
 Order of the operators, which is part of the meaning: keep, drop duplicates, decontaminate, problems, per problem,
-shares, rows. Every choice is by a seeded order of its own, so a smaller subset is contained in a larger one.
+shares, rows. Every choice is by a seeded order of its own, so a smaller subset is contained in a larger one (where no
+later limit cuts).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ class Keep(StrEnum):
     """Which samples may teach.
 
     `correct` by the answer scorer; `verified` where the step check finds the reasoning valid as well; `majority` where
-    the answer is the one that most samples of its problem give, which needs no reference; `all` filters nothing.
+    the answer is the one that most samples of its problem give, all sources together, which needs no reference; `all`
+    filters nothing. A problem whose most frequent answers tie has no majority and teaches nothing.
+
+    A row that stands for an engine's error has no completion and never teaches. A completion cut at max_tokens teaches
+    with `all` alone, even where its answer was found right: it would teach to end in the middle of a solution.
     """
 
     all = "all"
@@ -35,7 +40,8 @@ class SelectionSource:
     """A finished job and its part of the mix.
 
     Args:
-        share: of the selected rows, > 0; given for all sources or for none (then everything is pooled).
+        share: of the selected rows relative to the other sources', > 0; given for all sources or for none (then
+            everything is pooled).
     """
 
     job: str
@@ -49,7 +55,8 @@ class SelectionSpec:
     Args:
         scorer: whose verdict counts; None is the first of the jobs' scorers that judges answers.
         per_problem: most rows of one problem, all sources together; None is no limit, 1 is one per problem.
-        problems: problems to keep, a share in (0, 1] or None for all.
+        problems: share of the sources' problems to keep, in (0, 1], or None for all; solved or not, so that selections
+            of several jobs over one problem set keep the same problems.
         rows: most rows of the training set; None is no limit.
         held_out: names of problem sets whose problems must not appear.
         ngram: words in a row that a question may not share with one held out, >= 5; None compares whole texts only.
