@@ -1,0 +1,324 @@
+"""A trainer host: one warm process that runs finetune attempts, one after another.
+
+Owns which attempt runs when; what trains is loaded once (`load`), for importing the libraries takes longer than many a
+run. Invariants: `exchange` never waits for training; attempts run in the order of their submission, each at most once,
+whatever is ordered twice; how an attempt ended is decided by its last checkpoint, not by what the trainer thinks.
+
+An exception that the project did not raise itself leaves a process (and its GPU) in a state that nobody knows: the
+attempt fails, the host becomes `failed`, those that wait are stopped, and a fresh process takes over. Must not import
+ray, vllm or torch.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from service.cluster import (
+    Acknowledge,
+    AttemptReport,
+    AttemptSpec,
+    AttemptState,
+    FinetuneWork,
+    HostReport,
+    HostState,
+    Orders,
+    Receipt,
+)
+from service.errors import InvalidInput, IsoflopError
+from workers.dispatcher import Failure
+from workers.recent_ids import RecentIds
+
+
+class Progress(Protocol):
+    """What a line of a training log says that the host needs."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps of the run that are done."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained since the run began."""
+        ...
+
+
+class Train(Protocol):
+    """Trains a student; `workers.finetune.finetune`."""
+
+    def __call__(
+        self,
+        work: FinetuneWork,
+        out_dir: str | Path,
+        *,
+        on_log: Callable[[Progress], None],
+        on_checkpoint: Callable[[Receipt], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Returns after the last step, or early once `should_stop` says so."""
+        ...
+
+
+def load_training() -> Train:
+    """Imports everything that a run needs."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from workers.finetune import finetune
+
+    disable_progress_bar()
+    return finetune
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Attempt:
+    """One attempt; its fields are guarded by the host's lock, `is_to_stop` may be set at any time."""
+
+    spec: AttemptSpec
+    steps: int
+    future: Future[None] | None = None
+    state: AttemptState = AttemptState.running
+    is_to_stop: threading.Event = field(default_factory=threading.Event)
+    receipts: list[Receipt] = field(default_factory=list)
+    step: int = 0
+    checkpoint_step: int = 0
+    error: str | None = None
+    is_retriable: bool = True
+    is_forgotten: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.state is not AttemptState.running
+
+    def fail(self, failure: Failure) -> None:
+        self.state, self.error, self.is_retriable = AttemptState.failed, failure.error, failure.is_retriable
+
+    def end(self, error: BaseException | None) -> None:
+        """Takes how training ended."""
+        self.future = None  # an exception keeps the model alive that its traceback points to
+        if self.checkpoint_step >= self.steps:
+            self.state = AttemptState.succeeded
+        elif error is not None:
+            self.fail(Failure.of(error))
+        elif self.is_to_stop.is_set():
+            self.state = AttemptState.stopped
+        else:
+            ended = f"training ended at step {self.step} of {self.steps}, its last checkpoint at {self.checkpoint_step}"
+            self.fail(Failure(error=ended, is_retriable=True))
+
+    def report(self) -> AttemptReport:
+        return AttemptReport(
+            attempt_id=self.spec.attempt_id,
+            state=self.state,
+            error=self.error,
+            is_retriable=self.is_retriable,
+            receipts=tuple(self.receipts),
+            admitted=self.steps,
+            finished=self.step,
+        )
+
+
+class TrainerHost:
+    """Runs finetune attempts; implements `service.cluster.Host`.
+
+    Of an attempt's report `admitted` is the number of steps wanted, `finished` of those done.
+
+    Args:
+        load: imports what trains and returns it; in the thread that trains, may take long.
+        clock: monotonic seconds.
+        node: id of the machine, reported as it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[], Train] = load_training,
+        clock: Callable[[], float] = time.monotonic,
+        node: str | None = None,
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._node = node
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
+        self._loading: Future[Train] | None = None
+        self._train: Train | None = None
+        self._loading_since: float | None = None
+        self._load_s: float | None = None
+        self._error: str | None = None
+        self._is_draining = False
+        self._attempts: dict[str, _Attempt] = {}
+        self._forgotten = RecentIds()
+        self._tokens = 0
+        self._busy_s = 0.0
+
+    @property
+    def state(self) -> HostState:
+        """Where the host is."""
+        with self._lock:
+            self._advance()
+            return self._state()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing trains any more and nothing will."""
+        with self._lock:
+            self._advance()
+            return self._is_draining and all(attempt.is_over for attempt in self._attempts.values())
+
+    def start(self) -> None:
+        """Begins to load."""
+        with self._lock:
+            self._loading_since = self._clock()
+            self._loading = self._pool.submit(self._load)
+
+    def exchange(self, orders: Orders) -> HostReport:
+        """Takes orders, returns facts."""
+        with self._lock:
+            for spec in orders.submits:
+                self._submit(spec)
+            for stop in orders.stops:
+                self._stop(self._attempts.get(stop.attempt_id))
+            for acknowledge in orders.acknowledges:
+                self._acknowledge(acknowledge)
+            self._advance()
+            return self._report()
+
+    def drain(self) -> None:
+        """Takes no more: what trains ends after its step, and can be resumed from its last checkpoint."""
+        with self._lock:
+            self._is_draining = True
+            for attempt in self._attempts.values():
+                self._stop(attempt)
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Drains, then waits for the thread, or gives up after `timeout_s`."""
+        self.drain()
+        with self._lock:
+            futures = [self._loading, *(attempt.future for attempt in self._attempts.values())]
+        wait([future for future in futures if future is not None], timeout_s)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # all below: under the lock, or called by the thread that trains
+
+    def _submit(self, spec: AttemptSpec) -> None:
+        if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
+            return
+        if not isinstance(spec.work, FinetuneWork):
+            attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec, steps=0)
+            attempt.fail(Failure.of(InvalidInput(f"a trainer runs finetune attempts, got {spec.kind.value}")))
+            return
+        attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec, steps=spec.work.training.steps)
+        if self._is_draining or self._error is not None:
+            attempt.state = AttemptState.stopped
+
+    def _stop(self, attempt: _Attempt | None) -> None:
+        # both modes end the same way: what is done is in the last checkpoint, and the rest is cheap to redo
+        if attempt is None or attempt.is_over:
+            return
+        attempt.is_to_stop.set()
+        if attempt.future is None:
+            attempt.state = AttemptState.stopped
+
+    def _acknowledge(self, order: Acknowledge) -> None:
+        attempt = self._attempts.get(order.attempt_id)
+        if attempt is None:
+            return
+        attempt.receipts = [receipt for receipt in attempt.receipts if receipt.part >= order.num_parts]
+        if order.is_forgotten:
+            self._forgotten.add(order.attempt_id)
+            attempt.is_forgotten = True
+            self._stop(attempt)
+
+    def _advance(self) -> None:
+        """Takes what is done, starts what waits."""
+        if self._loading is not None and self._loading.done():
+            self._take_loaded(self._loading)
+        for attempt in self._attempts.values():
+            if attempt.future is None or not attempt.future.done():
+                continue
+            error = attempt.future.exception()
+            attempt.end(error)
+            if error is not None and not isinstance(error, IsoflopError):
+                self._end_host(f"{attempt.spec.attempt_id} raised {type(error).__name__}: {error}")
+        for attempt_id in [
+            name for name, attempt in self._attempts.items() if attempt.is_forgotten and attempt.is_over
+        ]:
+            del self._attempts[attempt_id]
+        is_busy = any(attempt.future is not None for attempt in self._attempts.values())
+        if self._train is None or is_busy or self._error is not None:
+            return
+        for attempt in self._attempts.values():
+            if not attempt.is_over:
+                attempt.future = self._pool.submit(self._run, attempt, self._train)
+                return
+
+    def _take_loaded(self, loading: Future[Train]) -> None:
+        self._loading = None
+        self._load_s = self._clock() - (self._loading_since or 0.0)
+        self._loading_since = None
+        if (error := loading.exception()) is not None:
+            self._end_host(f"{type(error).__name__}: {error}")
+        else:
+            self._train = loading.result()
+
+    def _end_host(self, error: str) -> None:
+        self._error = self._error or error
+        for attempt in self._attempts.values():
+            self._stop(attempt)
+
+    def _run(self, attempt: _Attempt, train: Train) -> None:
+        """In the thread that trains."""
+        work = attempt.spec.work
+        assert isinstance(work, FinetuneWork), "nothing else is started"
+        started = self._clock()
+        last_tokens: int | None = None  # unknown before the first line: a resumed run has some already
+
+        def on_log(progress: Progress) -> None:
+            nonlocal last_tokens
+            with self._lock:
+                attempt.step = progress.step
+                self._tokens += 0 if last_tokens is None else progress.tokens - last_tokens
+                last_tokens = progress.tokens
+
+        def on_checkpoint(receipt: Receipt) -> None:
+            with self._lock:
+                attempt.receipts.append(receipt)
+                attempt.checkpoint_step = int(receipt.facts["step"])
+                attempt.step = max(attempt.step, attempt.checkpoint_step)
+
+        try:
+            train(
+                work,
+                attempt.spec.out_dir,
+                on_log=on_log,
+                on_checkpoint=on_checkpoint,
+                should_stop=attempt.is_to_stop.is_set,
+            )
+        finally:
+            with self._lock:
+                self._busy_s += self._clock() - started
+
+    def _state(self) -> HostState:
+        if self._error is not None:
+            return HostState.failed
+        if self._loading_since is None and self._train is None:
+            return HostState.starting
+        if self._is_draining:
+            return HostState.draining
+        return HostState.loading if self._train is None else HostState.ready
+
+    def _report(self) -> HostReport:
+        return HostReport(
+            state=self._state(),
+            attempts=tuple(attempt.report() for attempt in self._attempts.values() if not attempt.is_forgotten),
+            error=self._error,
+            node=self._node,
+            running_requests=sum(attempt.future is not None for attempt in self._attempts.values()),
+            total_tokens=self._tokens,
+            busy_s=self._busy_s,
+            load_s=self._load_s if self._loading_since is None else self._clock() - self._loading_since,
+        )
