@@ -1,0 +1,217 @@
+"""The card of an exported training set: front matter that loaders read, and what a person should know of the data.
+
+Owns both texts. Invariant: every number comes from the lineage, none is computed anew, and what is unknown is said to
+be unknown. Nothing but text; writes no file.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from service import wording
+from service.currency import Currency, from_amount
+from service.records import SELECTED_SCHEMA
+from service.selection.lineage import Lineage, SourceOrigin
+
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_FEATURES = {pa.string(): "string", pa.int64(): "int64", pa.bool_(): "bool"}
+_ACCOUNTING = {
+    Currency.flops: "exact: every forward FLOP, prompt included, prefix cache deducted",
+    Currency.flops_paper: "paper: 2 x parameters x completion tokens",
+    Currency.tokens: "tokens",
+    Currency.samples: "samples",
+}
+_COLUMNS = {
+    "prompt": "text the model continued, as it was tokenised",
+    "completion": "what it wrote, raw",
+    "problem_id": "problem in its set",
+    "sample_id": "stable id of the sample in its job",
+    "job_id": "job that drew it",
+    "source": "number of that job in the selection",
+    "model": "model that drew it",
+    "is_correct": "whether the answer is right; null where nobody could tell",
+    "is_verified": "whether the step check found the reasoning valid; null where it could not tell",
+    "completion_tokens": "length of the completion in the model's tokens",
+}
+
+
+def dataset_card(lineage: Lineage, *, num_bytes: int, stored_bytes: int) -> str:
+    """The README.md of a dataset folder.
+
+    Args:
+        num_bytes: size of the data in memory.
+        stored_bytes: size of its files.
+    """
+    sections = [
+        f"# {_line(lineage.spec.name)}",
+        _introduction(lineage),
+        "## Use\n\n" + _USE,
+        "## Columns\n\n" + _table(("column", "meaning"), _COLUMNS.items()),
+        "## Statistics\n\n" + _statistics(lineage),
+        "## Selection\n\n" + _selection(lineage),
+        "## Generation\n\n" + "\n\n".join(_generation(source) for source in lineage.sources),
+        "## Budget and accounting\n\n" + _budget(lineage.sources),
+        "## Models, problems and licenses\n\n" + _licenses(lineage),
+        "## Documents\n\n" + _DOCUMENTS,
+    ]
+    return f"---\n{_front_matter(lineage, num_bytes, stored_bytes)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+_USE = """```python
+from datasets import load_dataset
+
+dataset = load_dataset("path/to/this/folder", split="train")
+examples = dataset.select_columns(["prompt", "completion"])  # what TRL's SFTTrainer trains on
+```"""
+_DOCUMENTS = """- `isoflop/lineage.json`: everything above and more, machine-readable
+- `isoflop/selection.json`: the selection, resolved
+- `isoflop/jobs/<job>.json`: the jobs that drew the samples, resolved"""
+
+
+def _front_matter(lineage: Lineage, num_bytes: int, stored_bytes: int) -> str:
+    rows = lineage.statistics.rows
+    fields: dict[str, Any] = {
+        "pretty_name": _line(lineage.spec.name),
+        "task_categories": ["text-generation"],
+        "size_categories": [next((name for limit, name in _SIZES if rows < limit), "n>1M")],
+        "tags": ["synthetic", "isoflop"],
+        "dataset_info": {
+            "features": [{"name": field.name, "dtype": _FEATURES[field.type]} for field in SELECTED_SCHEMA],
+            "splits": [{"name": "train", "num_bytes": num_bytes, "num_examples": rows}],
+            "download_size": stored_bytes,
+            "dataset_size": num_bytes,
+        },
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
+    }
+    # one that all models share and that is an identifier; a hub refuses other texts there
+    stated = set(lineage.licenses.values())
+    shared = next(iter(stated)) if len(stated) == 1 else None
+    if shared is not None and _IDENTIFIER.fullmatch(shared):
+        fields = {"license": shared, **fields}
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _introduction(lineage: Lineage) -> str:
+    statistics = lineage.statistics
+    return (
+        f"{statistics.rows:,} completions of {statistics.problems:,} problems, drawn by "
+        f"{_names(statistics.rows_by_model)} and selected by isoflop. All completions are written by language models."
+    )
+
+
+def _statistics(lineage: Lineage) -> str:
+    statistics = lineage.statistics
+    rows = [
+        ("rows", f"{statistics.rows:,}"),
+        ("problems", f"{statistics.problems:,}"),
+        ("rows per problem, mean", f"{statistics.rows / statistics.problems:.2f}"),
+        ("completion tokens", f"{statistics.completion_tokens:,}"),
+        ("completion tokens per row, mean", f"{statistics.completion_tokens / statistics.rows:.1f}"),
+        ("with a right answer", f"{statistics.correct:,}"),
+        ("with a right answer and valid reasoning", f"{statistics.verified:,}"),
+        *((f"drawn by {model}", f"{count:,}") for model, count in statistics.rows_by_model.items()),
+    ]
+    return _table(("of the training set", "number"), rows)
+
+
+def _selection(lineage: Lineage) -> str:
+    spec, contamination = lineage.spec, lineage.contamination
+    settings = _table(
+        ("setting", "value"),
+        [
+            ("keep", spec.keep.value),
+            ("scorer", spec.scorer or "the job's first scorer of answers"),
+            ("duplicates", spec.duplicates.value),
+            ("problems", "all" if spec.problems is None else f"a share of {spec.problems:g}"),
+            ("per problem", "no limit" if spec.per_problem is None else f"at most {spec.per_problem:,}"),
+            ("shares", ", ".join("none" if source.share is None else f"{source.share:g}" for source in spec.sources)),
+            ("rows", "no limit" if spec.rows is None else f"at most {spec.rows:,}"),
+            ("seed", str(spec.seed)),
+        ],
+    )
+    filters = _table(
+        ("after", "rows", *(source.job_id for source in lineage.sources)),
+        [(count.name, f"{count.rows:,}", *(f"{rows:,}" for rows in count.rows_by_source)) for count in lineage.filters],
+    )
+    if not lineage.held_out:
+        held_out = "No problem set was held out, so nothing was compared with an evaluation set."
+    else:
+        compared = "whole questions" if spec.ngram is None else f"whole questions and {spec.ngram} words in a row"
+        held_out = (
+            f"Held out: {_names(item.name for item in lineage.held_out)} ({contamination.held_out:,} questions). Of "
+            f"{contamination.compared:,} questions compared by {compared}, {contamination.by_text:,} occur there as "
+            f"they are and {contamination.by_ngram:,} in part; their samples are left out."
+        )
+    return f"{settings}\n\n{filters}\n\n{held_out}"
+
+
+def _generation(source: SourceOrigin) -> str:
+    settings = {f"sampling.{name}": value for name, value in dict(source.job.get("sampling") or {}).items()}
+    settings |= {f"prompt.{name}": value for name, value in dict(source.job.get("prompt") or {}).items()}
+    settings |= {name: source.job[name] for name in ("allocation", "scorers", "seed") if name in source.job}
+    rows = [
+        ("models", _names(model.name for model in source.models)),
+        ("problems", source.problems.name),
+        *((name, f"`{_line(str(value))}`") for name, value in settings.items()),
+        ("versions", ", ".join(f"{name} {version}" for name, version in source.versions.items())),
+    ]
+    return f"### {source.job_id}\n\n" + _table(("setting", "value"), rows)
+
+
+def _budget(sources: Sequence[SourceOrigin]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for source in sources:
+        currency, usage = Currency(source.currency), source.usage
+        limit, spent = (
+            "none" if amount is None else wording.amount(from_amount(currency, amount), currency)
+            for amount in (source.limit, source.spent)
+        )
+        rows.append(
+            (
+                source.job_id,
+                _ACCOUNTING[currency],
+                limit,
+                spent,
+                f"{usage.samples:,}",
+                f"{usage.truncated:,}",
+                wording.flops(usage.flops),
+                wording.flops(usage.flops_paper),
+                f"{usage.prompt_tokens:,}",
+                f"{usage.completion_tokens:,}",
+            )
+        )
+    header = ("job", "budget counts", "limit", "spent", "samples", "truncated", "FLOPs, exact", "FLOPs, paper")
+    table = _table((*header, "prompt tokens", "completion tokens"), rows)
+    return f"{table}\n\nUse is of all samples of a job, selected or not; training and evaluation are not in it."
+
+
+def _licenses(lineage: Lineage) -> str:
+    models = {model.name: model for source in lineage.sources for model in source.models}
+    problems = {source.problems.name: source.problems for source in lineage.sources}
+    rows = [
+        *(("model", name, model.revision, model.license or "unknown") for name, model in models.items()),
+        *(("problem set", name, each.fingerprint, each.license or "unknown") for name, each in problems.items()),
+    ]
+    return _table(("what", "name", "revision", "license"), rows)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{_line(name)}`" for name in names)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(header), _row(["---"] * len(header)), *(_row(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_line(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _line(text: str) -> str:
+    """Text that stays on its line; a line end within it becomes the two characters that stand for it."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
