@@ -6,7 +6,7 @@ from typing import Any
 
 from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
-from service.artifacts import Artifact, checkpoint_name
+from service.artifacts import Artifact, checkpoint_model
 from service.cluster import FinetuneWork, TaskKind
 from service.config import Settings
 from service.finetunes import FinetuneSpec
@@ -14,6 +14,7 @@ from service.planner.submit import job_dir
 from service.selection.spec import SelectionSpec
 from service.shards import read_receipt
 from service.store import Store
+from service.store.reads import Part
 
 
 def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
@@ -37,7 +38,7 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
     assert isinstance(artifact.work, FinetuneWork)
     parts = store.reads.parts(artifact.id, TaskKind.finetune)
     log = finetune_log(settings, artifact)
-    checkpoints = [_checkpoint(artifact.id, part.path) for part in parts]
+    checkpoints = [_checkpoint(artifact, artifact.work, part) for part in parts]
     steps_done = max([int(log[-1]["step"]) if log else 0, *(checkpoint.step for checkpoint in checkpoints)])
     return FinetuneOut(
         **_shared(artifact),
@@ -67,14 +68,10 @@ def finetune_log(settings: Settings, artifact: Artifact) -> list[dict[str, float
     return list(by_step.values())
 
 
-def _checkpoint(artifact_id: str, path: str) -> CheckpointOut:
-    facts = json.loads(Path(path).read_text())
-    return CheckpointOut(
-        model=checkpoint_name(artifact_id, facts["step"]),
-        step=facts["step"],
-        loss=facts["loss"],
-        path=str(Path(path).parent),
-    )
+def _checkpoint(artifact: Artifact, work: FinetuneWork, part: Part) -> CheckpointOut:
+    facts = json.loads(Path(part.path).read_text())
+    model = checkpoint_model(work.base, artifact.id, step=facts["step"], path=part.path, sha256=part.sha256)
+    return CheckpointOut(model=model.name, step=facts["step"], loss=facts["loss"], path=model.path)
 
 
 def _shared(artifact: Artifact) -> dict[str, Any]:

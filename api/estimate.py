@@ -11,12 +11,10 @@ import pyarrow.parquet as pq
 
 from api.resolve import cost_bounds
 from api.wire.jobs import SampleCost
-from service.cluster import TaskKind
 from service.currency import actual, from_amount
-from service.jobs import JobSpec, PromptSpec
+from service.jobs import DRAWING_STAGES, JobSpec, PromptSpec, Resolved
 from service.models import ModelSpec
 from service.store import Store
-from service.store.control import Resolved
 from service.store.reads import UsageRow
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -24,7 +22,7 @@ CHARACTERS_PER_TOKEN = 4.0
 
 def sample_costs(store: Store, spec: JobSpec, resolved: Resolved) -> list[SampleCost]:
     """Cost of one sample for every model of the job, and how many the budget buys."""
-    usage = [row for row in store.reads.usage() if row.stage == TaskKind.generate and row.outcome != "lost"]
+    usage = [row for row in store.reads.usage() if row.stage in DRAWING_STAGES and row.outcome != "lost"]
     characters = _mean_prompt_characters(spec.prompt, resolved)
     return [_sample_cost(spec, model, characters, usage) for model in resolved.models]
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from service.cluster import TaskKind
 from service.currency import Currency, from_amount, in_currency
-from service.jobs import Job
+from service.jobs import DRAWING_STAGES, Job
 from service.ledger import Account
 from service.store import Store
 from service.store.reads import UsageRow
@@ -102,11 +102,11 @@ def progress_of(
         usage: all of the job's, by minute or summed.
         lately: the minutes of `RATE_WINDOW`, where rates come from while the job runs.
     """
-    drawn = [row for row in usage if row.stage == TaskKind.generate]
+    drawn = [row for row in usage if row.stage in DRAWING_STAGES]
     committed = [row for row in drawn if row.outcome in _COMMITTED]
     limit = from_amount(account.currency, account.limit or 0)
     spent = from_amount(account.currency, account.spent)
-    recent = [row for row in lately if row.stage == TaskKind.generate]
+    recent = [row for row in lately if row.stage in DRAWING_STAGES]
     tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, recent, now)
     eta_s = max(0.0, limit - spent) / spent_per_s if spent_per_s and not job.phase.is_terminal else None
     wasted: dict[str, float] = {}

@@ -15,12 +15,11 @@ from service.allocation import strategy_for
 from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput
 from service.flops import MFLOP
-from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
+from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, Resolved, SamplingSpec
 from service.measures import Measures
 from service.models import ModelSpec
 from service.scoring import scorer_named
 from service.store import Store
-from service.store.control import Resolved
 
 PLAIN_TEMPLATE = PromptSpec().template
 _STRATEGIES_WITHOUT_FIELDS = ("uniform",)
@@ -64,6 +63,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         scorers=tuple(document.scorers),
         seed=document.seed,
         max_problems=document.max_problems,
+        stage=document.stage,
     )
     _check_chat_template(spec, models)
     _check_scorers(spec, is_adaptive=strategy_for(spec, num_problems).is_adaptive)
@@ -107,6 +107,7 @@ def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
         "scorers": list(spec.scorers),
         "seed": spec.seed,
         "max_problems": spec.max_problems,
+        "stage": spec.stage,
     }
 
 

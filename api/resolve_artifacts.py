@@ -12,8 +12,8 @@ from service.cluster import FinetuneWork, SelectSource, SelectWork, TaskKind
 from service.errors import Conflict, InvalidInput
 from service.finetunes import FinetuneSpec, Method, TrainingSpec, preset
 from service.jobs import Job
-from service.manifest import manifest_path
 from service.measures import Measures
+from service.planner.submit import manifest_path
 from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.store import Store
 
@@ -51,7 +51,7 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
     sources = tuple(
         SelectSource(
             job_id=job.id,
-            manifest_path=str(manifest_path(data_dir, job.id)),
+            manifest_path=manifest_path(data_dir, job.id),
             problems_path=store.jobs.resolved(job.id).problems_path,
         )
         for job in jobs

@@ -1,21 +1,25 @@
-"""What is made of samples: training sets (selections) and students (finetunes).
+"""What is made of jobs: training sets (selections), students (finetunes), comparisons of both.
 
-An artifact is a job of one task. It shares the jobs' table, phases, events and usage, and has neither a budget nor an
-allocation: what it costs is known before it starts, and is recorded under its own stage. A spec is immutable, and its
-work is resolved when it is submitted, so that the same artifact can be made again.
+Artifacts share the jobs' table, phases, events and usage, and have neither a budget nor an allocation. A selection or
+finetune is one task, a comparison is a graph of jobs, selections and finetunes. A spec is immutable, and what its names
+stood for is resolved when it is submitted, so that the same artifact can be made again.
 """
 
+import dataclasses
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from service.cluster import FinetuneWork, SelectWork, TaskKind
+from service.cluster import FinetuneWork, SelectWork
+from service.experiments.spec import ComparisonSpec, ComparisonWork
 from service.finetunes import FinetuneSpec
 from service.jobs import Desired, Phase
+from service.models import ModelSpec
 from service.selection.spec import SelectionSpec
 
-ArtifactSpec = SelectionSpec | FinetuneSpec
-ArtifactWork = SelectWork | FinetuneWork
+ArtifactSpec = SelectionSpec | FinetuneSpec | ComparisonSpec
+ArtifactWork = SelectWork | FinetuneWork | ComparisonWork
 
 
 class ArtifactKind(StrEnum):
@@ -23,21 +27,20 @@ class ArtifactKind(StrEnum):
 
     selection = "selection"
     finetune = "finetune"
+    comparison = "comparison"
 
-    @property
-    def task_kind(self) -> TaskKind:
-        """The kind of its one task."""
-        return TaskKind.select if self is ArtifactKind.selection else TaskKind.finetune
+    @classmethod
+    def of(cls, spec: ArtifactSpec) -> "ArtifactKind":
+        """The kind that a document asks for."""
+        return next(kind for kind, (spec_type, _) in TYPES.items() if isinstance(spec, spec_type))
 
-    @property
-    def spec_type(self) -> type[SelectionSpec] | type[FinetuneSpec]:
-        """Type of its document."""
-        return SelectionSpec if self is ArtifactKind.selection else FinetuneSpec
 
-    @property
-    def work_type(self) -> type[SelectWork] | type[FinetuneWork]:
-        """Type of what its document stood for."""
-        return SelectWork if self is ArtifactKind.selection else FinetuneWork
+TYPES: dict[ArtifactKind, tuple[type[ArtifactSpec], type[ArtifactWork]]] = {
+    ArtifactKind.selection: (SelectionSpec, SelectWork),
+    ArtifactKind.finetune: (FinetuneSpec, FinetuneWork),
+    ArtifactKind.comparison: (ComparisonSpec, ComparisonWork),
+}
+"""Types of an artifact's document and of what its names stood for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,17 @@ class Artifact:
     error: str | None = None
 
 
-def checkpoint_name(artifact_id: str, step: int) -> str:
-    """Name in the catalogue of a student's checkpoint."""
-    return f"{artifact_id}/step-{step}"
+def checkpoint_model(base: ModelSpec, finetune_id: str, *, step: int, path: str, sha256: str) -> ModelSpec:
+    """A student's checkpoint as a model that jobs can name.
+
+    Args:
+        path: its `checkpoint.json`, beside which the model lies.
+        sha256: of that file, which has the hashes of all others.
+    """
+    return dataclasses.replace(
+        base,
+        name=f"{finetune_id}/step-{step}",
+        path=os.path.dirname(path),
+        revision=f"sha256:{sha256}",
+        base=base.pool,
+    )

@@ -15,7 +15,7 @@ from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
-from service.jobs import Job
+from service.jobs import DRAWING_STAGES, Job
 from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
 from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
@@ -111,7 +111,7 @@ def _names(jobs: Sequence[Job]) -> list[str]:
 
 
 def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
-    usage = [row for row in store.reads.usage(job_id=job.id) if row.stage == TaskKind.generate]
+    usage = [row for row in store.reads.usage(job_id=job.id) if row.stage in DRAWING_STAGES]
     account = store.reads.account(job.id)
     is_flops = account.currency is Currency.flops
     kept = [row for row in usage if row.outcome in _KEPT]

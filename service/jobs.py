@@ -10,6 +10,10 @@ from enum import StrEnum
 from typing import Literal
 
 from service.currency import Budget
+from service.models import ModelSpec
+
+DRAWING_STAGES = ("generate", "evaluate")
+"""Stages under which the cost of sampling stands, by what the samples are for."""
 
 
 class Desired(StrEnum):
@@ -107,7 +111,11 @@ class AllocationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """A resolved job document: every default filled in, every name checked."""
+    """A resolved job document: every default filled in, every name checked.
+
+    Args:
+        stage: what its samples are for, and the stage their cost stands under: data, or measuring a model.
+    """
 
     name: str
     problems: str
@@ -119,6 +127,7 @@ class JobSpec:
     scorers: tuple[str, ...] = ("math_answer",)
     seed: int = 0
     max_problems: int | None = None
+    stage: Literal["generate", "evaluate"] = "generate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,3 +141,13 @@ class Job:
     phase: Phase
     ended_at: datetime | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What a job's names stood for when it was submitted."""
+
+    models: tuple[ModelSpec, ...]
+    problems_path: str
+    num_problems: int
+    problems_fingerprint: str

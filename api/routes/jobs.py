@@ -14,8 +14,7 @@ from api.wire.base import MAX_INT
 from api.wire.job_document import JobDocument
 from api.wire.jobs import BudgetOut, DryRunOut, FlopsOut, JobList, JobOut, ProgressOut
 from service.currency import from_amount
-from service.jobs import Desired, Job
-from service.store.control import Resolved
+from service.jobs import Desired, Job, Resolved
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -182,6 +182,10 @@ class JobDocument(InputModel):
         default=None, ge=1, le=MAX_INT, description="Use only the first problems of the set."
     )
 
+    stage: Literal["generate", "evaluate"] = Field(
+        default="generate", description="What the samples are for: data, or measuring a model. Costs stand under it."
+    )
+
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
         for name in ("models", "scorers"):

@@ -1,4 +1,4 @@
-"""Selections and finetunes: one task each, from submission to the end.
+"""Selections and finetunes: one task each, from submission to the end. Comparisons are in `comparisons.py`.
 
 Consumes what hosts say about the tasks of artifacts; produces task moves, parts, usage, checkpoints in the catalogue,
 submissions and phases. A finetune commits its checkpoints one by one, so an attempt that is lost costs what came after
@@ -9,7 +9,7 @@ import dataclasses
 import os
 from datetime import timedelta
 
-from service.artifacts import ArtifactKind, checkpoint_name
+from service.artifacts import ArtifactKind, checkpoint_model
 from service.cluster import (
     Acknowledge,
     AttemptReport,
@@ -19,10 +19,13 @@ from service.cluster import (
     HostKind,
     HostState,
     Receipt,
+    SelectWork,
     Stop,
     StopMode,
+    TaskKind,
 )
 from service.jobs import Desired, Phase
+from service.planner.comparisons import advance_comparison
 from service.planner.draft import Draft
 from service.planner.heard import Heard, hear
 from service.planner.plan import ArtifactView
@@ -48,6 +51,9 @@ def fold_artifacts(draft: Draft) -> None:
 def advance_artifacts(draft: Draft) -> None:
     """Creates, leases and stops their tasks, and ends artifacts that have nothing left to do."""
     for artifact in list(draft.artifacts.values()):
+        if artifact.kind is ArtifactKind.comparison:
+            advance_comparison(draft, artifact)
+            continue
         tasks = draft.job_tasks(artifact.id)
         is_aborting = artifact.desired is Desired.cancel or artifact.error is not None
         should_run = artifact.desired is Desired.run and not is_aborting and not draft.seen.is_draining
@@ -71,7 +77,7 @@ def _create(draft: Draft, artifact: ArtifactView) -> None:
         Task(
             id=f"{artifact.id}-0",
             job_id=artifact.id,
-            kind=artifact.kind.task_kind,
+            kind=TaskKind.finetune if isinstance(work, FinetuneWork) else TaskKind.select,
             order=0,
             model=work.base.name if isinstance(work, FinetuneWork) else "",
             num_planned=work.training.steps if isinstance(work, FinetuneWork) else 0,
@@ -102,6 +108,7 @@ def _lease(draft: Draft, artifact: ArtifactView, task: Task) -> None:
 
 def _attempt(draft: Draft, artifact: ArtifactView, task: Task) -> AttemptSpec:
     work = artifact.work
+    assert isinstance(work, FinetuneWork | SelectWork), "a comparison has no task"
     if isinstance(work, FinetuneWork) and artifact.last_part_path is not None:
         work = dataclasses.replace(work, resume_from=os.path.dirname(artifact.last_part_path))
     return AttemptSpec(
@@ -177,13 +184,7 @@ def _commit_all(draft: Draft, artifact: ArtifactView, task: Task, receipts: tupl
 
 def _register(draft: Draft, artifact: ArtifactView, work: FinetuneWork, receipt: Receipt) -> None:
     step = int(receipt.facts["step"])
-    checkpoint = dataclasses.replace(
-        work.base,
-        name=checkpoint_name(artifact.id, step),
-        path=os.path.dirname(receipt.path),
-        revision=f"sha256:{receipt.sha256}",
-        base=work.base.pool,
-    )
+    checkpoint = checkpoint_model(work.base, artifact.id, step=step, path=receipt.path, sha256=receipt.sha256)
     draft.register_model(checkpoint)
     draft.event(artifact.id, "checkpoint", f"{checkpoint.name}: loss {receipt.facts['loss']:.4g}")
 

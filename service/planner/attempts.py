@@ -86,7 +86,9 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> Task:
             task = _settle(draft, task, job, receipt)
         case TaskKind.score:
             draft.record_usage(task, "useful", receipt.usage)
-            draft.change_state(_delta_change(job, task, receipt.delta))
+            delta = _delta(task, receipt)
+            draft.change_state(StateChange(job_id=job.id, model=_model_index(job, task.model), delta=delta))
+            draft.change_job(job.id, num_correct=job.num_correct + int(delta.is_correct.sum()))
         case TaskKind.prepare:
             _commit_prepared(draft, task, receipt)
         case TaskKind.select | TaskKind.finetune:
@@ -289,10 +291,10 @@ def _at_worst(currency: Currency, amount: float, facts: dict[str, float]) -> Usa
     )
 
 
-def _delta_change(job: JobView, task: Task, delta: ScoreDelta | None) -> StateChange:
-    if delta is None:
+def _delta(task: Task, receipt: Receipt) -> ScoreDelta:
+    if receipt.delta is None:
         raise ValueError(f"score task {task.id}: a receipt without a delta")
-    return StateChange(job_id=job.id, model=_model_index(job, task.model), delta=delta)
+    return receipt.delta
 
 
 def _model_index(job: JobView, model: str) -> int:

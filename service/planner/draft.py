@@ -23,15 +23,19 @@ from service.cluster import (
     TaskKind,
     Usage,
 )
+from service.experiments.graph import Node
+from service.jobs import Desired
 from service.ledger import Account, Transfer, TransferKind
 from service.models import ModelSpec
 from service.planner.plan import (
     ArtifactView,
     ArtifactWrite,
+    ChildrenWrite,
     EventWrite,
     HostView,
     JobView,
     JobWrite,
+    NodeWrite,
     PartWrite,
     Plan,
     PoolView,
@@ -107,6 +111,8 @@ class Draft:
         self._usage: list[UsageWrite] = []
         self._prepared: list[Prepared] = []
         self._models: list[ModelSpec] = []
+        self._nodes: list[NodeWrite] = []
+        self._children: list[ChildrenWrite] = []
         self._events: list[EventWrite] = []
         self._state_changes: list[StateChange] = []
         self._start_hosts: list[HostSpec] = []
@@ -164,6 +170,14 @@ class Draft:
         """Lets jobs name a checkpoint."""
         self._models.append(model)
 
+    def submit_node(self, comparison_id: str, node: Node) -> None:
+        """Submits a node of a comparison."""
+        self._nodes.append(NodeWrite(comparison_id=comparison_id, node=node))
+
+    def want_of_children(self, comparison_id: str, desired: Desired) -> None:
+        """Says what a comparison wants of its children."""
+        self._children.append(ChildrenWrite(comparison_id=comparison_id, desired=desired))
+
     def count_engine_death(self, job_id: str, host: str) -> None:
         """Puts an engine's death on a job's account, once however many of its tasks were on it."""
         if (job_id, host) not in self._counted_deaths:
@@ -195,9 +209,9 @@ class Draft:
 
     def record_usage(self, task: Task, outcome: str, usage: Usage) -> None:
         """Adds to the usage rollup."""
-        self._usage.append(
-            UsageWrite(job_id=task.job_id, model=task.model, stage=task.kind, outcome=outcome, usage=usage)
-        )
+        job = self.jobs.get(task.job_id)
+        stage = job.spec.stage if job is not None and task.kind is TaskKind.generate else task.kind.value
+        self._usage.append(UsageWrite(job_id=task.job_id, model=task.model, stage=stage, outcome=outcome, usage=usage))
 
     def record_prepared(self, prepared: Prepared) -> None:
         """Makes a job's prompts known."""
@@ -285,6 +299,8 @@ class Draft:
                 write for write in map(_artifact_write, self.artifacts.values()) if write != before_artifacts[write.id]
             ),
             models=tuple(self._models),
+            nodes=tuple(self._nodes),
+            children=tuple(self._children),
             prepared=tuple(self._prepared),
             hosts=tuple(host for host in self.hosts.values() if before_hosts.get(host.name) != host),
             pools=tuple(pool for pool in self.pools.values() if before_pools.get(pool.model) != pool),
@@ -317,5 +333,6 @@ def _job_write(job: JobView) -> JobWrite:
         error=job.error,
         num_samples=job.num_samples,
         num_errors=job.num_errors,
+        num_correct=job.num_correct,
         num_engine_deaths=job.num_engine_deaths,
     )

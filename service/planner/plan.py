@@ -7,7 +7,7 @@ cluster says. `Plan` holds every change of the tick, committed in one transactio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from service.artifacts import ArtifactKind, ArtifactWork
+from service.artifacts import ArtifactKind, ArtifactSpec, ArtifactWork
 from service.cluster import (
     HostKind,
     HostSpec,
@@ -18,9 +18,9 @@ from service.cluster import (
     Receipt,
     Runs,
     ScoreDelta,
-    TaskKind,
     Usage,
 )
+from service.experiments.graph import Child, Node
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
 from service.models import ModelSpec
@@ -54,6 +54,7 @@ class JobView:
         next_order: order of the next task.
         num_samples: committed rows, errors included.
         num_errors: committed rows that stand for an error.
+        num_correct: scored rows whose answer is right.
         num_engine_deaths: engines that died of the job's tasks, as far as anybody can tell.
     """
 
@@ -72,6 +73,7 @@ class JobView:
     created_at: datetime
     num_errors: int
     num_samples: int
+    num_correct: int = 0
     num_engine_deaths: int = 0
 
 
@@ -81,16 +83,19 @@ class ArtifactView:
 
     Args:
         last_part_path: its newest committed part over all attempts: where a finetune goes on.
+        children: what a comparison has submitted, by key.
     """
 
     id: str
     kind: ArtifactKind
+    spec: ArtifactSpec
     work: ArtifactWork
     desired: Desired
     phase: Phase
     error: str | None
     last_part_path: str | None
     created_at: datetime
+    children: dict[str, Child] = field(default_factory=dict[str, Child])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +146,7 @@ class Snapshot:
     num_hosts_ever: int
     artifacts: tuple[ArtifactView, ...] = ()
     kept_models: tuple[ModelSpec, ...] = ()
-    """Models whose pools keep engines without work; those of jobs come with the jobs."""
+    """Models whose pools keep engines without work, and those that jobs name checkpoints of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,12 +197,13 @@ class UsageWrite:
     """Something that was used; adds to the job's rollup of that minute.
 
     Args:
+        stage: kind of the task, but `evaluate` for generate tasks of a job that measures a model.
         outcome: useful, truncated, lost or dropped.
     """
 
     job_id: str
     model: str
-    stage: TaskKind
+    stage: str
     outcome: str
     usage: Usage
 
@@ -212,6 +218,7 @@ class JobWrite:
     error: str | None
     num_samples: int
     num_errors: int
+    num_correct: int
     num_engine_deaths: int
 
 
@@ -222,6 +229,22 @@ class ArtifactWrite:
     id: str
     phase: Phase
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeWrite:
+    """A node of a comparison to submit, unless the same has been made or is being made already."""
+
+    comparison_id: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildrenWrite:
+    """What a comparison wants of those children that run and that no other comparison needs."""
+
+    comparison_id: str
+    desired: Desired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +282,8 @@ class Plan:
     usage: tuple[UsageWrite, ...] = ()
     jobs: tuple[JobWrite, ...] = ()
     artifacts: tuple[ArtifactWrite, ...] = ()
+    nodes: tuple[NodeWrite, ...] = ()
+    children: tuple[ChildrenWrite, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     prepared: tuple[Prepared, ...] = ()
     hosts: tuple[HostView, ...] = ()
@@ -275,4 +300,4 @@ class Plan:
         """Whether there is anything to commit."""
         return any(
             (self.tasks, self.parts, self.transfers, self.usage, self.jobs, self.prepared, self.hosts, self.pools)
-        ) or bool(self.events or self.artifacts or self.models)
+        ) or bool(self.events or self.artifacts or self.models or self.nodes or self.children)

@@ -36,6 +36,11 @@ def job_dir(data_dir: str, job_id: str) -> str:
     return os.path.join(data_dir, "jobs", job_id)
 
 
+def manifest_path(data_dir: str, job_id: str) -> str:
+    """Where a job's manifest lies."""
+    return os.path.join(job_dir(data_dir, job_id), "manifest.json")
+
+
 def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateWork | ScoreWork:
     spec = job.spec
     model = next(model for model in job.models if model.name == task.model)

@@ -88,7 +88,7 @@ def _front_matter(lineage: Lineage, num_bytes: int, stored_bytes: int) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
     }
     # one that all models share and that is an identifier; a hub refuses other texts there
-    stated = set(lineage.licenses.values())
+    stated = {model.license for source in lineage.sources for model in source.models}
     shared = next(iter(stated)) if len(stated) == 1 else None
     if shared is not None and _IDENTIFIER.fullmatch(shared):
         fields = {"license": shared, **fields}
@@ -98,8 +98,8 @@ def _front_matter(lineage: Lineage, num_bytes: int, stored_bytes: int) -> str:
 def _introduction(lineage: Lineage) -> str:
     statistics = lineage.statistics
     return (
-        f"{statistics.rows:,} completions of {statistics.problems:,} problems, drawn by "
-        f"{_names(statistics.rows_by_model)} and selected by isoflop. All completions are written by language models."
+        f"{wording.plural(statistics.rows, 'completion')} of {wording.plural(statistics.problems, 'problem')}, "
+        f"drawn by {_names(statistics.rows_by_model)} and selected by isoflop. All are written by language models."
     )
 
 
@@ -190,11 +190,11 @@ def _budget(sources: Sequence[SourceOrigin]) -> str:
 
 
 def _licenses(lineage: Lineage) -> str:
-    models = {model.name: model for source in lineage.sources for model in source.models}
-    problems = {source.problems.name: source.problems for source in lineage.sources}
+    models = dict.fromkeys(model for source in lineage.sources for model in source.models)
+    problems = dict.fromkeys(source.problems for source in lineage.sources)
     rows = [
-        *(("model", name, model.revision, model.license or "unknown") for name, model in models.items()),
-        *(("problem set", name, each.fingerprint, each.license or "unknown") for name, each in problems.items()),
+        *(("model", model.name, model.revision, model.license or "unknown") for model in models),
+        *(("problem set", each.name, each.fingerprint, each.license or "unknown") for each in problems),
     ]
     return _table(("what", "name", "revision", "license"), rows)
 

@@ -126,11 +126,6 @@ class Lineage:
         """As indented JSON."""
         return _adapter().dump_json(self, indent=1).decode()
 
-    @property
-    def licenses(self) -> dict[str, str | None]:
-        """License of every model, by name."""
-        return {model.name: model.license for source in self.sources for model in source.models}
-
 
 def lineage_from_json(text: str | bytes, *, path: str | Path) -> Lineage:
     """The inverse of `Lineage.to_json`.

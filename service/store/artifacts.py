@@ -1,26 +1,36 @@
-"""Selections and finetunes: submission, what people want of them, and the control loop's view.
+"""Selections, finetunes and comparisons: submission, what people want of them, and the control loop's view.
 
 They are rows of the jobs' table with another `kind`: tasks, parts, events and usage refer to jobs of every kind alike.
 """
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from service.artifacts import Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
-from service.cluster import FinetuneWork
+from service.artifacts import TYPES, Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
 from service.errors import Conflict, NotFound
+from service.experiments.graph import Child
 from service.jobs import Desired, Phase
 from service.planner.plan import ArtifactView, ArtifactWrite
 from service.store import schema
 from service.store.codec import aware, from_json, to_json
 from service.store.database import lock_submissions, reading
 
-_PREFIXES = {ArtifactKind.selection: "select", ArtifactKind.finetune: "finetune"}
+PREFIXES = {
+    ArtifactKind.selection: "select",
+    ArtifactKind.finetune: "finetune",
+    ArtifactKind.comparison: "compare",
+}
+"""What ids of each kind begin with."""
 _TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
+
+
+ReadChildren = Callable[[str], dict[str, Child]]
+"""What a comparison has submitted, by key."""
 
 
 class ArtifactStore:
@@ -37,7 +47,7 @@ class ArtifactStore:
         Raises:
             Conflict: the key was used for another document.
         """
-        kind = ArtifactKind.finetune if isinstance(work, FinetuneWork) else ArtifactKind.selection
+        kind = ArtifactKind.of(spec)
         document = to_json(spec)
         sha256 = hashlib.sha256(document.encode()).hexdigest()
         jobs = schema.jobs
@@ -50,26 +60,9 @@ class ArtifactStore:
                     raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for {row['id']} with other content")
                 if row is not None:
                     return _artifact(row)
-            number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
-            artifact_id = f"{_PREFIXES[kind]}-{number}-{secrets.token_hex(3)}"
-            now = now or datetime.now(UTC)
-            connection.execute(
-                insert(jobs).values(
-                    id=artifact_id,
-                    number=number,
-                    kind=kind.value,
-                    name=spec.name,
-                    document=document,
-                    resolved=to_json(work),
-                    idempotency_key=idempotency_key,
-                    request_sha256=sha256,
-                    desired=Desired.run.value,
-                    phase=Phase.queued.value,
-                    created_at=now,
-                )
+            artifact_id = insert_artifact(
+                connection, spec, work, idempotency_key=idempotency_key, now=now or datetime.now(UTC)
             )
-            event = {"job_id": artifact_id, "kind": "submitted", "message": spec.name, "at": now}
-            connection.execute(insert(schema.events).values(**event))
         return self.get(artifact_id)
 
     def get(self, artifact_id: str, kind: ArtifactKind | None = None) -> Artifact:
@@ -84,8 +77,7 @@ class ArtifactStore:
         with reading(self._engine) as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
-            what = kind or "selection or finetune"
-            raise NotFound(f"no {what} {artifact_id!r}; GET /v1/selections and /v1/finetunes list them")
+            raise NotFound(f"no {kind or 'artifact'} {artifact_id!r}; GET /v1/{kind or 'selection'}s lists them")
         return _artifact(row)
 
     def list(self, kind: ArtifactKind, *, limit: int = 50, before: int | None = None) -> list[tuple[int, Artifact]]:
@@ -121,7 +113,34 @@ class ArtifactStore:
         return self.get(artifact_id)
 
 
-def read_artifacts(connection: Connection) -> tuple[ArtifactView, ...]:
+def insert_artifact(
+    connection: Connection, spec: ArtifactSpec, work: ArtifactWork, *, idempotency_key: str | None, now: datetime
+) -> str:
+    """Stores an artifact that is to be made; its id."""
+    jobs, kind, document = schema.jobs, ArtifactKind.of(spec), to_json(spec)
+    number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
+    artifact_id = f"{PREFIXES[kind]}-{number}-{secrets.token_hex(3)}"
+    connection.execute(
+        insert(jobs).values(
+            id=artifact_id,
+            number=number,
+            kind=kind.value,
+            name=spec.name,
+            document=document,
+            resolved=to_json(work),
+            idempotency_key=idempotency_key,
+            request_sha256=hashlib.sha256(document.encode()).hexdigest(),
+            desired=Desired.run.value,
+            phase=Phase.queued.value,
+            created_at=now,
+        )
+    )
+    event = {"job_id": artifact_id, "kind": "submitted", "message": spec.name, "at": now}
+    connection.execute(insert(schema.events).values(**event))
+    return artifact_id
+
+
+def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple[ArtifactView, ...]:
     """Artifacts that are not over, as the planner sees them."""
     jobs, parts = schema.jobs, schema.parts
     query = select(jobs).where(jobs.c.kind.in_([kind.value for kind in ArtifactKind]))
@@ -134,11 +153,13 @@ def read_artifacts(connection: Connection) -> tuple[ArtifactView, ...]:
             ArtifactView(
                 id=artifact.id,
                 kind=artifact.kind,
+                spec=artifact.spec,
                 work=artifact.work,
                 desired=artifact.desired,
                 phase=artifact.phase,
                 error=artifact.error,
                 last_part_path=connection.execute(last).scalar(),
+                children=read_children(artifact.id) if artifact.kind is ArtifactKind.comparison else {},
                 created_at=artifact.created_at,
             )
         )
@@ -157,8 +178,8 @@ def _artifact(row: Any) -> Artifact:
     return Artifact(
         id=row["id"],
         kind=kind,
-        spec=from_json(kind.spec_type, row["document"]),
-        work=from_json(kind.work_type, row["resolved"]),
+        spec=from_json(TYPES[kind][0], row["document"]),
+        work=from_json(TYPES[kind][1], row["resolved"]),
         desired=Desired(row["desired"]),
         phase=Phase(row["phase"]),
         created_at=aware(row["created_at"]) or row["created_at"],

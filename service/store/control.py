@@ -15,15 +15,16 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from service.cluster import HostKind, HostState, Runs, Usage
 from service.errors import StaleAttempt
-from service.jobs import Desired, JobSpec, Phase
+from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.ledger import TransferKind
 from service.models import ModelSpec
 from service.planner.plan import HostView, JobView, PartWrite, Plan, PoolView, Prepared, Snapshot, TaskWrite, UsageWrite
 from service.shards import pack_array, unpack_array
 from service.store import schema
 from service.store.artifacts import read_artifacts, write_artifact
+from service.store.children import ChildReader, want_of_children, write_node
 from service.store.codec import aware, from_json, to_json
-from service.store.rows import IS_GENERATION, account_from_row, task_from_row
+from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
 from service.tasks import Task, TaskState, without
 
 TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
@@ -32,35 +33,27 @@ _UNSENT_STATES = (TaskState.pending.value, TaskState.submitted.value)
 """States in which an attempt may have to be sent, which is the only use of a task's runs in a tick."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """What a job's names stood for when it was submitted."""
-
-    models: tuple[ModelSpec, ...]
-    problems_path: str
-    num_problems: int
-    problems_fingerprint: str
-
-
 class ControlStore:
     """Reads snapshots and writes plans. Keeps decoded documents of active jobs; they never change."""
 
     def __init__(self) -> None:
         self._documents: dict[str, tuple[JobSpec, Resolved]] = {}
+        self._children = ChildReader()
 
     def read_snapshot(self, connection: Connection) -> Snapshot:
         """Everything the planner needs, at one instant."""
         rows = connection.execute(_OPEN_TASKS).mappings()
         tasks = [task_from_row(row, with_runs=row["state"] in _UNSENT_STATES) for row in rows]
         tasks = [_with_remaining(connection, task) for task in tasks]
+        jobs = tuple(self._read_jobs(connection))
         return Snapshot(
-            jobs=tuple(self._read_jobs(connection)),
+            jobs=jobs,
             tasks=tuple(tasks),
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
             pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
             num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
-            artifacts=read_artifacts(connection),
-            kept_models=tuple(from_json(ModelSpec, text) for text in connection.execute(_KEPT_MODELS).scalars()),
+            artifacts=read_artifacts(connection, lambda comparison_id: self._children.read(connection, comparison_id)),
+            kept_models=_read_kept_models(connection, jobs),
         )
 
     def _read_jobs(self, connection: Connection) -> list[JobView]:
@@ -99,6 +92,7 @@ class ControlStore:
             created_at=aware(row["created_at"]) or row["created_at"],
             num_samples=row["num_samples"],
             num_errors=row["num_errors"],
+            num_correct=row["num_correct"],
             num_engine_deaths=row["num_engine_deaths"],
         )
 
@@ -130,6 +124,10 @@ class ControlStore:
             connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values))
         for artifact in plan.artifacts:
             write_artifact(connection, artifact, now)
+        for node in plan.nodes:
+            write_node(connection, node, now)
+        for change in plan.children:
+            want_of_children(connection, change)
         for model in plan.models:
             values = {"name": model.name, "document": to_json(model), "created_at": now}
             connection.execute(insert(schema.models).values(**values))
@@ -141,14 +139,16 @@ class ControlStore:
 
 
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
-_JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_engine_deaths")
-_KEPT_MODELS = select(schema.models.c.document).join(schema.pools).where(schema.pools.c.minimum > 0)
+_JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_correct", "num_engine_deaths")
+_POOLED_MODELS = select(schema.models.c.document).join(schema.pools)
 _LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
 
 
-def account_id(job_id: str, spec: JobSpec) -> str:
-    """Name of the account a job's budget is kept in."""
-    return f"{job_id}:{spec.budget.currency}"
+def _read_kept_models(connection: Connection, jobs: tuple[JobView, ...]) -> tuple[ModelSpec, ...]:
+    """Models that engines may have to load though no job names them."""
+    bases = {spec.base for job in jobs for spec in job.models if spec.base is not None}
+    is_kept = (schema.pools.c.minimum > 0) | schema.models.c.name.in_(sorted(bases))
+    return tuple(from_json(ModelSpec, text) for text in connection.execute(_POOLED_MODELS.where(is_kept)).scalars())
 
 
 def committed_indices(connection: Connection, task_id: str) -> np.ndarray:
@@ -288,7 +288,7 @@ def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None
     fence = (
         (usage.c.job_id == entry.job_id)
         & (usage.c.model == entry.model)
-        & (usage.c.stage == entry.stage.value)
+        & (usage.c.stage == entry.stage)
         & (usage.c.outcome == entry.outcome)
         & (usage.c.bucket == bucket)
     )
@@ -298,7 +298,7 @@ def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None
             insert(usage).values(
                 job_id=entry.job_id,
                 model=entry.model,
-                stage=entry.stage.value,
+                stage=entry.stage,
                 outcome=entry.outcome,
                 bucket=bucket,
                 **values,

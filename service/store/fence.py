@@ -5,7 +5,10 @@ likes: its commit is refused, and intent comes before action. What has begun on 
 reach one database, holds on SQLite too, where `service.lock` refuses a second controller before it gets so far.
 """
 
+import contextlib
+
 from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from service.errors import AlreadyRunning
 from service.store import schema
@@ -58,5 +61,7 @@ class DatabaseLock:
     def release(self) -> None:
         """Lets another controller in."""
         if self._connection is not None:
-            self._connection.invalidate()  # the lock ends with the session, which a pool would keep
+            with contextlib.suppress(DBAPIError):  # a connection that is gone has let go of it
+                self._connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _CONTROLLER_LOCK})
+            self._connection.invalidate()  # the session must not go back to a pool
             self._connection.close()

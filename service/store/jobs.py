@@ -5,15 +5,14 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from service.errors import Conflict, NotFound
-from service.jobs import Desired, Job, JobSpec, Phase
+from service.jobs import Desired, Job, JobSpec, Phase, Resolved
 from service.store import schema
 from service.store.codec import aware, from_json, to_json
-from service.store.control import Resolved, account_id
 from service.store.database import lock_submissions, reading
-from service.store.rows import GENERATION, IS_GENERATION
+from service.store.rows import GENERATION, IS_GENERATION, account_id
 
 
 class JobStore:
@@ -48,33 +47,9 @@ class JobStore:
                             f"Idempotency-Key {idempotency_key!r} was used for job {row['id']} with another document"
                         )
                     return _job(row)
-            number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
-            job_id = f"job-{number}-{secrets.token_hex(3)}"
-            now = now or datetime.now(UTC)
-            connection.execute(
-                insert(jobs).values(
-                    id=job_id,
-                    number=number,
-                    name=spec.name,
-                    document=document,
-                    resolved=to_json(resolved),
-                    idempotency_key=idempotency_key,
-                    request_sha256=sha256,
-                    desired=Desired.run.value,
-                    phase=Phase.queued.value,
-                    created_at=now,
-                )
+            job_id = insert_job(
+                connection, spec, resolved, idempotency_key=idempotency_key, now=now or datetime.now(UTC)
             )
-            connection.execute(
-                insert(schema.accounts).values(
-                    id=account_id(job_id, spec),
-                    currency=spec.budget.currency.value,
-                    limit=spec.budget.limit,
-                    spent=0,
-                    reserved=0,
-                )
-            )
-            connection.execute(insert(schema.events).values(job_id=job_id, kind="submitted", message=spec.name, at=now))
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
@@ -138,6 +113,40 @@ class JobStore:
                 )
             )
         return self.get(job_id)
+
+
+def insert_job(
+    connection: Connection, spec: JobSpec, resolved: Resolved, *, idempotency_key: str | None, now: datetime
+) -> str:
+    """Stores a job and opens its account; its id."""
+    jobs, document = schema.jobs, to_json(spec)
+    number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
+    job_id = f"job-{number}-{secrets.token_hex(3)}"
+    connection.execute(
+        insert(jobs).values(
+            id=job_id,
+            number=number,
+            name=spec.name,
+            document=document,
+            resolved=to_json(resolved),
+            idempotency_key=idempotency_key,
+            request_sha256=hashlib.sha256(document.encode()).hexdigest(),
+            desired=Desired.run.value,
+            phase=Phase.queued.value,
+            created_at=now,
+        )
+    )
+    connection.execute(
+        insert(schema.accounts).values(
+            id=account_id(job_id, spec),
+            currency=spec.budget.currency.value,
+            limit=spec.budget.limit,
+            spent=0,
+            reserved=0,
+        )
+    )
+    connection.execute(insert(schema.events).values(job_id=job_id, kind="submitted", message=spec.name, at=now))
+    return job_id
 
 
 def _job(row: Any) -> Job:

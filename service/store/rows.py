@@ -4,6 +4,7 @@ from typing import Any
 
 from service.cluster import TaskKind
 from service.currency import Currency
+from service.jobs import JobSpec
 from service.ledger import Account
 from service.shards import unpack_array
 from service.store import schema
@@ -61,3 +62,8 @@ def account_from_row(row: Any) -> Account:
         spent=row["spent"],
         reserved=row["reserved"],
     )
+
+
+def account_id(job_id: str, spec: JobSpec) -> str:
+    """Name of the account a job's budget is kept in."""
+    return f"{job_id}:{spec.budget.currency}"

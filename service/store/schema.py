@@ -65,10 +65,20 @@ jobs = Table(
     Column("error", Text),
     Column("num_samples", BigInteger, nullable=False, server_default="0"),
     Column("num_errors", BigInteger, nullable=False, server_default="0"),
+    Column("num_correct", BigInteger, nullable=False, server_default="0"),
     Column("num_engine_deaths", BigInteger, nullable=False, server_default="0"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
 )
+
+children = Table(
+    "children",
+    metadata,
+    Column("comparison_id", String(40), ForeignKey("jobs.id"), primary_key=True),
+    Column("key", String(400), primary_key=True),
+    Column("child_id", String(40), ForeignKey("jobs.id"), nullable=False, index=True),
+)
+"""Which job, selection or finetune is which node of a comparison; comparisons share those they both ask for."""
 
 controller = Table(
     "controller",

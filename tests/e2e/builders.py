@@ -8,12 +8,11 @@ from pathlib import Path
 from service.cluster import Cluster
 from service.controller import Controller
 from service.currency import Budget, Currency
-from service.jobs import AllocationSpec, Job, JobSpec, SamplingSpec
+from service.jobs import AllocationSpec, Job, JobSpec, Resolved, SamplingSpec
 from service.models import EngineOptions, ModelSpec
 from service.planner import Options
 from service.problems import ProblemSource, register_problems
 from service.store import Store
-from service.store.control import Resolved
 from tests.simulation.world import COST
 
 DEADLINE_S = 120.0

@@ -3,19 +3,20 @@
 import json
 from concurrent.futures import Executor, Future
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.cluster import TaskKind
 from service.currency import Budget, Currency
-from service.jobs import JobSpec
-from service.manifest import manifest_path, write_manifest
+from service.jobs import JobSpec, Resolved
+from service.manifest import write_manifest
 from service.manifest_writer import INTERVAL, RETRY, SHARE_OF_TIME, ManifestWriter
 from service.planner import Plan
 from service.planner.plan import TaskWrite
+from service.planner.submit import manifest_path
 from service.store import Store
-from service.store.control import Resolved
 from service.tasks import Task
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -61,7 +62,7 @@ def writer_and_executor(tmp_path, store):
 
 
 def is_sealed(tmp_path, job_id):
-    return json.loads(manifest_path(str(tmp_path), job_id).read_text())["is_sealed"]
+    return json.loads(Path(manifest_path(str(tmp_path), job_id)).read_text())["is_sealed"]
 
 
 def test_writer_renews_every_minute_one_at_a_time(tmp_path, store, writer_and_executor):

@@ -5,8 +5,7 @@ import itertools
 
 from service.cluster import HostKind, HostState
 from service.currency import Budget, Currency
-from service.jobs import JobSpec, Phase
-from service.store.control import Resolved
+from service.jobs import JobSpec, Phase, Resolved
 from tests.simulation.world import Simulation
 
 

@@ -15,14 +15,13 @@ from service.currency import Budget, Currency, from_amount
 from service.fake_cluster import FakeCluster
 from service.fake_world import FakeWorld
 from service.flops import AttentionTerm, ForwardCost
-from service.jobs import AllocationSpec, Job, JobSpec
+from service.jobs import AllocationSpec, Job, JobSpec, Resolved
 from service.manifest_writer import ManifestWriter
 from service.models import ModelSpec
 from service.planner import Options
 from service.planner.submit import attempt_dir
 from service.problems import ProblemSet
 from service.store import Store
-from service.store.control import Resolved
 from service.tasks import TaskState, expand_runs
 
 COST = ForwardCost(

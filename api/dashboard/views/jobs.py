@@ -16,11 +16,10 @@ from api.version import VERSION
 from service.cluster import HostKind, HostState, TaskKind
 from service.currency import Currency
 from service.job_metrics import JobMetrics
-from service.jobs import Desired, Job, Phase
+from service.jobs import Desired, Job, Phase, Resolved
 from service.measures import Measures
 from service.planner.plan import HostView
 from service.store import Store
-from service.store.control import Resolved
 from service.store.reads import Part, UsageRow
 from service.tasks import Task, TaskState
 from service.wording import Tone

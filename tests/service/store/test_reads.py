@@ -7,12 +7,11 @@ import numpy as np
 
 from service.cluster import TaskKind, Usage
 from service.currency import Budget, Currency
-from service.jobs import Desired, Job, JobSpec
+from service.jobs import Desired, Job, JobSpec, Resolved
 from service.models import ModelSpec
 from service.planner import Plan
 from service.planner.plan import TaskWrite, UsageWrite
 from service.store import Store
-from service.store.control import Resolved
 from service.tasks import Task
 from tests.simulation.world import COST
 

@@ -13,14 +13,13 @@ from sqlalchemy.exc import IntegrityError
 from service.cluster import Receipt, TaskKind, Usage
 from service.currency import Budget, Currency
 from service.errors import Conflict, NotFound, StaleAttempt
-from service.jobs import Desired, Job, JobSpec
+from service.jobs import Desired, Job, JobSpec, Resolved
 from service.ledger import Transfer, TransferKind
 from service.models import ModelSpec
 from service.planner import Plan
 from service.planner.plan import PartWrite, TaskWrite, UsageWrite
 from service.problems import ProblemSet
 from service.store import Store, schema
-from service.store.control import Resolved
 from service.tasks import Task, TaskState, move
 from tests.simulation.world import COST
 

@@ -1,0 +1,54 @@
+"""Comparisons: submits the nodes of their graphs as they become due, and ends them.
+
+Consumes the states of a comparison's children; produces submissions, and what is wanted of the children. Level
+triggered as everything here: which nodes are missing follows from those that are there.
+"""
+
+from service.experiments.graph import due_nodes
+from service.experiments.spec import ComparisonSpec, ComparisonWork
+from service.jobs import Desired, Phase
+from service.planner.draft import Draft
+from service.planner.plan import ArtifactView
+from service.planner.submit import manifest_path
+
+MAX_ACTIVE_CHILDREN = 12
+"""Children of a comparison at a time: enough that no engine or trainer waits for the next, few enough that a tick,
+which looks at every active job, stays cheap."""
+
+
+def advance_comparison(draft: Draft, artifact: ArtifactView) -> None:
+    """Submits what is due, passes on a pause or the end, and derives the phase."""
+    spec, work = artifact.spec, artifact.work
+    assert isinstance(spec, ComparisonSpec)
+    assert isinstance(work, ComparisonWork)
+    active = {key: child for key, child in artifact.children.items() if not child.phase.is_terminal}
+    if artifact.error is None:
+        lost = [(key, child) for key, child in artifact.children.items() if _is_lost(child.phase)]
+        if lost and artifact.desired is not Desired.cancel:
+            key, child = lost[0]
+            artifact = draft.change_artifact(artifact.id, error=f"{key}: {child.id} {child.phase}")
+            draft.event(artifact.id, "job_failing", str(artifact.error))
+    wanted = Desired.cancel if artifact.error is not None else artifact.desired
+    own = [child for child in active.values() if not child.is_shared]
+    if any(child.desired not in (wanted, Desired.cancel) for child in own):
+        draft.want_of_children(artifact.id, wanted)
+    if wanted is Desired.cancel:
+        ended = Phase.failed if artifact.error is not None else Phase.cancelled
+        draft.change_artifact(artifact.id, phase=Phase.cancelling if own else ended)
+        return
+    if wanted is Desired.pause or draft.seen.is_draining:
+        draft.change_artifact(artifact.id, phase=Phase.paused if wanted is Desired.pause else artifact.phase)
+        return
+    due = due_nodes(
+        spec,
+        work,
+        artifact.children,
+        lambda job_id: manifest_path(draft.options.data_dir, job_id),
+    )
+    for node in due[: MAX_ACTIVE_CHILDREN - len(active)]:
+        draft.submit_node(artifact.id, node)
+    draft.change_artifact(artifact.id, phase=Phase.running if due or active else Phase.succeeded)
+
+
+def _is_lost(phase: Phase) -> bool:
+    return phase in (Phase.failed, Phase.cancelled)

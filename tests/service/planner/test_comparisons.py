@@ -1,0 +1,152 @@
+"""Comparisons on a real database: children are submitted, shared, paused and cancelled."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from service.artifacts import Artifact
+from service.cluster import NodeStatus, Observation
+from service.jobs import Desired, Phase
+from service.planner import Options, Seen, plan
+from service.planner.comparisons import MAX_ACTIVE_CHILDREN
+from service.store import Store, schema
+from tests.service.experiments.test_graph import LARGE, SMALL, WORK, make_spec
+
+
+class Desk:
+    """A database and ticks of the planner, with no host that answers."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.now = store, datetime(2026, 1, 1, tzinfo=UTC)
+
+    def compare(self, **changes: object) -> Artifact:
+        return self.store.artifacts.submit(make_spec(**changes), WORK, now=self.now)
+
+    def tick(self) -> None:
+        self.now += timedelta(seconds=1)
+        seen = Seen(observation=Observation(hosts={}, nodes=(NodeStatus(id="n", num_cpus=2.0, num_gpus=0.0),)))
+        snapshot = self.store.snapshot()
+        decided = plan(snapshot=snapshot, seen=seen, states={}, now=self.now, options=Options(data_dir="data"))
+        self.store.commit(decided, self.now)
+
+    def children(self, comparison: Artifact) -> dict[str, str]:
+        children = schema.children
+        with self.store.engine.connect() as connection:
+            rows = connection.execute(select(children).where(children.c.comparison_id == comparison.id)).mappings()
+            return {row["key"]: row["child_id"] for row in rows}
+
+    def end(self, job_id: str, phase: Phase) -> None:
+        """As if the job had run: what its tasks would write is of no interest here."""
+        with self.store.engine.begin() as connection:
+            values = {"phase": phase.value, "ended_at": self.now, "num_samples": 10, "num_correct": 5}
+            connection.execute(update(schema.jobs).where(schema.jobs.c.id == job_id).values(**values))
+
+    def wanted(self, comparison: Artifact) -> set[str]:
+        jobs = schema.jobs
+        with self.store.engine.connect() as connection:
+            query = select(jobs.c.desired).where(jobs.c.id.in_(list(self.children(comparison).values())))
+            return set(connection.execute(query.where(jobs.c.ended_at.is_(None))).scalars())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    store = Store.open(f"sqlite:///{tmp_path / 'isoflop.db'}")
+    store.take_over("test")
+    store.catalogue.register_model(LARGE)
+    store.catalogue.register_model(SMALL)
+    yield Desk(store)
+    store.close()
+
+
+def test_comparison_submits_what_is_due_once(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    first = desk.children(comparison)
+    desk.tick()
+
+    assert set(first) == {"draw/large@4", "greedy/base/small", "majority/base/small", "transfer/base/small"}
+    assert desk.children(comparison) == first
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.running
+    assert desk.store.jobs.get(first["greedy/base/small"]).spec.stage == "evaluate"
+
+
+def test_comparison_goes_on_when_a_child_has_ended(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    desk.end(desk.children(comparison)["draw/large@4"], Phase.succeeded)
+    desk.tick()
+
+    assert {"draw/small@4", "select/large@4"} <= set(desk.children(comparison))
+
+
+def test_comparison_asked_again_takes_the_same_children(desk: Desk) -> None:
+    first = desk.compare()
+    desk.tick()
+    again = desk.compare(name="the same under another name")
+    desk.tick()
+
+    assert desk.children(again) == desk.children(first)
+    assert len(desk.store.jobs.list()) == 4
+
+
+def test_comparison_has_a_bounded_number_of_active_children(desk: Desk) -> None:
+    comparison = desk.compare(budgets=tuple(range(1, 40)))
+    for _ in range(3):
+        desk.tick()
+
+    assert len(desk.children(comparison)) == MAX_ACTIVE_CHILDREN
+
+
+def test_comparison_with_a_failed_child_cancels_the_others_and_fails(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    children = desk.children(comparison)
+    lost = children.pop("draw/large@4")
+    desk.end(lost, Phase.failed)
+    desk.tick()
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.cancelling
+    assert desk.wanted(comparison) == {"cancel"}
+    for child in children.values():
+        desk.end(child, Phase.cancelled)
+    desk.tick()
+
+    found = desk.store.artifacts.get(comparison.id)
+    assert (found.phase, found.error) == (Phase.failed, f"draw/large@4: {lost} failed")
+
+
+def test_comparison_submitted_after_a_failure_does_not_take_the_failed_child(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    lost = desk.children(comparison)["draw/large@4"]
+    desk.end(lost, Phase.failed)
+    again = desk.compare()
+    desk.tick()
+
+    assert desk.children(again)["draw/large@4"] != lost
+
+
+def test_comparison_paused_pauses_its_children_and_goes_on_with_them(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    desk.store.artifacts.set_desired(comparison.id, Desired.pause)
+    desk.tick()
+    assert desk.wanted(comparison) == {"pause"}
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.paused
+
+    desk.store.artifacts.set_desired(comparison.id, Desired.run)
+    desk.tick()
+    assert desk.wanted(comparison) == {"run"}
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.running
+
+
+def test_comparison_cancelled_leaves_children_that_another_needs(desk: Desk) -> None:
+    comparison, other = desk.compare(), desk.compare(name="other")
+    desk.tick()
+    desk.store.artifacts.set_desired(comparison.id, Desired.cancel)
+    desk.tick()
+
+    assert desk.wanted(other) == {"run"}
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.cancelled
