@@ -2,7 +2,7 @@
 
 Owns `HostRunner`: the life of one host process apart from Ray. Invariants: late calls of an earlier connection or an
 abandoned call give facts but no orders; a host that failed, was drained, or heard from nobody for too long is closed,
-and its process told to end, by itself. Must not import ray, vllm or torch: an engine comes in when it is loaded.
+and its process told to end, by itself. Must not import ray, vllm or torch: what is heavy comes in when a host loads.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from service.cluster import HostKind, HostReport, HostSpec, HostState, Orders, S
 from workers.dispatcher import DispatcherHost, Launch
 from workers.engine_protocol import Engine
 from workers.generator import GeneratorHost
+from workers.trainer import TrainerHost
 
 _WATCH_S = 0.25
 _FAILED_WAIT_S = 5.0  # how long a failed host waits for somebody to hear of it
@@ -28,7 +29,7 @@ _CLOSE_S = 120.0
 
 
 class RunnableHost(Protocol):
-    """A host with a life: what `GeneratorHost` and `DispatcherHost` share."""
+    """A host with a life: what `GeneratorHost`, `DispatcherHost` and `TrainerHost` share."""
 
     @property
     def state(self) -> HostState:
@@ -100,6 +101,8 @@ def make_host(spec: HostSpec, launch: Launch, node: str | None, max_running: int
     """The host for `spec`, not started; `launch` runs the attempts of a dispatcher."""
     if spec.kind is HostKind.dispatcher:
         return DispatcherHost(launch=launch, max_running=max_running, node=node)
+    if spec.kind is HostKind.trainer:
+        return TrainerHost(node=node)
     if spec.model is None:
         raise ValueError(f"{spec.name}: a generator needs a model, got None")
     return GeneratorHost(engine_factory=engine_factory(spec), node=node)

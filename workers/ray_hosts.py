@@ -22,7 +22,12 @@ from workers.hosts import Answer, HostRunner, MakeHost, Process
 
 _CONCURRENCY = 8
 _LAST_CALL_S = 2.0  # for the call in which an actor ends; hosts are called every second or more often
-_TASK_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+_TASK_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,10 @@ def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_
     if spec.kind is HostKind.generator and spec.model is not None and not spec.model.engine.simulated:
         environment |= engine_environment(spec.model, threads=max(1, round(spec.num_cpus)))
         num_gpus = (spec.num_gpus or spec.model.engine.tensor_parallel_size) if has_gpus else 0.0
+    elif spec.kind is HostKind.trainer:
+        # one process trains on one device; two OpenMP threads on one core fight
+        environment["OMP_NUM_THREADS"] = str(max(1, round(spec.num_cpus)))
+        num_gpus = (spec.num_gpus or 1.0) if has_gpus else 0.0
     actor = ray.remote(HostActor).options(  # type: ignore[attr-defined]
         name=spec.name,
         namespace=namespace,
