@@ -10,19 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from api.wire.job_document import AllocationDocument, BudgetDocument, JobDocument, PromptDocument
-from service.allocation import strategy_for
+from api.resolve_parts import (
+    allocation_document,
+    check_scorers,
+    prompt_document,
+    sampling_document,
+    to_allocation,
+    to_prompt,
+    to_sampling,
+)
+from api.wire.job_document import BudgetDocument, JobDocument
 from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput
 from service.flops import MFLOP
-from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, Resolved, SamplingSpec
-from service.measures import Measures
+from service.jobs import JobSpec, Resolved
 from service.models import ModelSpec
-from service.scoring import scorer_named
 from service.store import Store
-
-PLAIN_TEMPLATE = PromptSpec().template
-_STRATEGIES_WITHOUT_FIELDS = ("uniform",)
 
 
 def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]:
@@ -36,37 +39,24 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
     problems = store.catalogue.problem_set(document.problems)
     models = tuple(store.catalogue.model(name) for name in document.models)
     num_problems = min(problems.num_problems, document.max_problems or problems.num_problems)
-    max_tokens = None if document.sampling.max_tokens == "auto" else document.sampling.max_tokens
-    _check_max_tokens(max_tokens, models)
-    for scorer in document.scorers:
-        scorer_named(scorer)
-    allocation = document.allocation
-    _check_allocation(allocation)
+    sampling = to_sampling(document.sampling)
+    _check_max_tokens(sampling.max_tokens, models)
+    allocation = to_allocation(document.allocation)
     spec = JobSpec(
         name=document.name or f"{document.problems} by {', '.join(document.models)}"[:200],
         problems=document.problems,
         models=tuple(document.models),
         budget=_budget(document.budget, document.accounting, num_problems),
-        allocation=AllocationSpec(
-            strategy=allocation.strategy,
-            target_correct=allocation.target_correct or allocation.k or 1,
-            max_samples=allocation.max_samples,
-            counts=allocation.counts,
-        ),
-        prompt=_prompt(document.prompt),
-        sampling=SamplingSpec(
-            temperature=document.sampling.temperature,
-            top_p=document.sampling.top_p,
-            max_tokens=max_tokens,
-            stop=tuple(document.sampling.stop),
-        ),
+        allocation=allocation,
+        prompt=to_prompt(document.prompt),
+        sampling=sampling,
         scorers=tuple(document.scorers),
         seed=document.seed,
         max_problems=document.max_problems,
         stage=document.stage,
     )
     _check_chat_template(spec, models)
-    _check_scorers(spec, is_adaptive=strategy_for(spec, num_problems).is_adaptive)
+    check_scorers(spec, num_problems)
     _check_budget(spec, models)
     resolved = Resolved(
         models=models,
@@ -79,31 +69,15 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
 
 def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
     """The resolved document of a job, in the form of a job file: submitting it again asks for the same."""
-    prompt, few_shot, sampling = spec.prompt, spec.prompt.few_shot, spec.sampling
     return {
         "name": spec.name,
         "problems": spec.problems,
         "models": list(spec.models),
         "budget": _budget_document(spec.budget, num_problems),
         "accounting": "paper" if spec.budget.currency is Currency.flops_paper else "exact",
-        "allocation": _allocation_document(spec.allocation),
-        "prompt": {
-            "template": "plain" if prompt.template == PLAIN_TEMPLATE else prompt.template,
-            "system": prompt.system,
-            "few_shot": {
-                "examples": [{"question": asked, "solution": solved} for asked, solved in few_shot.examples],
-                "num_shots": few_shot.num_shots,
-                "choice": few_shot.choice,
-            },
-            "use_chat_template": prompt.use_chat_template,
-            "add_bos": prompt.add_bos,
-        },
-        "sampling": {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": "auto" if sampling.max_tokens is None else sampling.max_tokens,
-            "stop": list(sampling.stop),
-        },
+        "allocation": allocation_document(spec.allocation),
+        "prompt": prompt_document(spec.prompt),
+        "sampling": sampling_document(spec.sampling),
         "scorers": list(spec.scorers),
         "seed": spec.seed,
         "max_problems": spec.max_problems,
@@ -123,22 +97,6 @@ def cost_bounds(currency: Currency, model: ModelSpec, max_tokens: int | None) ->
         for prompt in (1, longest)
     ]
     return min(costs), max(costs)
-
-
-def _prompt(document: PromptDocument) -> PromptSpec:
-    examples = tuple((example.question, example.solution) for example in document.few_shot.examples)
-    num_shots = document.few_shot.num_shots
-    return PromptSpec(
-        template=PLAIN_TEMPLATE if document.template == "plain" else document.template,
-        system=document.system,
-        few_shot=FewShot(
-            examples=examples,
-            num_shots=len(examples) if num_shots is None else num_shots,
-            choice=document.few_shot.choice,
-        ),
-        use_chat_template=document.use_chat_template,
-        add_bos=document.add_bos,
-    )
 
 
 def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Budget:
@@ -164,30 +122,6 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
             return {"tokens": budget.limit}
         case Currency.samples:
             return {"samples_per_problem": budget.limit // num_problems}
-
-
-def _allocation_document(allocation: AllocationSpec) -> dict[str, Any]:
-    if allocation.strategy in _STRATEGIES_WITHOUT_FIELDS:
-        return {"strategy": allocation.strategy}
-    return {
-        "strategy": allocation.strategy,
-        "target_correct": allocation.target_correct,
-        "max_samples": allocation.max_samples,
-        "counts": allocation.counts,
-    }
-
-
-def _check_allocation(document: AllocationDocument) -> None:
-    """Refuses fields that the strategy would pass over in silence."""
-    if document.strategy not in _STRATEGIES_WITHOUT_FIELDS:
-        return
-    given = [name for name in ("target_correct", "k", "max_samples") if getattr(document, name) is not None]
-    given += ["counts"] if document.counts != "answer" else []
-    if given:
-        raise InvalidInput(
-            f"allocation: got {', '.join(given)} with strategy {document.strategy!r}, which reads none of them; "
-            "allowed: leave them out, or strategy 'until_correct'"
-        )
 
 
 def _check_chat_template(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
@@ -226,17 +160,6 @@ def _check_max_tokens(max_tokens: int | None, models: Iterable[ModelSpec]) -> No
                 f"sampling.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1}, for {model.name} has a "
                 f"context of {model.context_len} tokens and a prompt needs at least one; or 'auto'"
             )
-
-
-def _check_scorers(spec: JobSpec, *, is_adaptive: bool) -> None:
-    measures = Measures.of(spec.scorers)
-    if is_adaptive and not measures.has_answers:
-        raise InvalidInput(
-            f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed with strategy {spec.allocation.strategy!r}: at "
-            "least one that judges answers, e.g. math_answer"
-        )
-    if is_adaptive and spec.allocation.counts == "verified" and not measures.has_steps:
-        raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")
 
 
 def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:

@@ -6,7 +6,7 @@ All that can be wrong with a document is said here, before anything runs. Must n
 import dataclasses
 from typing import Any
 
-from api.wire.artifacts import FinetuneDocument, SelectionDocument
+from api.wire.artifacts import FinetuneDocument, SelectionDocument, TrainingDocument
 from service.artifacts import ArtifactKind
 from service.cluster import FinetuneWork, SelectSource, SelectWork, TaskKind
 from service.errors import Conflict, InvalidInput
@@ -94,11 +94,11 @@ def to_finetune(document: FinetuneDocument, store: Store) -> tuple[FinetuneSpec,
     parts = store.reads.parts(dataset.id, TaskKind.select)
     if not parts:
         raise Conflict(f"dataset: {dataset.id} is {dataset.phase}, allowed: a selection that succeeded")
-    changes = {name: value for name, value in document.training.model_dump().items() if value is not None}
-    if "method" in changes:
-        changes["method"] = Method(changes["method"])
-    training = dataclasses.replace(preset(document.preset), **changes)
-    _check_training(training, base.context_len)
+    training = to_training(document.preset, document.training)
+    if training.max_length is not None and training.max_length > base.context_len:
+        raise InvalidInput(
+            f"training.max_length: got {training.max_length}, allowed: 2 to {base.context_len}, the base's context"
+        )
     if base.engine.simulated:
         raise InvalidInput(f"base: got {base.name!r}, a simulated model, which has no weights; allowed: a real one")
     spec = FinetuneSpec(
@@ -112,7 +112,17 @@ def to_finetune(document: FinetuneDocument, store: Store) -> tuple[FinetuneSpec,
     )
 
 
-def _check_training(training: TrainingSpec, context_len: int) -> None:
+def to_training(name: str, document: TrainingDocument) -> TrainingSpec:
+    """A preset's hyperparameters with those of the document in their place.
+
+    Raises:
+        UnknownName: no such preset.
+        InvalidInput: hyperparameters that contradict each other.
+    """
+    changes = {field: value for field, value in document.model_dump().items() if value is not None}
+    if "method" in changes:
+        changes["method"] = Method(changes["method"])
+    training = dataclasses.replace(preset(name), **changes)
     if training.batch_size % training.micro_batch_size:
         raise InvalidInput(
             f"training.micro_batch_size: got {training.micro_batch_size}, allowed: a divisor of batch_size "
@@ -122,10 +132,7 @@ def _check_training(training: TrainingSpec, context_len: int) -> None:
         raise InvalidInput(
             f"training.num_checkpoints: got {training.num_checkpoints}, allowed: 1 to steps ({training.steps})"
         )
-    if training.max_length is not None and training.max_length > context_len:
-        raise InvalidInput(
-            f"training.max_length: got {training.max_length}, allowed: 2 to {context_len}, the base's context"
-        )
+    return training
 
 
 def selection_document(spec: SelectionSpec) -> dict[str, Any]:

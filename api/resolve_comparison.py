@@ -1,0 +1,207 @@
+"""A comparison document becomes a ComparisonSpec: every name checked, every default filled in.
+
+All that can be wrong is said before anything is spent; jobs, selections and finetunes follow from the result alone.
+Must not import workers.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from api.resolve_artifacts import to_training
+from api.resolve_parts import (
+    allocation_document,
+    check_scorers,
+    prompt_document,
+    sampling_document,
+    to_allocation,
+    to_prompt,
+    to_sampling,
+)
+from api.wire.comparisons import ComparisonDocument
+from service.currency import Budget, Currency
+from service.errors import InvalidInput
+from service.experiments.spec import (
+    ArmSpec,
+    ComparisonSpec,
+    ComparisonWork,
+    EvaluateSpec,
+    MatchBy,
+    ResolvedSet,
+    SelectionRules,
+    Split,
+    StudentSpec,
+)
+from service.jobs import JobSpec
+from service.measures import Measures
+from service.selection.spec import Duplicates, Keep
+from service.store import Store
+
+MAX_NODES = 20_000
+"""Nodes of a comparison: far more than anybody waits for, and few enough to look at in a tick."""
+
+
+def to_comparison(document: ComparisonDocument, store: Store) -> tuple[ComparisonSpec, ComparisonWork]:
+    """The comparison that the document asks for and what its names stand for now.
+
+    Raises:
+        UnknownName: a problem set, model, strategy, scorer or preset that does not exist.
+        InvalidInput: a field that contradicts the catalogue or another field.
+    """
+    sets = {
+        split: store.catalogue.problem_set(name)
+        for split in Split
+        if (name := getattr(document.problems, split.value)) is not None
+    }
+    _check_disjoint({split: item.name for split, item in sets.items()})
+    names = dict.fromkeys(
+        [*itertools.chain.from_iterable(arm.models for arm in document.arms), *(s.base for s in document.students)]
+    )
+    models = tuple(store.catalogue.model(name) for name in names)
+    arms = tuple(
+        ArmSpec(
+            name=arm.name,
+            models=tuple(arm.models),
+            allocation=to_allocation(arm.allocation),
+            sampling=None if arm.sampling is None else to_sampling(arm.sampling),
+            keep=None if arm.keep is None else Keep(arm.keep),
+            match=None if arm.match is None else MatchBy(arm.match),
+        )
+        for arm in document.arms
+    )
+    by = document.match.samples_per_problem
+    budgets = tuple(by) if isinstance(by, list) else (by,)
+    training = to_training(document.finetune.preset, document.finetune.training)
+    spec = ComparisonSpec(
+        name=document.name,
+        problems={split: item.name for split, item in sets.items()},
+        match=MatchBy(document.match.by),
+        reference=_reference(document),
+        budgets=budgets,
+        arms=arms,
+        students=tuple(StudentSpec(name=student.name, base=student.base) for student in document.students),
+        training=training,
+        learning_rates=tuple(document.finetune.learning_rates) or (training.learning_rate,),
+        seeds=tuple(range(training.seed, training.seed + document.finetune.seeds)),
+        selection=SelectionRules(
+            keep=Keep(document.select.keep),
+            duplicates=Duplicates(document.select.duplicates),
+            per_problem=document.select.per_problem,
+            rows=document.select.rows,
+            ngram=document.select.ngram,
+        ),
+        evaluate=EvaluateSpec(
+            maj_at=tuple(sorted(set(document.evaluate.maj_at))), temperature=document.evaluate.temperature
+        ),
+        prompt=to_prompt(document.prompt),
+        sampling=to_sampling(document.sampling),
+        scorers=tuple(document.scorers),
+        seed=document.seed,
+        max_problems=document.max_problems,
+    )
+    resolved = {
+        split: ResolvedSet(name=item.name, path=item.path, num_problems=item.num_problems, fingerprint=item.fingerprint)
+        for split, item in sets.items()
+    }
+    work = ComparisonWork(models=models, sets=resolved)
+    _check(spec, work)
+    return spec, work
+
+
+def _reference(document: ComparisonDocument) -> str:
+    wanted = document.match.reference
+    found = [arm.name for arm in document.arms if wanted == arm.name]
+    found = found or [arm.name for arm in document.arms if arm.models == [wanted]]
+    if len(found) != 1:
+        allowed = ", ".join(arm.name for arm in document.arms)
+        raise InvalidInput(f"match.reference: got {wanted!r}, allowed: an arm ({allowed}), or the model of one arm")
+    return found[0]
+
+
+def _check_disjoint(names: dict[Split, str]) -> None:
+    for (one, name), (other, same) in itertools.combinations(names.items(), 2):
+        if name == same:
+            raise InvalidInput(f"problems.{other}: got {same!r}, which is problems.{one} too; allowed: another set")
+
+
+def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
+    if any(budget < 1 for budget in spec.budgets) or len(set(spec.budgets)) < len(spec.budgets):
+        raise InvalidInput(f"match.samples_per_problem: got {list(spec.budgets)}, allowed: numbers >= 1 that differ")
+    if any(not 0 < rate <= 10 for rate in spec.learning_rates):
+        raise InvalidInput(f"finetune.learning_rates: got {list(spec.learning_rates)}, allowed: above 0, at most 10")
+    if any(size < 1 for size in spec.evaluate.maj_at):
+        raise InvalidInput(f"evaluate.maj_at: got {list(spec.evaluate.maj_at)}, allowed: numbers >= 1")
+    for arm in spec.arms:
+        check_scorers(_as_job(spec, arm), work.sets[Split.train].num_problems)
+        keep = arm.keep or spec.selection.keep
+        if keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
+            raise InvalidInput(f"arms.{arm.name}: keep 'verified' needs 'steps' among the scorers")
+    if not Measures.of(spec.scorers).has_answers:
+        raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
+    for model in work.models:
+        max_tokens = spec.sampling.max_tokens
+        if max_tokens is not None and max_tokens >= model.context_len:
+            raise InvalidInput(
+                f"sampling.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1} for {model.name}"
+            )
+    for student in spec.students:
+        if work.model(student.base).engine.simulated:
+            raise InvalidInput(f"students.{student.name}: base {student.base!r} is simulated and has no weights")
+        if work.model(student.base).base is not None:
+            raise InvalidInput(f"students.{student.name}: got checkpoint {student.base!r}, allowed: a registered model")
+
+
+def _as_job(spec: ComparisonSpec, arm: ArmSpec) -> JobSpec:
+    """A job like those that the arm will submit, as far as strategies and scorers look at it."""
+    return JobSpec(
+        name=arm.name,
+        problems=spec.problems[Split.train],
+        models=arm.models,
+        budget=Budget(currency=Currency.samples, limit=1),
+        allocation=arm.allocation,
+        scorers=spec.scorers,
+    )
+
+
+def comparison_document(spec: ComparisonSpec) -> dict[str, Any]:
+    """The resolved document of a comparison: submitting it again asks for the same."""
+    training = dataclasses.asdict(spec.training) | {"method": spec.training.method.value}
+    return {
+        "name": spec.name,
+        "problems": {split.value: name for split, name in spec.problems.items()},
+        "match": {
+            "by": spec.match.value,
+            "reference": spec.reference,
+            "samples_per_problem": list(spec.budgets),
+        },
+        "arms": [
+            {
+                "name": arm.name,
+                "models": list(arm.models),
+                "allocation": allocation_document(arm.allocation),
+                "sampling": None if arm.sampling is None else sampling_document(arm.sampling),
+                "keep": None if arm.keep is None else arm.keep.value,
+                "match": None if arm.match is None else arm.match.value,
+            }
+            for arm in spec.arms
+        ],
+        "students": [{"name": student.name, "base": student.base} for student in spec.students],
+        "select": {
+            "keep": spec.selection.keep.value,
+            "duplicates": spec.selection.duplicates.value,
+            "per_problem": spec.selection.per_problem,
+            "rows": spec.selection.rows,
+            "ngram": spec.selection.ngram,
+        },
+        "finetune": {
+            "training": training,
+            "seeds": len(spec.seeds),
+            "learning_rates": list(spec.learning_rates),
+        },
+        "evaluate": {"maj_at": list(spec.evaluate.maj_at), "temperature": spec.evaluate.temperature},
+        "prompt": prompt_document(spec.prompt),
+        "sampling": sampling_document(spec.sampling),
+        "scorers": list(spec.scorers),
+        "seed": spec.seed,
+        "max_problems": spec.max_problems,
+    }

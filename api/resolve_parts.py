@@ -1,0 +1,126 @@
+"""Parts that job and comparison documents share, from document to domain and back: prompt, sampling, allocation.
+
+Names of strategies and scorers are checked here. Must not import workers.
+"""
+
+from typing import Any
+
+from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
+from service.allocation import STRATEGIES, strategy_for
+from service.errors import InvalidInput, UnknownName
+from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
+from service.measures import Measures
+from service.scoring import scorer_named
+
+PLAIN_TEMPLATE = PromptSpec().template
+_STRATEGIES_WITHOUT_FIELDS = ("uniform",)
+
+
+def to_prompt(document: PromptDocument) -> PromptSpec:
+    """How a problem becomes a prompt."""
+    examples = tuple((example.question, example.solution) for example in document.few_shot.examples)
+    num_shots = document.few_shot.num_shots
+    return PromptSpec(
+        template=PLAIN_TEMPLATE if document.template == "plain" else document.template,
+        system=document.system,
+        few_shot=FewShot(
+            examples=examples,
+            num_shots=len(examples) if num_shots is None else num_shots,
+            choice=document.few_shot.choice,
+        ),
+        use_chat_template=document.use_chat_template,
+        add_bos=document.add_bos,
+    )
+
+
+def prompt_document(prompt: PromptSpec) -> dict[str, Any]:
+    """The inverse of `to_prompt`."""
+    few_shot = prompt.few_shot
+    return {
+        "template": "plain" if prompt.template == PLAIN_TEMPLATE else prompt.template,
+        "system": prompt.system,
+        "few_shot": {
+            "examples": [{"question": asked, "solution": solved} for asked, solved in few_shot.examples],
+            "num_shots": few_shot.num_shots,
+            "choice": few_shot.choice,
+        },
+        "use_chat_template": prompt.use_chat_template,
+        "add_bos": prompt.add_bos,
+    }
+
+
+def to_sampling(document: SamplingDocument) -> SamplingSpec:
+    """How completions are drawn."""
+    return SamplingSpec(
+        temperature=document.temperature,
+        top_p=document.top_p,
+        max_tokens=None if document.max_tokens == "auto" else document.max_tokens,
+        stop=tuple(document.stop),
+    )
+
+
+def sampling_document(sampling: SamplingSpec) -> dict[str, Any]:
+    """The inverse of `to_sampling`."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": "auto" if sampling.max_tokens is None else sampling.max_tokens,
+        "stop": list(sampling.stop),
+    }
+
+
+def to_allocation(document: AllocationDocument) -> AllocationSpec:
+    """Which strategy spends the budget.
+
+    Raises:
+        UnknownName: no such strategy.
+        InvalidInput: fields that the strategy would pass over in silence.
+    """
+    if document.strategy not in STRATEGIES:
+        raise UnknownName(kind="strategy", got=document.strategy, allowed=STRATEGIES)
+    given = [name for name in ("target_correct", "k", "max_samples") if getattr(document, name) is not None]
+    given += ["counts"] if document.counts != "answer" else []
+    if given and document.strategy in _STRATEGIES_WITHOUT_FIELDS:
+        raise InvalidInput(
+            f"allocation: got {', '.join(given)} with strategy {document.strategy!r}, which reads none of them; "
+            "allowed: leave them out, or strategy 'until_correct'"
+        )
+    return AllocationSpec(
+        strategy=document.strategy,
+        target_correct=document.target_correct or document.k or 1,
+        max_samples=document.max_samples,
+        counts=document.counts,
+    )
+
+
+def allocation_document(allocation: AllocationSpec) -> dict[str, Any]:
+    """The inverse of `to_allocation`."""
+    if allocation.strategy in _STRATEGIES_WITHOUT_FIELDS:
+        return {"strategy": allocation.strategy}
+    return {
+        "strategy": allocation.strategy,
+        "target_correct": allocation.target_correct,
+        "max_samples": allocation.max_samples,
+        "counts": allocation.counts,
+    }
+
+
+def check_scorers(spec: JobSpec, num_problems: int) -> None:
+    """Refuses scorers that do not exist, or that leave a job's strategy without the verdicts it goes by.
+
+    Raises:
+        UnknownName: no such scorer.
+        InvalidInput: the strategy needs a scorer that is not there, or does not take its fields.
+    """
+    scorers, allocation = spec.scorers, spec.allocation
+    for scorer in scorers:
+        scorer_named(scorer)
+    measures = Measures.of(scorers)
+    is_adaptive = strategy_for(spec, num_problems).is_adaptive
+    if is_adaptive and not measures.has_answers:
+        raise InvalidInput(
+            f"scorers: got {', '.join(scorers) or 'none'}, allowed with strategy {allocation.strategy!r}: at "
+            "least one that judges answers, e.g. math_answer"
+        )
+    if is_adaptive and allocation.counts == "verified" and not measures.has_steps:
+        raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")

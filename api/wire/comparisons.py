@@ -1,0 +1,185 @@
+"""The comparison document as it comes in, and comparisons as they go out."""
+
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.wire.artifacts import TrainingDocument
+from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
+from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
+
+Keep = Literal["correct", "verified", "majority", "all"]
+By = Literal["flops", "flops_paper", "number"]
+
+
+class ProblemsDocument(InputModel):
+    """A problem set for each purpose."""
+
+    train: Name = Field(description="Samples are drawn from it.")
+    validation: Name = Field(description="The best checkpoint is picked on it.")
+    test: Name = Field(description="Students are measured on it.")
+    transfer: Name | None = Field(default=None, description="A second test, unlike the training problems.")
+
+
+class MatchDocument(InputModel):
+    """What is equal between arms."""
+
+    by: By = Field(
+        default="flops",
+        description="`flops` and `flops_paper`: each arm gets what the reference usefully spent, measured; `number`: "
+        "as many samples a problem.",
+    )
+    reference: Name = Field(description="An arm, or the model of exactly one arm.")
+    samples_per_problem: Whole | list[Whole] = Field(
+        description="Samples a problem of the reference arm; several make several budgets, e.g. [1, 10]."
+    )
+
+
+class ArmDocument(InputModel):
+    """One way to spend the budget on data."""
+
+    name: Name
+    models: list[Name] = Field(min_length=1, max_length=16)
+    allocation: AllocationDocument = Field(default_factory=AllocationDocument)
+    sampling: SamplingDocument | None = Field(default=None, description="In place of the comparison's.")
+    keep: Keep | None = Field(default=None, description="In place of `select.keep`.")
+    match: By | None = Field(default=None, description="In place of `match.by`.")
+
+
+class StudentDocument(InputModel):
+    """A model that is trained on every arm's data."""
+
+    name: Name
+    base: Name
+
+
+class RulesDocument(InputModel):
+    """From samples to training set, for every arm; see the selection document."""
+
+    keep: Keep = "correct"
+    duplicates: Literal["exact", "normalized", "equations", "keep"] = "exact"
+    per_problem: Whole | None = Field(default=None, ge=1, le=1_000_000)
+    rows: Whole | None = Field(default=None, ge=1, le=10**9)
+    ngram: Whole | None = Field(default=13, ge=5, le=100)
+
+
+class StudentsTraining(InputModel):
+    """How students are trained."""
+
+    preset: str = Field(default="lora-24gb", max_length=100)
+    training: TrainingDocument = Field(default_factory=TrainingDocument)
+    seeds: Whole = Field(default=1, ge=1, le=100, description="Runs that differ in the seed alone.")
+    learning_rates: list[float] = Field(default_factory=list, max_length=20, description="Grid; best by validation.")
+
+
+class EvaluateDocument(InputModel):
+    """How students are measured, beside one greedy completion a problem."""
+
+    maj_at: list[Whole] = Field(default_factory=lambda: [1, 4, 8], max_length=20, description="Sizes of the vote.")
+    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+
+
+class ComparisonDocument(InputModel):
+    """Which data makes the better student at equal compute."""
+
+    name: Line
+    problems: ProblemsDocument
+    match: MatchDocument
+    arms: list[ArmDocument] = Field(min_length=1, max_length=16)
+    students: list[StudentDocument] = Field(default_factory=list, max_length=16)
+    select: RulesDocument = Field(default_factory=RulesDocument)
+    finetune: StudentsTraining = Field(default_factory=StudentsTraining)
+    evaluate: EvaluateDocument = Field(default_factory=EvaluateDocument)
+    prompt: PromptDocument = Field(default_factory=PromptDocument)
+    sampling: SamplingDocument = Field(default_factory=SamplingDocument)
+    scorers: list[str] = Field(default_factory=lambda: ["math_answer"], max_length=8)
+    seed: Whole = Field(default=0, ge=0, le=MAX_INT)
+    max_problems: Whole | None = Field(default=None, ge=1, le=MAX_INT)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for what in ("arms", "students"):
+            names = [item.name for item in getattr(self, what)]
+            if len(set(names)) != len(names):
+                raise PydanticCustomError("repeated", "{what} with names that differ", {"what": what, "got": names})
+        if any("@" in arm.name or "/" in arm.name for arm in self.arms):
+            raise PydanticCustomError("name", "names of arms without / and @", {"got": [a.name for a in self.arms]})
+        return self
+
+
+class ChildOut(BaseModel):
+    """A node of the graph that was submitted."""
+
+    key: str
+    id: str
+    phase: str
+
+
+class ArmResult(BaseModel):
+    """What an arm's budget bought."""
+
+    arm: str
+    samples_per_problem: int = Field(description="Of the reference arm: which budget.")
+    job: str
+    samples: int
+    correct: int
+    useful_flops: float
+    rows: int | None = Field(description="Of its training set; null before it is made.")
+
+
+class Measured(BaseModel):
+    """A number over problems and seeds with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class StudentResult(BaseModel):
+    """One student trained on one arm's data, over its seeds."""
+
+    student: str
+    arm: str
+    samples_per_problem: int
+    measure: str = Field(description="greedy, maj@k, transfer.")
+    num_seeds: int
+    num_problems: int
+    accuracy: Measured
+    by_seed: list[float]
+    base: float | None = Field(description="Accuracy of the student before training.")
+    difference: Measured | None = Field(description="To the reference arm's, paired by problem and seed.")
+    is_difference: bool | None = Field(description="Whether that interval excludes zero.")
+    false_positive_rate: float | None = Field(description="Of right answers, the share whose steps do not hold.")
+
+
+class ComparisonOut(BaseModel):
+    """A comparison."""
+
+    id: str
+    name: str
+    phase: str
+    desired: str
+    created_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    document: dict[str, Any]
+    nodes: int = Field(description="Jobs, selections and finetunes it takes in all.")
+    nodes_done: int
+    flops_by_stage: dict[str, float] = Field(description="Of all its children, useful and wasted; shared ones too.")
+    children: list[ChildOut]
+
+
+class ResultsOut(BaseModel):
+    """What a comparison has found so far."""
+
+    arms: list[ArmResult]
+    students: list[StudentResult]
+
+
+class ComparisonList(BaseModel):
+    """Comparisons, newest first."""
+
+    items: list[ComparisonOut]
+    next_cursor: str | None
