@@ -95,13 +95,16 @@ def find_contaminated(
     if ngram is not None and ngram < MIN_NGRAM:
         raise InvalidInput(f"ngram: got {ngram}, allowed: {MIN_NGRAM} and more, or nothing to compare whole texts only")
     held = [(item.name, question) for item in held_out for question in item.questions]
+    if not held:
+        nothing = Contamination(compared=len(questions), held_out=0, by_text=0, by_ngram=0, examples=())
+        return np.zeros(len(questions), dtype=bool), nothing
     held_texts = [_text(question) for _, question in held]
     texts = [_text(question) for question in questions]
     index_by_text = {text: index for index, text in reversed(list(enumerate(held_texts)))}
     partner = np.array([index_by_text.get(text, -1) for text in texts], dtype=np.int64)
     by_text = partner >= 0
     shared = [texts[row] if equal else "" for row, equal in enumerate(by_text.tolist())]
-    if ngram is not None and held:
+    if ngram is not None:
         for row, index, words in _shared_ngrams(texts, held_texts, ngram, skip=by_text):
             partner[row], shared[row] = index, words
     is_contaminated = partner >= 0
