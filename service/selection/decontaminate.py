@@ -25,7 +25,7 @@ Keys = npt.NDArray[np.uint64]
 MIN_NGRAM = 5
 """Fewer words in a row are shared by chance."""
 MAX_EXAMPLES = 5
-_BATCH = 20_000  # questions: about 100 MB of hashes at 50 words each
+_BATCH = 20_000  # questions: at 50 words each, a million hashes at once
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
