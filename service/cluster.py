@@ -291,6 +291,9 @@ class HostReport:
     busy_s: float = 0.0
     load_s: float | None = None
     """How long the engine took to load; while it is `loading`, how long it has taken so far [s]."""
+    num_swaps: int = 0
+    swap_s: float = 0.0
+    """How often the engine got other weights so far, and how long that took: no part of `busy_s` [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

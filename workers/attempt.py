@@ -90,6 +90,17 @@ class Attempt:
         """Whether samples may be admitted, credit permitting."""
         return self.prepared is not None and self.outcome is None and self.stop is None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and everything of it is written."""
+        return self.outcome is not None and not self.pending_writes and not self.in_flight
+
+    def in_flight_text(self) -> str:
+        """What is inside the engine, for people."""
+        problems = sorted({problem for problem, _ in self.in_flight.values()})
+        shown = ", ".join(map(str, problems[:8])) + (", …" if len(problems) > 8 else "")
+        return f"{len(self.in_flight)} samples of {self.id} in flight (problems {shown})"
+
     def open(self, prepared: Prepared) -> None:
         """Gives the attempt its prompts.
 
@@ -231,7 +242,7 @@ class Attempt:
     def report(self, wanted_ahead: float) -> AttemptReport:
         """What the host says of the attempt; `wanted_ahead` is the worst case it would like on top."""
         # not before everything is out of flight: what runs may still cost something
-        has_ended = self.outcome is not None and not self.pending_writes and not self.in_flight
+        has_ended = self.is_over
         upcoming = self.peek() if self.is_open else None
         waits = upcoming is not None and not self.fits(upcoming[0])
         return AttemptReport(

@@ -13,10 +13,16 @@ sample's row is the nominal one, which names the sample and does not reproduce i
 Text. vLLM turns tokens into text one by one as they come, in the thread that steps. Nobody reads a sample before it is
 complete, so it is decoded once, at its end, unless a stop string has to be found on the way: on a CPU with the 0.2M
 model this made 3.6 % more tokens a second of processor time (median of 14 interleaved rounds).
+
+Weights. vLLM writes those of a checkpoint over the old ones, in the same memory, so that no graph has to be captured
+again. It does not undo: an error in the middle leaves layers of both models and layers without any. So everything that
+files can tell is checked before (`workers.model_shape`), and after an error the old weights are loaded in full again.
+What was computed of the old weights and not moved with them, keys and values of prompts, is dropped.
 """
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +32,13 @@ from typing import TYPE_CHECKING, Any
 from service.errors import InvalidInput
 from service.jobs import SamplingSpec
 from service.models import ModelSpec
-from workers.engine_protocol import Finished
+from workers.engine_protocol import EngineDead, Finished
+from workers.model_shape import check_same_shape, shape_of
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
-    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.output_processor import RequestState
 
 _GIB = 1 << 30
@@ -92,14 +99,20 @@ class VllmEngine:
 
     def __init__(self, model: ModelSpec, *, seed: int) -> None:
         check_model_files(model.path)
+        from safetensors import SafetensorError
         from vllm import EngineArgs, LLMEngine
         from vllm.exceptions import VLLMClientError
 
+        self.model: ModelSpec | None = model
         self.seed: int | None = seed % (1 << 31)
         self.version = vllm_version()
         self.max_num_seqs = model.engine.max_num_seqs
         self._refusals = (ValueError, VLLMClientError)
+        self._load_errors = (
+            SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError
+        )  # fmt: skip
         self._refused: list[Finished] = []
+        self._shape = shape_of(model.path)
         self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**_engine_arguments(model, self.seed)))
         self._text_of_tail = lru_cache(maxsize=4096)(self._decode)
 
@@ -125,7 +138,7 @@ class VllmEngine:
     def abort(self, request_ids: Iterable[str]) -> list[Finished]:
         """Drops requests; one that had begun comes back with its tokens so far, none if its prompt was not done."""
         dropped = set(request_ids)
-        scheduled = {request.request_id for request in self._scheduler().running}
+        scheduled = {request.request_id for request in self._core().scheduler.running}  # type: ignore[attr-defined]
         begun = [
             Finished(state.external_req_id, "", _tokens_so_far(state), state.num_cached_tokens, "error", "aborted")
             for state in self._engine.output_processor.request_states.values()
@@ -134,6 +147,32 @@ class VllmEngine:
         self._engine.abort_request(list(dropped))
         self._refused = [finished for finished in self._refused if finished.request_id not in dropped]
         return begun
+
+    def load_weights(self, model: ModelSpec) -> None:
+        """Swaps the weights in place for those of a checkpoint of the same shape; they are cast to the engine's type.
+
+        Raises:
+            InvalidInput: files are missing, damaged or of another shape, or vLLM could not load them; the engine has
+                its old weights.
+            EngineDead: the old weights could not be brought back, or something of them would have stayed.
+            ValueError: requests are inside.
+        """
+        if self.num_unfinished() or self.model is None:
+            raise ValueError(f"{self.num_unfinished()} requests are inside; weights are swapped in an empty engine")
+        check_model_files(model.path)
+        check_same_shape(self._shape, shape_of(model.path))
+        while self._core().batch_queue:  # a batch ahead, of requests that have ended since
+            self._engine.step()
+        try:
+            self._overwrite_weights(model.path)
+        except self._load_errors as error:
+            self._engine.collective_rpc(_end_reload)
+            self._overwrite_weights(self.model.path)
+            message = f"{model.path}: vLLM cannot load these weights: {type(error).__name__}: {error}"
+            raise InvalidInput(message) from error
+        if not self._engine.reset_prefix_cache():
+            raise EngineDead("the keys and values of the old weights could not be dropped")
+        self.model = model
 
     def num_unfinished(self) -> int:
         """Requests running or waiting."""
@@ -160,9 +199,13 @@ class VllmEngine:
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         return self._engine.get_tokenizer().decode(token_ids, skip_special_tokens=True)
 
-    def _scheduler(self) -> "Scheduler":
+    def _overwrite_weights(self, path: str) -> None:
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        self._engine.collective_rpc(_process_tied_weights)
+
+    def _core(self) -> "EngineCore":
         # in this process by construction, see `engine_environment`
-        return self._engine.engine_core.engine_core.scheduler  # type: ignore[attr-defined]
+        return self._engine.engine_core.engine_core  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Frees the engine's memory. The engine is of no use afterwards."""
@@ -230,6 +273,34 @@ def _engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": seed,
     }
+
+
+def _process_tied_weights(worker: Any) -> None:
+    """Has layers that share weights with another make of them anew what they compute with. Runs in each worker.
+
+    A reload does this for those weights only that the files name: an output head that is tied to the embedding would go
+    on with the packed copy of the old ones that it has on a CPU.
+    """
+    layers = list(worker.get_model().modules())
+    owners = Counter(id(parameter) for layer in layers for parameter in layer.parameters(recurse=False))
+    for layer in layers:
+        method = getattr(layer, "quant_method", None)
+        if method is not None and any(owners[id(parameter)] > 1 for parameter in layer.parameters(recurse=False)):
+            method.process_weights_after_loading(layer)
+
+
+def _end_reload(worker: Any) -> None:
+    """Puts together the layers that a failed reload left in pieces, with whatever numbers. Runs in each worker."""
+    from vllm.config import set_current_vllm_config
+    from vllm.model_executor.model_loader.reload.layerwise import finalize_layerwise_processing, get_layerwise_info
+
+    network = worker.get_model()
+    for layer in network.modules():
+        # a layer of which nothing was loaded gets its old tensors back
+        info = get_layerwise_info(layer)
+        info.load_numel, info.loaded_weights = 0, []
+    with set_current_vllm_config(worker.vllm_config):
+        finalize_layerwise_processing(network, worker.model_config)
 
 
 @lru_cache(maxsize=4096)

@@ -1,14 +1,16 @@
 """The seam between a generator and whatever draws completions: vLLM, or a simulation of it.
 
-Owns the vocabulary of that seam. An engine is driven by one thread: `add` and `abort` happen between two `step`s.
-A request that cannot be served comes back as a `Finished` with an error; any exception out of `add` or `step` means
-that the engine is lost, with every request in it. Must not import vllm, torch or ray.
+Owns the vocabulary of that seam. An engine is driven by one thread: `add`, `abort` and `load_weights` happen between
+two `step`s. A request that cannot be served comes back as a `Finished` with an error, weights that cannot be loaded as
+an InvalidInput that leaves the old ones in place; any other exception means that the engine is lost, with every request
+in it. Must not import vllm, torch or ray.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from service.jobs import SamplingSpec
+from service.models import ModelSpec
 
 
 class EngineDead(RuntimeError):
@@ -39,6 +41,8 @@ class Engine(Protocol):
     version: str
     seed: int | None
     """Of the engine's own random numbers; None where every request's own seed decides alone."""
+    model: ModelSpec | None
+    """Whose weights are loaded; None as long as none were named."""
     max_num_seqs: int
     """Requests that run at the same time; more may be added, and wait inside."""
 
@@ -54,6 +58,18 @@ class Engine(Protocol):
 
     def abort(self, request_ids: Iterable[str]) -> list[Finished]:
         """Drops requests and returns what each had computed; one that had not begun is missing from the answer."""
+        ...
+
+    def load_weights(self, model: ModelSpec) -> None:
+        """Swaps the weights in place for those of a checkpoint; everything drawn from now on is that model's.
+
+        Args:
+            model: a checkpoint of the shape that the engine was built for; how to load it is not asked.
+
+        Raises:
+            InvalidInput: they cannot be loaded, the message names the file; the engine is as it was.
+            ValueError: requests are inside.
+        """
         ...
 
     def num_unfinished(self) -> int:

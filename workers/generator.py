@@ -3,7 +3,12 @@
 Owns who runs when. The *engine thread* loads the engine, admits samples, steps, settles; it never touches a file. The
 *writer thread* opens prompts and writes parts, so that no fsync ever stops the engine. `exchange` takes orders and
 reports under one lock that nobody holds across a step or a write. Attempts are served in order of submission and
-samples in the order of the plan; a later attempt moves ahead only while the first waits for credit.
+samples in the order of the plan; a later attempt moves ahead only while the first waits for credit, or for its weights.
+
+An attempt is drawn from the weights of its own model and no others. One that wants other weights than are loaded waits
+until the engine is empty; then they are swapped (`workers.turns`). Weights that cannot be loaded fail the attempt that
+wants them. A swap draws nothing: its seconds are in nobody's `busy_s`, so that rates stay rates of drawing, and the
+host counts them apart.
 
 An exception out of the engine is the end of the host: what is finished is written, and then, in one instant, attempts
 with samples in flight fail and name them, the others stop and return their plan, and the state becomes `failed`. A
@@ -27,12 +32,14 @@ from service.cluster import (
     Orders,
     StopMode,
 )
+from service.errors import InvalidInput
 from workers.attempt import Attempt
 from workers.engine_protocol import Engine, Finished
 from workers.part_writer import PartWriter
 from workers.prepared import Prepared
 from workers.recent_ids import RecentIds
 from workers.samples import SampleSeeds
+from workers.turns import Turns, has_weights
 
 _WINDOW = 1.25  # samples inside the engine per running slot: the surplus waits, so that no step has an empty slot
 _ADMISSIONS_PER_STEP = 256  # bounds how long the lock is held, and the wait before the first step
@@ -66,6 +73,7 @@ class GeneratorHost:
         self._loading_since: float | None = None
         self._load_s: float | None = None
         self._busy_s = 0.0
+        self._turns = Turns()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._attempts: dict[str, Attempt] = {}
@@ -92,7 +100,7 @@ class GeneratorHost:
     def is_drained(self) -> bool:
         """Whether the host admits nothing more and has written everything."""
         with self._lock:
-            return self._is_draining and all(map(_is_over, self._attempts.values()))
+            return self._is_draining and all(attempt.is_over for attempt in self._attempts.values())
 
     def exchange(self, orders: Orders) -> HostReport:
         """Takes orders, returns facts."""
@@ -157,8 +165,13 @@ class GeneratorHost:
         assert engine is not None, "load() comes before step_once()"
         with self._lock:
             self._drop_stopped(engine)
-            has_admitted = self._admit(engine)
+            with self._turns.admission():
+                has_admitted = self._admit(engine)
             has_work = bool(self._owner)
+            next_in_turn = None if has_work else self._turns.waiting
+        if next_in_turn is not None:
+            self._swap(engine, next_in_turn)
+            return True
         if has_work:
             started = self._clock()
             finished = engine.step()
@@ -182,7 +195,7 @@ class GeneratorHost:
             lost: dict[str, str] = {}
             for attempt in self._attempts.values():
                 if attempt.in_flight:
-                    lost[attempt.id] = _name_in_flight(attempt)
+                    lost[attempt.id] = attempt.in_flight_text()
                     attempt.lose_in_flight()
                 self._writer.write_later(attempt)
             self._owner.clear()
@@ -220,13 +233,18 @@ class GeneratorHost:
         room = min(int(_WINDOW * engine.max_num_seqs) - len(self._owner), _ADMISSIONS_PER_STEP)
         num_rows = _ADMISSIONS_PER_STEP
         has_admitted = False
+        now = self._clock()
         for attempt in self._attempts.values():
             prepared = attempt.prepared
             if prepared is None or not attempt.is_open or attempt.pending_writes >= _PENDING_WRITES:
                 continue
+            is_loaded = has_weights(engine, attempt)
             while (sample := attempt.peek()) is not None and num_rows and attempt.fits(sample[0]):
                 error = prepared.errors.get(sample[0])
-                if error is None and room <= 0:
+                if error is None and not is_loaded:
+                    self._turns.wait(attempt, now)
+                    break
+                if error is None and (room <= 0 or self._turns.must_hold(now)):
                     return has_admitted
                 attempt.advance()
                 has_admitted = True
@@ -238,6 +256,17 @@ class GeneratorHost:
                     self._enter(engine, attempt, prepared, sample)
                     room -= 1
         return has_admitted
+
+    def _swap(self, engine: Engine, attempt: Attempt) -> None:
+        """Gives an empty engine the attempt's weights, or fails the attempt."""
+        try:
+            with self._turns.swap(self._clock):
+                engine.load_weights(attempt.work.model)
+        except InvalidInput as error:
+            with self._lock:
+                if attempt.outcome is None:
+                    attempt.end(AttemptState.failed, error=str(error), is_retriable=False)
+                    self._flush_if_due(attempt)  # before anybody hears that it has ended
 
     def _enter(self, engine: Engine, attempt: Attempt, prepared: Prepared, sample: tuple[int, int]) -> None:
         problem, sample_index = sample
@@ -329,10 +358,13 @@ class GeneratorHost:
             attempt.stop = StopMode.abort
 
     def _report(self) -> HostReport:
-        for attempt in [a for a in self._attempts.values() if a.is_forgotten and _is_over(a)]:
+        for attempt in [a for a in self._attempts.values() if a.is_forgotten and a.is_over]:
             del self._attempts[attempt.id]
+        now = self._clock()
+        load_s = self._load_s if self._loading_since is None else now - self._loading_since
+        state, load_s = self._turns.shown(self._state, load_s, now)
         return HostReport(
-            state=self._state,
+            state=state,
             attempts=self._report_attempts(),
             error=self._error if self._state is HostState.failed else None,
             pid=os.getpid(),
@@ -341,7 +373,9 @@ class GeneratorHost:
             running_requests=len(self._owner),
             total_tokens=self._total_tokens,
             busy_s=self._busy_s,
-            load_s=self._load_s if self._loading_since is None else self._clock() - self._loading_since,
+            load_s=load_s,
+            num_swaps=self._turns.num_swaps,
+            swap_s=self._turns.swap_s,
         )
 
     def _report_attempts(self) -> tuple[AttemptReport, ...]:
@@ -368,13 +402,3 @@ def _supervise(loop: Callable[[], None], end_host: Callable[[BaseException], Non
     except BaseException as error:
         end_host(error)
         raise
-
-
-def _is_over(attempt: Attempt) -> bool:
-    return attempt.outcome is not None and not attempt.pending_writes and not attempt.in_flight
-
-
-def _name_in_flight(attempt: Attempt) -> str:
-    problems = sorted({problem for problem, _ in attempt.in_flight.values()})
-    shown = ", ".join(map(str, problems[:8])) + (", …" if len(problems) > 8 else "")
-    return f"{len(attempt.in_flight)} samples of {attempt.id} in flight (problems {shown})"

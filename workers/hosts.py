@@ -117,7 +117,7 @@ def engine_factory(spec: HostSpec) -> Callable[[], Engine]:
         def simulated() -> Engine:
             from workers.simulated_engine import SimulatedEngine
 
-            return SimulatedEngine(max_num_seqs=model.engine.max_num_seqs)
+            return SimulatedEngine(model=model, max_num_seqs=model.engine.max_num_seqs)
 
         return simulated
 

@@ -57,9 +57,9 @@ def inspect_model(path: str | Path) -> ModelFiles:
     if not directory.is_dir():
         raise InvalidInput(f"{directory}: no such directory; a model is a directory with config.json and safetensors")
     _check_not_pickled(directory)
-    config = _read_object(directory / "config.json")
+    config = read_object(directory / "config.json")
     model_type = _model_type(directory, config)
-    weights = _check_weights(directory)
+    weights = check_weights(directory)
     if not any(all((directory / name).is_file() for name in names) for names in _TOKENIZERS):
         allowed = "; ".join(" with ".join(names) for names in _TOKENIZERS)
         raise InvalidInput(f"{directory}: no tokenizer; one of these is needed: {allowed}")
@@ -98,17 +98,21 @@ def _context_len(directory: Path, config: dict[str, Any]) -> int:
     raise InvalidInput(f"{directory / 'config.json'}: no context length; one of {', '.join(_CONTEXT_FIELDS)} is needed")
 
 
-def _check_weights(directory: Path) -> list[Path]:
-    """Every safetensors file that is loaded, checked."""
+def check_weights(directory: Path) -> list[Path]:
+    """Every safetensors file that is loaded, checked.
+
+    Raises:
+        InvalidInput: one is missing or damaged; the message names it.
+    """
     index = directory / "model.safetensors.index.json"
     if not index.is_file():
         files = sorted(directory.glob("*.safetensors"))
         if not files:
             raise InvalidInput(f"{directory / 'model.safetensors'}: missing; only safetensors are loaded")
         for file in files:
-            _read_tensor_names(file)
+            read_tensors(file)
         return files
-    weight_map = _read_object(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InvalidInput(f"{index}: has no weight_map")
     names: dict[str, set[str]] = {}
@@ -117,13 +121,17 @@ def _check_weights(directory: Path) -> list[Path]:
             raise InvalidInput(f"{index}: {tensor} is in {file!r}, which is no file name in this directory")
         names.setdefault(file, set()).add(tensor)
     for file, tensors in sorted(names.items()):
-        if missing := tensors - _read_tensor_names(directory / file):
+        if missing := tensors - read_tensors(directory / file).keys():
             raise InvalidInput(f"{directory / file}: lacks {min(missing)}, which {index.name} says is in it")
     return [directory / file for file in sorted(names)]
 
 
-def _read_tensor_names(path: Path) -> set[str]:
-    """Names of the tensors in a file whose header and length agree."""
+def read_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of the tensors in a file by name, from its header alone.
+
+    Raises:
+        InvalidInput: the file is missing, or its header and its length do not agree.
+    """
     if not path.is_file():
         raise InvalidInput(f"{path}: missing")
     size = path.stat().st_size
@@ -136,7 +144,7 @@ def _read_tensor_names(path: Path) -> set[str]:
     end = max((_check_tensor(path, name, tensor) for name, tensor in header.items()), default=0)
     if 8 + length + end != size:
         raise InvalidInput(f"{path}: {size} bytes long, its header says {8 + length + end}; it is cut off or damaged")
-    return set(header)
+    return {name: (tensor["dtype"], tuple(tensor["shape"])) for name, tensor in header.items()}
 
 
 def _check_tensor(path: Path, name: str, tensor: Any) -> int:
@@ -151,7 +159,12 @@ def _check_tensor(path: Path, name: str, tensor: Any) -> int:
     return end
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InvalidInput: there is no such file, or something else in it.
+    """
     if not path.is_file():
         raise InvalidInput(f"{path}: missing")
     return _parse_object(path, path.read_bytes())

@@ -1,7 +1,8 @@
 """A simulated engine: no model, no weights, seeded lengths and answers. For tests, rehearsals and load measurements.
 
 Owns everything that pretends. What it returns is never a model's work, and its `version` says so in every row.
-Completions depend on the request's seed and prompt alone, so a sample is the same wherever it is drawn.
+Completions depend on the request's seed, its prompt and the weights named alone, so a sample is the same wherever it is
+drawn.
 
 A prompt may carry markers: `[answer=18]` makes about `answer_accuracy` of its completions end in 18 and the others in
 a wrong number, `[poison]` kills the engine in the step after it entered. Must not import vllm, torch or ray.
@@ -13,7 +14,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from service.errors import InvalidInput
 from service.jobs import SamplingSpec
+from service.models import ModelSpec
 from workers.engine_protocol import EngineDead, Finished
 
 _ANSWER = re.compile(r"\[answer=(-?\d+)\]")
@@ -39,12 +42,14 @@ class SimulatedEngine:
     """Draws seeded completions; implements `workers.engine_protocol.Engine`.
 
     Args:
+        model: whose weights it pretends to have.
         max_num_seqs: requests that run at the same time.
         mean_tokens: mean completion length before max_tokens cuts it [tokens].
         tokens_per_step: tokens every running request gains per step.
         answer_accuracy: mean share of right answers; each problem has its own rate around it, drawn from its prompt.
         step_s: real seconds a step takes; 0 for no waiting.
         load_s: real seconds until the engine exists.
+        swap_s: real seconds until it has other weights.
         sleep: what waits.
     """
 
@@ -54,19 +59,24 @@ class SimulatedEngine:
     def __init__(
         self,
         *,
+        model: ModelSpec | None = None,
         max_num_seqs: int = 256,
         mean_tokens: int = 32,
         tokens_per_step: int = 8,
         answer_accuracy: float = 0.5,
         step_s: float = 0.0,
         load_s: float = 0.0,
+        swap_s: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.model = model
+        self._seed_of_weights = 0 if model is None else _seed_of_weights(model)
         self.max_num_seqs = max_num_seqs
         self._mean_tokens = mean_tokens
         self._tokens_per_step = tokens_per_step
         self._answer_accuracy = answer_accuracy
         self._step_s = step_s
+        self._swap_s = swap_s
         self._sleep = sleep
         self._prompts: dict[tuple[int, ...], tuple[int | None, float, bool]] = {}
         self._waiting: deque[Finished] = deque()
@@ -87,7 +97,7 @@ class SimulatedEngine:
         answer, accuracy, is_poison = self._prompts.get(key) or self._read(key)
         if is_poison:
             self._poisoned.add(request_id)
-        bits = (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
+        bits = ((seed + self._seed_of_weights) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
         bits ^= bits >> 29
         wished = max(1, int(self._mean_tokens * (1 - _SPREAD + 2 * _SPREAD * (bits & 0xFFFF) / 0xFFFF)))
         is_right = (bits >> 16 & 0xFFFF) < accuracy * 0x10000
@@ -136,6 +146,21 @@ class SimulatedEngine:
             self._due[end] = [finished for finished in due if finished.request_id not in dropped]
         return partial
 
+    def load_weights(self, model: ModelSpec) -> None:
+        """Pretends to have other weights from now on.
+
+        Raises:
+            InvalidInput: their FLOP coefficients are those of another shape.
+            ValueError: requests are inside.
+        """
+        if self.num_unfinished():
+            raise ValueError(f"{self.num_unfinished()} requests are inside; weights are swapped in an empty engine")
+        if self.model is not None and model.cost != self.model.cost:
+            raise InvalidInput(f"{model.path or model.name}: weights of another shape than those of {self.model.name}")
+        if self._swap_s:
+            self._sleep(self._swap_s)
+        self.model, self._seed_of_weights = model, _seed_of_weights(model)
+
     def num_unfinished(self) -> int:
         """Requests running or waiting."""
         return len(self._running) + len(self._waiting)
@@ -156,6 +181,11 @@ class SimulatedEngine:
         known = (int(marked[1]) if marked else None, accuracy, _POISON in text)
         self._prompts[token_ids] = known
         return known
+
+
+def _seed_of_weights(model: ModelSpec) -> int:
+    """What sets a checkpoint's completions apart from those of its base and of its siblings."""
+    return 0 if model.base is None else zlib.crc32(model.revision.encode())
 
 
 def _text(answer: int | None, bits: int, *, is_right: bool, is_cut: bool) -> str:

@@ -15,45 +15,15 @@ from service.errors import InvalidInput
 from service.flops import sample_flops
 from service.jobs import PromptSpec, SamplingSpec
 from service.records import PROBLEM_SCHEMA
-from tests.engine.drive_engine import CONTEXT_LEN, model_spec
+from tests.engine.drive_engine import model_spec
+from tests.engine.tiny_llama import build_model
 from tests.workers.generate_attempts import COST
 from workers.engine import check_model_files, engine_environment
 from workers.prepare import prepare
 from workers.prepared import read_prepared, write_prepared
 
 ROOT = Path(__file__).parents[2]
-CHARACTERS = ["<unk>", "<bos>", "<eos>", *"0123456789+-=.#abcde▁"]
 Summary = dict[str, object]
-
-
-def build_model(directory: Path) -> None:
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({c: i for i, c in enumerate(CHARACTERS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    # as Llama's: a space at the very beginning is dropped, so a completion alone reads differently than in its place
-    spaces = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", left=1)]
-    tokenizer.decoder = decoders.Sequence(spaces)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<bos>", eos_token="<eos>"
-    ).save_pretrained(directory)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(CHARACTERS),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=CONTEXT_LEN,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
 
 
 def prepare_prompts(folder: Path) -> None:
