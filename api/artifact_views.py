@@ -7,6 +7,7 @@ from typing import Any
 from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
 from service.artifacts import Artifact, checkpoint_model
+from service.checkpoints import read_checkpoint
 from service.cluster import FinetuneWork, TaskKind
 from service.config import Settings
 from service.finetunes import FinetuneSpec
@@ -69,9 +70,10 @@ def finetune_log(settings: Settings, artifact: Artifact) -> list[dict[str, float
 
 
 def _checkpoint(artifact: Artifact, work: FinetuneWork, part: Part) -> CheckpointOut:
-    facts = json.loads(Path(part.path).read_text())
-    model = checkpoint_model(work.base, artifact.id, step=facts["step"], path=part.path, sha256=part.sha256)
-    return CheckpointOut(model=model.name, step=facts["step"], loss=facts["loss"], path=model.path)
+    facts = read_checkpoint(Path(part.path).parent).facts
+    step = int(facts["step"])
+    model = checkpoint_model(work.base, artifact.id, step=step, path=part.path, sha256=part.sha256)
+    return CheckpointOut(model=model.name, step=step, loss=facts["loss"], path=model.path)
 
 
 def _shared(artifact: Artifact) -> dict[str, Any]:

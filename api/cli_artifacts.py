@@ -41,7 +41,7 @@ def select(
         document["sources"] = [*document.get("sources", []), *({"job": job} for job in jobs)]
     with client_of(context, is_json=as_json) as client:
         made = client.selections.create(document, idempotency_key=key)
-        _show(made, selection_line, is_watching=watch, is_json=as_json)
+        raise typer.Exit(show_artifact(made, is_watching=watch, is_json=as_json))
 
 
 def selections(
@@ -80,7 +80,7 @@ def finetune(
         document |= {"base": names[0], "dataset": names[1]}
     with client_of(context, is_json=as_json) as client:
         made = client.finetunes.create(document, idempotency_key=key)
-        _show(made, finetune_line, is_watching=watch, is_json=as_json)
+        raise typer.Exit(show_artifact(made, is_watching=watch, is_json=as_json))
 
 
 def finetunes(
@@ -113,11 +113,10 @@ def finetunes(
 
 def watch_artifact(artifact: "Artifact", *, is_json: bool) -> ExitCode:
     """Shows an artifact until it ends; the exit code says how it ended."""
-    line = finetune_line if artifact.id.startswith("finetune") else selection_line
     last, shown_at = "", float("-inf")
     try:
         for document in artifact.watch():
-            text, now = line(document), time.monotonic()
+            text, now = _line(artifact), time.monotonic()
             if is_json:
                 print_json(document)
             elif text != last and (artifact.is_over or now - shown_at >= (0.0 if is_terminal() else PLAIN_INTERVAL_S)):
@@ -150,14 +149,34 @@ def finetune_line(document: dict[str, Any]) -> str:
     return f"{line}: {document['error']}" if document["error"] else line
 
 
-def _show(artifact: "Artifact", line: Callable[[dict[str, Any]], str], *, is_watching: bool, is_json: bool) -> None:
+def show_artifact(artifact: "Artifact", *, is_watching: bool, is_json: bool) -> ExitCode:
+    """Says what was submitted, or shows it until it ends."""
     if is_watching:
-        raise typer.Exit(watch_artifact(artifact, is_json=is_json))
+        return watch_artifact(artifact, is_json=is_json)
     if is_json:
         print_json(artifact.document)
-        return
-    typer.echo(f"{line(artifact.document)}  {artifact.document['name']}")
-    typer.echo(f"next: isoflop watch {artifact.id}")
+    else:
+        typer.echo(f"{_line(artifact)}  {artifact.document['name']}")
+        typer.echo(f"next: isoflop watch {artifact.id}")
+    return ExitCode.done
+
+
+def comparison_line(document: dict[str, Any]) -> str:
+    """`compare-5-a1b2c3 running: 12 of 44 nodes, 3.10e12 FLOPs, train/self/small@4/seed-0`."""
+    active = [child["key"] for child in document["children"] if child["phase"] in ("preparing", "running")]
+    spent = wording.flops(sum(document["flops_by_stage"].values()))
+    parts = [f"{document['nodes_done']:,} of {wording.plural(document['nodes'], 'node')}", f"{spent} FLOPs"]
+    line = f"{document['id']} {_word(document)}: {', '.join([*parts, *active[:2]])}"
+    return f"{line}: {document['error']}" if document["error"] else line
+
+
+def _line(artifact: "Artifact") -> str:
+    lines: dict[str, Callable[[dict[str, Any]], str]] = {
+        "select": selection_line,
+        "finetune": finetune_line,
+        "compare": comparison_line,
+    }
+    return lines[artifact.id.partition("-")[0]](artifact.document)
 
 
 def _words(words: list[str]) -> tuple[list[str], dict[str, Any]]:

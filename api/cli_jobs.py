@@ -122,7 +122,7 @@ def events(
 ) -> None:
     """Show what has happened."""
     with client_of(context, is_json=as_json) as client:
-        found = client.events(after=after) if job is None else client.jobs.events(job, after=after)
+        found = client.events(after=after, job=job)
         if as_json:
             print_json(found)
             return

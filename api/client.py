@@ -322,10 +322,12 @@ class Client:
         self.pools = Pools(self._transport)
         self.selections = Artifacts(self._transport, "/v1/selections", "selection")
         self.finetunes = Artifacts(self._transport, "/v1/finetunes", "finetune")
+        self.comparisons = Artifacts(self._transport, "/v1/comparisons", "comparison")
 
     def artifacts_of(self, any_id: str) -> Artifacts | None:
-        """The resource that an id belongs to, if it is a selection's or a finetune's."""
-        return {"select": self.selections, "finetune": self.finetunes}.get(any_id.partition("-")[0])
+        """The resource that an id belongs to, if it is no job's."""
+        by_prefix = {"select": self.selections, "finetune": self.finetunes, "compare": self.comparisons}
+        return by_prefix.get(any_id.partition("-")[0])
 
     @property
     def base_url(self) -> str:
@@ -342,9 +344,10 @@ class Client:
         """Samples, tokens, FLOPs and busy seconds, summed by `by`."""
         return self._transport.get("/v1/usage", by=",".join(by), job=job, bucket=bucket)["items"]
 
-    def events(self, *, after: int = 0) -> Documents:
-        """Events of all jobs and of the service after an id."""
-        return list(read_events(self._transport, "/v1/events", after))
+    def events(self, *, after: int = 0, job: str | None = None) -> Documents:
+        """Events of everything and of the service after an id, or of one job, selection or finetune."""
+        filters = {} if job is None else {"job": job}
+        return list(read_events(self._transport, "/v1/events", after, **filters))
 
     def scores(self, job_id: str) -> Documents:
         """Score files of a job."""

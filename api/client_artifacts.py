@@ -1,4 +1,4 @@
-"""The SDK's selections and finetunes: submit, look at, wait for, cancel.
+"""The SDK's selections, finetunes and comparisons: submit, look at, wait for, cancel.
 
 selection = client.selections.create(sources=[{"job": job.id}], keep="verified").wait()
 student = client.finetunes.create(base="gsm-mini-small", dataset=selection.id, preset="tiny").wait()
@@ -20,7 +20,7 @@ _POLL_S = 0.5
 
 
 class Artifact:
-    """A selection or finetune on the service. `document` is what it was when last asked."""
+    """A selection, finetune or comparison on the service. `document` is what it was when last asked."""
 
     def __init__(self, artifacts: "Artifacts", document: Document) -> None:
         self._artifacts, self.document = artifacts, document
@@ -72,11 +72,11 @@ class Artifact:
         return self._act("cancel")
 
     def pause(self) -> Self:
-        """Stops a finetune at the next step."""
+        """Stops a finetune at the next step; pauses a comparison."""
         return self._act("pause")
 
     def resume(self) -> Self:
-        """Goes on from the last checkpoint."""
+        """Goes on; a finetune from its last checkpoint."""
         return self._act("resume")
 
     def _act(self, verb: str) -> Self:
@@ -85,7 +85,7 @@ class Artifact:
 
 
 class Artifacts:
-    """/v1/selections or /v1/finetunes."""
+    """/v1/selections, /v1/finetunes or /v1/comparisons."""
 
     def __init__(self, transport: Transport, path: str, noun: str) -> None:
         self._transport, self._path, self._noun = transport, path, noun
@@ -115,6 +115,16 @@ class Artifacts:
     def log(self, artifact_id: str) -> "list[Document]":
         """The training log of a finetune so far, one entry a logged step."""
         return self._transport.get(self._one(artifact_id) + "/log")["items"]
+
+    def results(self, artifact_id: str) -> Document:
+        """What a comparison has found so far."""
+        return self._transport.get(self._one(artifact_id) + "/results")
+
+    def plan(self, document: Mapping[str, Any]) -> Document:
+        """What a comparison would be; nothing is stored."""
+        return self._transport.request(
+            "POST", self._path, params={"dry_run": "true"}, body=dict(document), is_repeatable=True
+        ).json()
 
     def act(self, artifact_id: str, verb: str) -> Artifact:
         """Cancels, pauses or resumes."""

@@ -235,8 +235,8 @@ def read_messages(lines: Iterator[str]) -> Iterator[WatchEvent]:
             fields[name] = value.removeprefix(" ")
 
 
-def read_events(transport: Transport, path: str, after: int) -> Iterator[Document]:
+def read_events(transport: Transport, path: str, after: int, **filters: str) -> Iterator[Document]:
     """Events of every page after an id."""
-    while items := transport.get(path, after=after)["items"]:
+    while items := transport.get(path, after=after, **filters)["items"]:
         yield from items
         after = items[-1]["id"]

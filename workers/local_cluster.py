@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from service.checkpoints import find_checkpoints
 from service.cluster import (
     HostReport,
     HostSpec,
@@ -106,7 +107,7 @@ class LocalCluster:
 
     def salvage(self, attempt_id: str, out_dir: str, first_part: int) -> tuple[Receipt, ...]:
         """Receipts of the parts that an attempt left on storage, from `first_part` on."""
-        return find_receipts(out_dir, first_part=first_part)
+        return find_receipts(out_dir, first_part=first_part) or find_checkpoints(out_dir, first_part)
 
     def close(self) -> None:
         """Ends every host: they cannot live on without this process."""

@@ -26,6 +26,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[rep
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, GetTimeoutError, RayError, RuntimeEnvSetupError
 from ray.experimental import internal_kv
 
+from service.checkpoints import find_checkpoints
 from service.cluster import HostSpec, NodeStatus, Observation, Orders, Receipt
 from service.errors import InvalidInput, Unreachable
 from service.shards import find_receipts
@@ -146,7 +147,7 @@ class RayCluster:
 
     def salvage(self, attempt_id: str, out_dir: str, first_part: int) -> tuple[Receipt, ...]:
         """Receipts of the parts that an attempt left on storage, from `first_part` on."""
-        return find_receipts(out_dir, first_part=first_part)
+        return find_receipts(out_dir, first_part=first_part) or find_checkpoints(out_dir, first_part)
 
     def close(self) -> None:
         """Lets go of the cluster; hosts live on."""

@@ -33,14 +33,14 @@ def submit_selection(
 ) -> SelectionOut:
     """Makes a training set of the samples of finished jobs."""
     spec, work = to_selection(body, context.store, str(context.settings.data_dir))
-    artifact = _submit(context, response, spec, work, idempotency_key, "/v1/selections")
+    artifact = submit_artifact(context, response, spec, work, idempotency_key, "/v1/selections")
     return selection_out(context.store, artifact)
 
 
 @router.get("/selections", tags=["selections"])
 def list_selections(context: Context, limit: Limit = 50, cursor: Cursor = None) -> SelectionList:
     """Selections, newest first."""
-    page, next_cursor = _page(context, ArtifactKind.selection, limit, cursor)
+    page, next_cursor = artifact_page(context, ArtifactKind.selection, limit, cursor)
     return SelectionList(items=[selection_out(context.store, item) for item in page], next_cursor=next_cursor)
 
 
@@ -53,7 +53,7 @@ def get_selection(context: Context, selection_id: str) -> SelectionOut:
 @router.post("/selections/{selection_id}/cancel", tags=["selections"])
 def cancel_selection(context: Context, selection_id: str) -> SelectionOut:
     """Ends a selection that is not made yet."""
-    return selection_out(context.store, _want(context, selection_id, ArtifactKind.selection, Desired.cancel))
+    return selection_out(context.store, want_of_artifact(context, selection_id, ArtifactKind.selection, Desired.cancel))
 
 
 @router.post("/finetunes", tags=["finetunes"], status_code=201)
@@ -62,14 +62,14 @@ def submit_finetune(
 ) -> FinetuneOut:
     """Trains a student on a selection. Its checkpoints become models that jobs can name."""
     spec, work = to_finetune(body, context.store)
-    artifact = _submit(context, response, spec, work, idempotency_key, "/v1/finetunes")
+    artifact = submit_artifact(context, response, spec, work, idempotency_key, "/v1/finetunes")
     return finetune_out(context.store, context.settings, artifact)
 
 
 @router.get("/finetunes", tags=["finetunes"])
 def list_finetunes(context: Context, limit: Limit = 50, cursor: Cursor = None) -> FinetuneList:
     """Finetunes, newest first."""
-    page, next_cursor = _page(context, ArtifactKind.finetune, limit, cursor)
+    page, next_cursor = artifact_page(context, ArtifactKind.finetune, limit, cursor)
     items = [finetune_out(context.store, context.settings, item) for item in page]
     return FinetuneList(items=items, next_cursor=next_cursor)
 
@@ -107,17 +107,18 @@ def resume_finetune(context: Context, finetune_id: str) -> FinetuneOut:
 
 
 def _change_finetune(context: AppContext, finetune_id: str, desired: Desired) -> FinetuneOut:
-    artifact = _want(context, finetune_id, ArtifactKind.finetune, desired)
+    artifact = want_of_artifact(context, finetune_id, ArtifactKind.finetune, desired)
     return finetune_out(context.store, context.settings, artifact)
 
 
-def _want(context: AppContext, artifact_id: str, kind: ArtifactKind, desired: Desired) -> Artifact:
+def want_of_artifact(context: AppContext, artifact_id: str, kind: ArtifactKind, desired: Desired) -> Artifact:
+    """Stores what people want of an artifact, and wakes the loop."""
     artifact = context.store.artifacts.set_desired(artifact_id, desired, kind)
     context.wake()
     return artifact
 
 
-def _submit(
+def submit_artifact(
     context: AppContext,
     response: Response,
     spec: ArtifactSpec,
@@ -125,13 +126,17 @@ def _submit(
     idempotency_key: str | None,
     path: str,
 ) -> Artifact:
+    """Stores an artifact, wakes the loop, and says where it is."""
     artifact = context.store.artifacts.submit(spec, work, idempotency_key=idempotency_key)
     context.wake()
     response.headers["Location"] = f"{path}/{artifact.id}"
     return artifact
 
 
-def _page(context: AppContext, kind: ArtifactKind, limit: int, cursor: int | None) -> tuple[list[Artifact], str | None]:
+def artifact_page(
+    context: AppContext, kind: ArtifactKind, limit: int, cursor: int | None
+) -> tuple[list[Artifact], str | None]:
+    """A page of artifacts, and the cursor of the next."""
     found = context.store.artifacts.list(kind, limit=limit + 1, before=cursor)
     page = found[:limit]
     return [artifact for _, artifact in page], str(page[-1][0]) if len(found) > limit else None

@@ -20,7 +20,7 @@ from api.wire.base import MAX_INT
 from api.wire.jobs import EventList, EventOut, FileList, FileOut, SampleList, SampleOut, TaskList, TaskOut
 from service.cluster import TaskKind
 from service.currency import from_amount
-from service.errors import InvalidInput, UnknownName
+from service.errors import InvalidInput, NotFound, UnknownName
 from service.store.reads import Event, Part
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -129,9 +129,16 @@ def file_page(parts: list[Part], *, cursor: int, limit: int) -> FileList:
 
 
 @router.get("/events", tags=["events"])
-def list_all_events(context: Context, after: After = 0, limit: Limit = 200) -> EventList:
-    """Events of all jobs and of the service itself, oldest first."""
-    return _event_list(context.store.reads.events(after=after, limit=limit), after)
+def list_all_events(
+    context: Context,
+    after: After = 0,
+    limit: Limit = 200,
+    job: Annotated[str | None, Query(max_length=40, description="Only of this job, selection or finetune.")] = None,
+) -> EventList:
+    """Events of everything and of the service itself, oldest first."""
+    if job is not None and not context.store.reads.exists(job):
+        raise NotFound(f"nothing has the id {job!r}; GET /v1/jobs, /v1/selections and /v1/finetunes list what there is")
+    return _event_list(context.store.reads.events(job_id=job, after=after, limit=limit), after)
 
 
 @router.get(

@@ -151,6 +151,7 @@ class StudentResult(BaseModel):
     base: float | None = Field(description="Accuracy of the student before training.")
     difference: Measured | None = Field(description="To the reference arm's, paired by problem and seed.")
     is_difference: bool | None = Field(description="Whether that interval excludes zero.")
+    p_value: float | None = Field(description="Exact McNemar test where each side has one seed; else null.")
     false_positive_rate: float | None = Field(description="Of right answers, the share whose steps do not hold.")
 
 
@@ -176,6 +177,14 @@ class ResultsOut(BaseModel):
 
     arms: list[ArmResult]
     students: list[StudentResult]
+
+
+class ComparisonDryRun(BaseModel):
+    """What a comparison would be. Nothing is stored."""
+
+    is_dry_run: bool = True
+    document: dict[str, Any]
+    nodes: int = Field(description="Jobs, selections and finetunes it takes, those that exist already included.")
 
 
 class ComparisonList(BaseModel):

@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine, Executable, func, select
 from service.cluster import TaskKind, Usage
 from service.currency import Currency
 from service.errors import NotFound
+from service.experiments.graph import Child
 from service.ledger import Account
 from service.planner.plan import HostView
 from service.store import schema
+from service.store.children import ChildReader
 from service.store.codec import aware
 from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
@@ -130,6 +132,21 @@ class Reads:
         job_ids = [row["id"] for row in rows]
         found = self.accounts(job_ids)
         return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+
+    def exists(self, any_id: str) -> bool:
+        """Whether it is the id of a job, selection, finetune or comparison."""
+        return bool(self._all(select(schema.jobs.c.id).where(schema.jobs.c.id == any_id)))
+
+    def children(self, comparison_id: str) -> dict[str, Child]:
+        """What a comparison has submitted, by key."""
+        with self._connect() as connection:
+            return ChildReader().read(connection, comparison_id)
+
+    def flops_by_stage(self, job_ids: Sequence[str]) -> dict[str, float]:
+        """FLOPs of all these jobs together in exact accounting, useful and wasted, by stage."""
+        usage = schema.usage
+        query = select(usage.c.stage, func.sum(usage.c.flops).label("flops")).where(usage.c.job_id.in_(job_ids))
+        return {row["stage"]: row["flops"] for row in self._all(query.group_by(usage.c.stage)) if row["flops"]}
 
     def count_jobs(self) -> dict[str, int]:
         """How many jobs are in each phase, of all there ever were."""

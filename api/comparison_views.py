@@ -1,0 +1,73 @@
+"""Comparisons as they go out."""
+
+from api.resolve_comparison import comparison_document
+from api.wire.comparisons import ArmResult, ChildOut, ComparisonOut, Measured, ResultsOut, StudentResult
+from service.artifacts import Artifact
+from service.experiments.graph import count_nodes
+from service.experiments.results import ArmFound, StudentFound, collect_results
+from service.experiments.spec import ComparisonSpec
+from service.stats import Estimate
+from service.store import Store
+
+
+def comparison_out(store: Store, artifact: Artifact) -> ComparisonOut:
+    """A comparison as it goes out."""
+    assert isinstance(artifact.spec, ComparisonSpec)
+    children = store.reads.children(artifact.id)
+    return ComparisonOut(
+        id=artifact.id,
+        name=artifact.spec.name,
+        phase=artifact.phase,
+        desired=artifact.desired,
+        created_at=artifact.created_at,
+        ended_at=artifact.ended_at,
+        error=artifact.error,
+        document=comparison_document(artifact.spec),
+        nodes=count_nodes(artifact.spec),
+        nodes_done=sum(child.is_done for child in children.values()),
+        flops_by_stage=store.reads.flops_by_stage([child.id for child in children.values()]),
+        children=[ChildOut(key=key, id=child.id, phase=child.phase) for key, child in children.items()],
+    )
+
+
+def results_out(store: Store, artifact: Artifact) -> ResultsOut:
+    """What a comparison has found so far."""
+    assert isinstance(artifact.spec, ComparisonSpec)
+    results = collect_results(store, artifact.id, artifact.spec)
+    return ResultsOut(
+        arms=[_arm(found) for found in results.arms], students=[_student(found) for found in results.students]
+    )
+
+
+def _arm(found: ArmFound) -> ArmResult:
+    return ArmResult(
+        arm=found.arm,
+        samples_per_problem=found.num_samples,
+        job=found.job_id,
+        samples=found.samples,
+        correct=found.correct,
+        useful_flops=found.useful_flops,
+        rows=found.rows,
+    )
+
+
+def _student(found: StudentFound) -> StudentResult:
+    return StudentResult(
+        student=found.student,
+        arm=found.arm,
+        samples_per_problem=found.num_samples,
+        measure=found.measure,
+        num_seeds=len(found.by_seed),
+        num_problems=found.num_problems,
+        accuracy=_measured(found.accuracy),
+        by_seed=list(found.by_seed),
+        base=found.base,
+        difference=None if found.difference is None else _measured(found.difference.estimate),
+        is_difference=None if found.difference is None else found.difference.is_difference,
+        p_value=None if found.difference is None else found.difference.p_value,
+        false_positive_rate=found.false_positive_rate,
+    )
+
+
+def _measured(estimate: Estimate) -> Measured:
+    return Measured(value=estimate.value, low=estimate.low, high=estimate.high)

@@ -1,0 +1,203 @@
+"""What a comparison has found: what each arm's budget bought, and what students made of it.
+
+Accuracies are per problem and seed, so that arms are compared on the same problems under the same seeds. Everything is
+read from committed scores; a cell is complete when every seed of it is measured, and is left out before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.cluster import TaskKind
+from service.experiments.graph import Child, cell, run_name
+from service.experiments.spec import ArmSpec, ComparisonSpec, Split, StudentSpec
+from service.majority import load_votes, majority_per_problem
+from service.measures import STEPS_SCORER, Measures
+from service.paired import Comparison, compare_runs, mean_of_runs
+from service.shards import read_receipt
+from service.stats import Estimate
+from service.store import Store
+
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmFound:
+    """What an arm's budget bought.
+
+    Args:
+        num_samples: samples a problem of the reference arm: which budget.
+        rows: of its training set; None before it is made.
+    """
+
+    arm: str
+    num_samples: int
+    job_id: str
+    samples: int
+    correct: int
+    useful_flops: float
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentFound:
+    """One student on one arm's data, over all seeds, by one measure.
+
+    Args:
+        measure: "greedy", "maj@k" or "transfer".
+        accuracy: mean over problems and seeds with its interval.
+        by_seed: mean over problems, one a seed.
+        base: the same measure of the student before training.
+        difference: to the reference arm's student, paired by problem and seed; None for the reference itself.
+        false_positive_rate: of greedy right answers, the share whose steps do not hold; None without a step check.
+    """
+
+    student: str
+    arm: str
+    num_samples: int
+    measure: str
+    num_problems: int
+    accuracy: Estimate
+    by_seed: tuple[float, ...]
+    base: float | None
+    difference: Comparison | None
+    false_positive_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything that is known so far."""
+
+    arms: tuple[ArmFound, ...]
+    students: tuple[StudentFound, ...]
+
+
+def collect_results(store: Store, comparison_id: str, spec: ComparisonSpec) -> Results:
+    """Reads what a comparison's children have found so far.
+
+    Raises:
+        CorruptFile: a committed file of scores cannot be read.
+    """
+    children = store.reads.children(comparison_id)
+    return Results(
+        arms=tuple(
+            found
+            for num_samples in spec.budgets
+            for arm in spec.arms
+            if (found := _arm(store, children, arm, num_samples)) is not None
+        ),
+        students=tuple(_students(store, children, spec)),
+    )
+
+
+def _arm(store: Store, children: Mapping[str, Child], arm: ArmSpec, num_samples: int) -> ArmFound | None:
+    drawn = children.get(f"draw/{cell(arm.name, num_samples)}")
+    if drawn is None or not drawn.is_done:
+        return None
+    selected = children.get(f"select/{cell(arm.name, num_samples)}")
+    is_selected = selected is not None and selected.is_done
+    return ArmFound(
+        arm=arm.name,
+        num_samples=num_samples,
+        job_id=drawn.id,
+        samples=drawn.num_samples,
+        correct=drawn.num_correct,
+        useful_flops=drawn.useful_flops,
+        rows=store.reads.count_rows(selected.id, TaskKind.select) if selected is not None and is_selected else None,
+    )
+
+
+def _students(store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -> list[StudentFound]:
+    reader = _Reader(store, children, spec)
+    found: list[StudentFound] = []
+    for student in spec.students:
+        for num_samples in spec.budgets:
+            for measure in reader.measures():
+                runs = {arm.name: reader.runs(student, arm, num_samples, measure) for arm in spec.arms}
+                reference = runs[spec.reference]
+                for arm, values in runs.items():
+                    if values is None:
+                        continue
+                    is_compared = arm != spec.reference and reference is not None
+                    found.append(
+                        StudentFound(
+                            student=student.name,
+                            arm=arm,
+                            num_samples=num_samples,
+                            measure=measure,
+                            num_problems=values.shape[1],
+                            accuracy=mean_of_runs(values, resamples=RESAMPLES, seed=SEED),
+                            by_seed=tuple(values.mean(axis=1).tolist()),
+                            base=reader.base(student, measure),
+                            difference=compare_runs(values, reference, resamples=RESAMPLES, seed=SEED)
+                            if is_compared and reference is not None
+                            else None,
+                            false_positive_rate=reader.false_positives(student, arm, num_samples)
+                            if measure == "greedy"
+                            else None,
+                        )
+                    )
+    return found
+
+
+class _Reader:
+    """Accuracies of evaluation jobs, each file read once."""
+
+    def __init__(self, store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -> None:
+        self._store, self._children, self._spec = store, children, spec
+        self._scorer = next(scorer for scorer in spec.scorers if scorer != STEPS_SCORER)
+
+    def measures(self) -> list[str]:
+        """Names of what students are measured by."""
+        votes = [f"maj@{k}" for k in self._spec.evaluate.maj_at]
+        return ["greedy", *votes, *(["transfer"] if Split.transfer in self._spec.problems else [])]
+
+    def runs(self, student: StudentSpec, arm: ArmSpec, num_samples: int, measure: str) -> Floats | None:
+        """Accuracy by seed and problem [seeds, problems]; None unless every seed is measured."""
+        rows = [
+            self._accuracy(run_name(student.name, arm.name, num_samples, seed), measure) for seed in self._spec.seeds
+        ]
+        known = [row for row in rows if row is not None]
+        return np.stack(known) if known and len(known) == len(rows) else None
+
+    def base(self, student: StudentSpec, measure: str) -> float | None:
+        """Accuracy of the student before training."""
+        values = self._accuracy(f"base/{student.base}", measure)
+        return None if values is None else float(values.mean())
+
+    def false_positives(self, student: StudentSpec, arm: str, num_samples: int) -> float | None:
+        """Of the right greedy answers of all seeds, the share whose steps do not hold."""
+        if not Measures.of(self._spec.scorers).has_steps:
+            return None
+        num_right = num_invalid = 0
+        for seed in self._spec.seeds:
+            job = self._done(f"greedy/{run_name(student.name, arm, num_samples, seed)}")
+            if job is None:
+                return None
+            for part in self._store.reads.parts(job.id, TaskKind.score):
+                delta = read_receipt(Path(part.path)).delta
+                assert delta is not None, "a score part has a delta"
+                num_right += int((delta.is_correct & (delta.steps >= 0)).sum())
+                num_invalid += int((delta.is_correct & (delta.steps == 0)).sum())
+        return num_invalid / num_right if num_right else None
+
+    def _accuracy(self, name: str, measure: str) -> Floats | None:
+        kind, _, size = measure.partition("@")
+        job = self._done(f"{'majority' if kind == 'maj' else kind}/{name}")
+        if job is None:
+            return None
+        paths = [part.path for part in self._store.reads.parts(job.id, TaskKind.score)]
+        num_problems = self._store.jobs.resolved(job.id).num_problems
+        votes = load_votes(paths, scorer=self._scorer, num_problems=num_problems)
+        # a problem whose prompt could not be sampled is not solved
+        return np.nan_to_num(majority_per_problem(votes, int(size or 1)))
+
+    def _done(self, key: str) -> Child | None:
+        child = self._children.get(key)
+        return child if child is not None and child.is_done else None
