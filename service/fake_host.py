@@ -68,6 +68,9 @@ class FakeHost:
         self.state = HostState.starting
         self.error: str | None = None
         self.orders: list[Orders] = []
+        self.loaded = spec.model
+        self.num_swaps = 0
+        self._swapped_at = now
         self._credit_s = 0.0
 
     def take(self, orders: Orders) -> None:
@@ -90,6 +93,10 @@ class FakeHost:
         attempt = _Attempt(spec=spec)
         work = spec.work
         if isinstance(work, GenerateWork):
+            if self.spec.model is None or work.model.pool != self.spec.model.name:
+                raise ValueError(
+                    f"{spec.attempt_id}: {work.model.name} is not of the pool that {self.spec.name} serves"
+                )
             for problem, sample in expand_runs(work.runs).tolist():
                 worst = worst_case(
                     work.currency,
@@ -161,9 +168,21 @@ class FakeHost:
             attempt.state = AttemptState.succeeded
 
     def _admit(self, running: list[_Attempt]) -> None:
-        """Fills the engine: attempts in the order of their submission, samples of each in the order of its runs."""
+        """Fills the engine: attempts in the order of their submission, samples of each in the order of its runs.
+
+        An attempt of other weights than are loaded holds up all behind it until the engine is empty.
+        """
         room = self._world.window - sum(len(attempt.inflight) for attempt in running)
         for attempt in running:
+            work = attempt.spec.work
+            can_draw = bool(attempt.waiting) and not attempt.is_stopping and not attempt.waits_for_credit
+            if can_draw and isinstance(work, GenerateWork) and work.model != self.loaded:
+                if room < self._world.window:
+                    return
+                self.loaded, self._swapped_at = work.model, self.now + self._world.swap_s
+                self.num_swaps += 1
+            if self.now < self._swapped_at:
+                return
             while room > 0 and attempt.waiting and not attempt.is_stopping and not attempt.waits_for_credit:
                 sample = attempt.waiting.pop(0)
                 attempt.inflight.append(sample)

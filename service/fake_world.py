@@ -24,6 +24,7 @@ class FakeWorld:
         samples_per_s: finished samples of one engine and virtual second.
         solve_rate: chance that a sample is correct, by problem index modulo its length.
         load_s: virtual seconds until a host is ready.
+        swap_s: virtual seconds until an engine has the weights of another model of its pool.
         flush_rows: finished samples become a part at this many.
         poison: problems that kill the engine they enter.
         dies_silently: an engine that dies of one is gone without a word.
@@ -36,6 +37,7 @@ class FakeWorld:
     samples_per_s: float = 40.0
     solve_rate: tuple[float, ...] = (0.9, 0.5, 0.2)
     load_s: float = 1.0
+    swap_s: float = 0.0
     flush_rows: int = 50
     poison: frozenset[int] = frozenset()
     dies_silently: bool = False

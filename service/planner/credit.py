@@ -97,7 +97,8 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
             draft.put_task(dataclasses.replace(task, grant_version=version))
             draft.grant(str(task.host), Grant(attempt_id=task.attempt_id, version=version, credit=0.0))
             is_calling_back = True
-    is_quiet = all(report.inflight_worst == 0.0 for _, report in attempts)
+    # one that holds credit and waits for none is about to draw: its weights may be on their way
+    is_quiet = all(report.inflight_worst == 0.0 and not _can_go_on(report) for _, report in attempts)
     num_in_flight = sum(task.state.is_in_flight for task in draft.job_tasks(job.id, TaskKind.generate))
     if is_quiet and not is_calling_back and num_in_flight == len(attempts):
         # every credit has come back but the one of the attempt that waits
@@ -111,6 +112,10 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
             f"left: {wording.amount(left, currency)}",
         )
         _send_final(draft, attempts)
+
+
+def _can_go_on(report: AttemptReport) -> bool:
+    return report.next_worst == 0.0 and report.credit_held > report.used
 
 
 def _send_final(draft: Draft, attempts: list[tuple[Task, AttemptReport]]) -> None:

@@ -1,5 +1,8 @@
 """Which hosts should exist: a dispatcher while there is work, engines where their models are wanted.
 
+A pool is named after the model that its engines load, and serves every checkpoint of that model too
+(`ModelSpec.pool`): what is said of pools here is said of all of them together.
+
 The planner, not Ray, arbitrates: it counts engine places, lets pools that need the same place take turns, oldest job
 first, and names work that has waited too long. A host name is used once; a restarted engine is a new host.
 """
@@ -13,6 +16,7 @@ from service.models import ModelSpec
 from service.planner.attempts import fail_job
 from service.planner.draft import Draft
 from service.planner.plan import HostView, JobView, PoolView
+from service.tasks import Task
 
 TURN_S = 3.0
 """An engine that has had no task for this long has nothing coming: tasks follow one another within a tick."""
@@ -115,7 +119,7 @@ def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None
     if failures >= MAX_LOAD_FAILURES:
         draft.pools[host.model] = dataclasses.replace(pool, failures=0)
         for job in list(draft.jobs.values()):
-            if host.model in job.spec.models and _wants_engine(draft, job, host.model):
+            if any(spec.pool == host.model and _wants_engine(draft, job, spec.name) for spec in job.models):
                 fail_job(draft, job.id, f"engine for {host.model} does not load: {error or 'no message'}")
 
 
@@ -125,21 +129,21 @@ def scale_pools(draft: Draft) -> None:
         _stop_resting(draft)
         return
     _ensure_dispatcher(draft)
-    wanted = _wanted_models(draft)
-    for model in list(draft.pools):
-        _stop_surplus(draft, draft.pools[model], is_wanted=model in wanted)
+    wanted = _wanted_pools(draft)
+    for name in list(draft.pools):
+        _stop_surplus(draft, draft.pools[name], is_wanted=name in wanted)
     places = num_places(draft) - sum(
         _places_taken(draft, str(host.model)) for host in draft.living_hosts(HostKind.generator)
     )
-    order = [*wanted, *(model for model, pool in draft.pools.items() if pool.minimum and model not in wanted)]
-    for model in order:
-        pool = draft.pools[model]
-        target = pool.replicas if model in wanted else min(pool.minimum, pool.replicas)
-        while len(_alive(draft, model)) < target and places >= _places_taken(draft, model):
-            _start_engine(draft, model)
-            places -= _places_taken(draft, model)
-        if model in wanted and target > 0 and not _alive(draft, model):
-            _make_room(draft, wanted, model)
+    order = [*wanted, *(name for name, pool in draft.pools.items() if pool.minimum and name not in wanted)]
+    for name in order:
+        pool = draft.pools[name]
+        target = pool.replicas if name in wanted else min(pool.minimum, pool.replicas)
+        while len(_alive(draft, name)) < target and places >= _places_taken(draft, name):
+            _start_engine(draft, name)
+            places -= _places_taken(draft, name)
+        if name in wanted and target > 0 and not _alive(draft, name):
+            _make_room(draft, wanted, name)
 
 
 def num_places(draft: Draft) -> int:
@@ -155,9 +159,16 @@ def has_gpus(draft: Draft) -> bool:
     return any(node.num_gpus >= 1 for node in draft.seen.observation.nodes)
 
 
-def _places_taken(draft: Draft, model: str) -> int:
-    """Places one engine of the model takes: as many GPUs as it is spread over, or one core."""
-    spec = _model_spec(draft, model)
+def pool_of(draft: Draft, task: Task) -> str:
+    """Name of the pool whose engines serve the task."""
+    job = draft.jobs.get(task.job_id)
+    specs = () if job is None else job.models
+    return next((spec.pool for spec in specs if spec.name == task.model), task.model)
+
+
+def _places_taken(draft: Draft, pool: str) -> int:
+    """Places one engine of the pool takes: as many GPUs as it is spread over, or one core."""
+    spec = _model_spec(draft, pool)
     return spec.engine.tensor_parallel_size if spec is not None and has_gpus(draft) else 1
 
 
@@ -168,15 +179,16 @@ def _stop_resting(draft: Draft) -> None:
             _end(draft, host.name)
 
 
-def _wanted_models(draft: Draft) -> list[str]:
-    """Models with work: those with tasks first, for others may be waiting for them; then those of the oldest job."""
+def _wanted_pools(draft: Draft) -> list[str]:
+    """Pools with work: those with tasks first, for others may be waiting for them; then those of the oldest job."""
     wanted: list[str] = []
     for job in draft.jobs.values():
-        wanted += [m for m in job.spec.models if m in draft.pools and m not in wanted and _wants_engine(draft, job, m)]
-    busy = {
-        task.model for task in draft.tasks.values() if task.kind is TaskKind.generate and not task.state.is_terminal
-    }
-    return sorted(wanted, key=lambda model: model not in busy)
+        for spec in job.models:
+            if spec.pool in draft.pools and spec.pool not in wanted and _wants_engine(draft, job, spec.name):
+                wanted.append(spec.pool)
+    generates = [task for task in draft.tasks.values() if task.kind is TaskKind.generate]
+    busy = {pool_of(draft, task) for task in generates if not task.state.is_terminal}
+    return sorted(wanted, key=lambda pool: pool not in busy)
 
 
 def _wants_engine(draft: Draft, job: JobView, model: str) -> bool:
@@ -186,8 +198,8 @@ def _wants_engine(draft: Draft, job: JobView, model: str) -> bool:
     return has_tasks or job.closing is None
 
 
-def _alive(draft: Draft, model: str) -> list[HostView]:
-    return [host for host in draft.living_hosts(HostKind.generator, model) if not host.is_stopping]
+def _alive(draft: Draft, pool: str) -> list[HostView]:
+    return [host for host in draft.living_hosts(HostKind.generator, pool) if not host.is_stopping]
 
 
 def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
@@ -205,9 +217,9 @@ def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
 
 
 def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
-    """A wanted model has no engine and no place is left: an idle engine of another model leaves.
+    """A wanted pool has no engine and no place is left: an idle engine of another pool leaves.
 
-    One whose model is wanted too leaves once it has rested a while: its job may be waiting for the other model.
+    One whose pool is wanted too leaves once it has rested a while: its job may be waiting for the other one.
     """
     living = draft.living_hosts(HostKind.generator)
     if any(host.is_stopping for host in living):
@@ -222,11 +234,11 @@ def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
             return
 
 
-def _start_engine(draft: Draft, model: str) -> None:
-    spec = _model_spec(draft, model)
+def _start_engine(draft: Draft, pool: str) -> None:
+    spec = _model_spec(draft, pool)
     if spec is None:
         return
-    name = f"generate-{_slug(model)}-{draft.num_hosts_ever + 1}"
+    name = f"generate-{_slug(pool)}-{draft.num_hosts_ever + 1}"
     host = HostSpec(
         name=name,
         kind=HostKind.generator,
@@ -234,12 +246,13 @@ def _start_engine(draft: Draft, model: str) -> None:
         num_cpus=0.5,
         num_gpus=float(spec.engine.tensor_parallel_size) if has_gpus(draft) else 0.0,
     )
-    draft.start_host(_new_view(draft, name, HostKind.generator, model), host)
+    draft.start_host(_new_view(draft, name, HostKind.generator, pool), host)
 
 
-def _model_spec(draft: Draft, model: str) -> ModelSpec | None:
+def _model_spec(draft: Draft, pool: str) -> ModelSpec | None:
+    """What the pool's engines load: the model itself, though the jobs may name its checkpoints alone."""
     known = [*(spec for job in draft.jobs.values() for spec in job.models), *draft.snapshot.kept_models]
-    return next((spec for spec in known if spec.name == model), None)
+    return next((spec for spec in known if spec.name == pool), None)
 
 
 def _ensure_dispatcher(draft: Draft) -> None:

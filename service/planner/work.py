@@ -16,6 +16,7 @@ from service.planner.attempts import fail_job, is_over
 from service.planner.draft import Draft
 from service.planner.isolation import take_apart
 from service.planner.plan import HostView, JobView, StateChange
+from service.planner.pools import pool_of
 from service.planner.submit import attempt_spec
 from service.tasks import Task, TaskState, count_samples, move
 
@@ -93,13 +94,17 @@ def _create_generate(draft: Draft, job: JobView) -> None:
     if job.error is not None or len(scores) >= draft.options.max_unscored_parts:
         return
     is_waiting = False
+    pools = {spec.name: spec.pool for spec in job.models}
     for index, model in enumerate(job.spec.models):
-        num_engines = max(1, sum(not host.is_stopping for host in draft.living_hosts(HostKind.generator, model)))
+        engines = draft.living_hosts(HostKind.generator, pools[model])
+        num_engines = max(1, sum(not host.is_stopping for host in engines))
         open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.model == model]
         if len(open_tasks) >= draft.options.tasks_per_engine * num_engines:
             is_waiting = True
             continue
-        size = _task_size(draft, job, model, num_engines, strategy.is_adaptive)
+        # a checkpoint that has drawn nothing yet is about as fast as its base
+        rate = draft.seen.rates.get(model, draft.seen.rates.get(pools[model]))
+        size = _task_size(draft, job, rate, num_engines, strategy.is_adaptive)
         runs = strategy.next_runs(state, model=index, max_samples=size)
         if count_samples(runs):
             _new_task(draft, job.id, TaskKind.generate, model, runs)
@@ -113,9 +118,8 @@ def _create_generate(draft: Draft, job: JobView) -> None:
         draft.change_job(job.id, closing="plan complete")
 
 
-def _task_size(draft: Draft, job: JobView, model: str, num_engines: int, is_adaptive: bool) -> int:
+def _task_size(draft: Draft, job: JobView, rate: float | None, num_engines: int, is_adaptive: bool) -> int:
     options = draft.options
-    rate = draft.seen.rates.get(model)
     seconds = options.adaptive_task_s if is_adaptive else options.uniform_task_s
     size = options.first_task_samples if rate is None else int(rate * seconds)
     left = _samples_left(draft, job)
@@ -204,7 +208,7 @@ def _serving(draft: Draft, task: Task) -> list[HostView]:
     """Hosts that can run the task, those with the fewest tasks first."""
     is_generate = task.kind is TaskKind.generate
     kind = HostKind.generator if is_generate else HostKind.dispatcher
-    hosts = draft.living_hosts(kind, task.model if is_generate else None)
+    hosts = draft.living_hosts(kind, pool_of(draft, task) if is_generate else None)
     ready = [host for host in hosts if host.state is HostState.ready and not host.is_stopping]
     return sorted(ready, key=lambda host: len(draft.tasks_on(host.name)))
 

@@ -23,16 +23,22 @@ class Catalogue:
         self._engine = engine
 
     def register_model(self, spec: ModelSpec) -> ModelSpec:
-        """Stores a model and its pool.
+        """Stores a model and its pool; a checkpoint has none, the pool of its base serves it.
 
         Raises:
             Conflict: the name stands for another revision.
+            UnknownName: the base of a checkpoint is not registered.
+            InvalidInput: that base is a checkpoint itself.
         """
+        if spec.base is not None and (root := self.model(spec.base).base) is not None:
+            raise InvalidInput(
+                f"model {spec.name!r}: its base {spec.base!r} is a checkpoint of {root!r}; name that one"
+            )
         with self._engine.begin() as connection:
             known = _find(connection, schema.models, spec.name)
             if known is not None:
                 stored = from_json(ModelSpec, known)
-                if stored.revision != spec.revision or stored.engine != spec.engine:
+                if (stored.revision, stored.engine, stored.base) != (spec.revision, spec.engine, spec.base):
                     raise Conflict(
                         f"model {spec.name!r} is registered with revision {stored.revision[:19]} and other content or "
                         f"engine options; got revision {spec.revision[:19]}; register it under another name"
@@ -41,11 +47,12 @@ class Catalogue:
             connection.execute(
                 insert(schema.models).values(name=spec.name, document=to_json(spec), created_at=datetime.now(UTC))
             )
-            connection.execute(
-                insert(schema.pools).values(
-                    model=spec.name, replicas=1, minimum=0, idle_s=DEFAULT_IDLE_S, failures=0, version=1
+            if spec.base is None:
+                connection.execute(
+                    insert(schema.pools).values(
+                        model=spec.name, replicas=1, minimum=0, idle_s=DEFAULT_IDLE_S, failures=0, version=1
+                    )
                 )
-            )
             return spec
 
     def register_problems(self, problems: ProblemSet) -> ProblemSet:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.cluster import Receipt, TaskKind, Usage
 from service.currency import Budget, Currency
-from service.errors import Conflict, NotFound, StaleAttempt
+from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt, UnknownName
 from service.jobs import Desired, Job, JobSpec, Resolved
 from service.ledger import Transfer, TransferKind
 from service.models import ModelSpec
@@ -31,8 +31,8 @@ def make_spec(name: str = "job", limit: int = 1000) -> JobSpec:
     return JobSpec(name=name, problems="p", models=("m",), budget=Budget(currency=Currency.flops, limit=limit))
 
 
-def submit(store: Store, *, key: str | None = None, spec: JobSpec | None = None) -> Job:
-    resolved = Resolved(models=(MODEL,), problems_path="p", num_problems=4, problems_fingerprint="f")
+def submit(store: Store, *, key: str | None = None, spec: JobSpec | None = None, model: ModelSpec = MODEL) -> Job:
+    resolved = Resolved(models=(model,), problems_path="p", num_problems=4, problems_fingerprint="f")
     return store.jobs.submit(spec or make_spec(), resolved, idempotency_key=key)
 
 
@@ -178,6 +178,33 @@ def test_register_other_content_under_a_known_name_conflicts(store):
     store.catalogue.register_problems(problems)
     with pytest.raises(Conflict, match="other problems"):
         store.catalogue.register_problems(dataclasses.replace(problems, fingerprint="b"))
+
+
+def test_register_checkpoint_has_no_pool_and_a_base_that_is_registered(store):
+    checkpoint = dataclasses.replace(MODEL, name="tuned", revision="sha256:1", base=MODEL.name)
+    with pytest.raises(UnknownName):
+        store.catalogue.register_model(checkpoint)
+    store.catalogue.register_model(MODEL)
+
+    assert store.catalogue.register_model(checkpoint) == store.catalogue.register_model(checkpoint) == checkpoint
+
+    assert store.catalogue.models() == [MODEL, checkpoint]
+    assert [pool.model for pool in store.catalogue.pools()] == [MODEL.name]
+    with pytest.raises(Conflict):
+        store.catalogue.register_model(dataclasses.replace(checkpoint, base=None))
+    with pytest.raises(InvalidInput, match=f"checkpoint of '{MODEL.name}'"):
+        store.catalogue.register_model(dataclasses.replace(checkpoint, name="again", base="tuned"))
+
+
+def test_snapshot_knows_the_base_that_engines_load_for_a_checkpoint(store):
+    store.catalogue.register_model(MODEL)
+    checkpoint = dataclasses.replace(MODEL, name="tuned", revision="sha256:1", base=MODEL.name)
+    store.catalogue.register_model(checkpoint)
+    assert store.snapshot().kept_models == ()
+
+    submit(store, model=checkpoint)
+
+    assert store.snapshot().kept_models == (MODEL,)
 
 
 def test_change_pool_with_an_old_version_conflicts(store):
