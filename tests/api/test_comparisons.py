@@ -1,0 +1,136 @@
+"""Comparisons by REST: what is refused, and one of two simulated arms that really ran."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.problems import ProblemSource, register_problems
+from tests.api.conftest import World
+
+
+@pytest.fixture
+def compared(world: World) -> World:
+    """A service with a problem set for every split."""
+    for split, first in (("validation", 100), ("test", 200)):
+        path = world.root / f"{split}.jsonl"
+        lines = [
+            json.dumps({"id": f"p{i}", "question": f"What is {i} + 1? [answer={i + 1}]", "answer": i + 1})
+            for i in range(first, first + 5)
+        ]
+        path.write_text("\n".join(lines))
+        source = ProblemSource(path=str(path))
+        registered = register_problems(name=f"sums/{split}", source=source, data_dir=world.settings.data_dir)
+        world.store.catalogue.register_problems(registered)
+    return world
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": "two arms",
+        "problems": {"train": "sums/train", "validation": "sums/validation", "test": "sums/test"},
+        "match": {"reference": "first", "samples_per_problem": 2},
+        "arms": [{"name": "first", "models": ["simulated"]}, {"name": "second", "models": ["simulated"]}],
+        "sampling": {"max_tokens": 40},
+        "finetune": {"preset": "tiny"},
+    }
+    return made | changes
+
+
+def test_comparison_of_arms_without_students_draws_and_selects(compared: World, run_jobs) -> None:
+    with compared.client() as client:
+        made = client.post("/v1/comparisons", json=document())
+        assert made.status_code == 201
+        path = made.headers["Location"]
+        assert client.get(f"{path}/results").json() == {"arms": [], "students": []}
+        run_jobs(compared)
+        found, results = client.get(path).json(), client.get(f"{path}/results").json()
+
+    assert (found["phase"], found["error"]) == ("succeeded", None)
+    assert found["nodes"] == found["nodes_done"] == len(found["children"]) == 4
+    assert {child["key"] for child in found["children"]} == {
+        f"{what}/{arm}@2" for what in ("draw", "select") for arm in ("first", "second")
+    }
+    first, second = results["arms"]
+    assert (first["arm"], first["samples"], second["arm"]) == ("first", 12, "second")
+    # the second gets what the first usefully spent, in whole MFLOP
+    assert second["useful_flops"] <= first["useful_flops"] + 1e6
+    assert first["rows"] > 0
+
+
+def test_comparison_run_again_costs_nothing(compared: World, run_jobs) -> None:
+    with compared.client() as client:
+        first = client.post("/v1/comparisons", json=document()).json()
+        run_jobs(compared)
+        before = client.get("/v1/usage", params={"by": "stage"}).json()
+        again = client.post("/v1/comparisons", json=document(name="again")).json()
+        run_jobs(compared)
+
+        assert client.get("/v1/usage", params={"by": "stage"}).json() == before
+        children = [client.get(f"/v1/comparisons/{item['id']}").json()["children"] for item in (first, again)]
+        assert children[0] == children[1]
+        assert [item["id"] for item in client.get("/v1/comparisons").json()["items"]] == [again["id"], first["id"]]
+
+
+def test_comparison_document_comes_back_as_one_that_asks_for_the_same(compared: World) -> None:
+    with compared.client() as client:
+        plan = client.post("/v1/comparisons", params={"dry_run": True}, json=document()).json()
+        again = client.post("/v1/comparisons", params={"dry_run": True}, json=plan["document"]).json()
+
+        assert again == plan
+        assert plan["nodes"] == 4
+        assert client.get("/v1/comparisons").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"match": {"reference": "third", "samples_per_problem": 2}}, "allowed: an arm (first, second)"),
+        ({"match": {"reference": "simulated", "samples_per_problem": 2}}, "allowed: an arm (first, second)"),
+        ({"match": {"reference": "first", "samples_per_problem": 0}}, "numbers >= 1 that differ"),
+        ({"match": {"reference": "first", "samples_per_problem": [2, 2]}}, "numbers >= 1 that differ"),
+        ({"match": {"reference": "first", "samples_per_problem": 2, "by": "usd"}}, "match.by"),
+        ({"arms": []}, "arms"),
+        ({"arms": [{"name": "first", "models": ["simulated"]}] * 2}, "names that differ"),
+        ({"arms": [{"name": "first", "models": ["nowhere"]}]}, "unknown model 'nowhere'"),
+        ({"arms": [{"name": "first", "models": ["simulated"], "keep": "verified"}]}, "needs 'steps'"),
+        (
+            {"arms": [{"name": "first", "models": ["simulated"], "allocation": {"strategy": "best"}}]},
+            "unknown strategy",
+        ),
+        ({"problems": {"train": "sums/train", "validation": "sums/train", "test": "sums/test"}}, "another set"),
+        ({"problems": {"train": "sums/train", "validation": "sums/validation"}}, "problems.test"),
+        ({"students": [{"name": "s", "base": "simulated"}]}, "has no weights"),
+        ({"students": [{"name": "s", "base": "nowhere"}]}, "unknown model 'nowhere'"),
+        ({"finetune": {"preset": "nowhere"}}, "unknown preset"),
+        ({"finetune": {"preset": "tiny", "seeds": 0}}, "finetune.seeds"),
+        ({"finetune": {"preset": "tiny", "learning_rates": [0.0]}}, "above 0"),
+        ({"evaluate": {"maj_at": [0]}}, "numbers >= 1"),
+        ({"scorers": ["steps"]}, "one that judges answers"),
+        ({"scorers": ["vibes"]}, "unknown scorer"),
+        ({"sampling": {"max_tokens": 4000}}, "sampling.max_tokens"),
+        ({"epochs": 3}, "epochs"),
+    ],
+)
+def test_comparison_document_that_is_wrong_is_refused(compared: World, changes: dict[str, Any], words: str) -> None:
+    with compared.client() as client:
+        response = client.post("/v1/comparisons", json=document(**changes))
+
+        assert response.status_code == 422, response.text
+        assert words in response.text.replace('\\"', '"')
+
+
+def test_comparison_cancelled_cancels_what_it_has_running(compared: World, run_jobs) -> None:
+    with compared.client() as client:
+        path = client.post("/v1/comparisons", json=document()).headers["Location"]
+        assert client.post(f"{path}/cancel").json()["desired"] == "cancel"
+        run_jobs(compared)
+
+        assert client.get(path).json()["phase"] == "cancelled"
+        assert client.post(f"{path}/resume").status_code == 409
+
+
+def test_comparison_that_does_not_exist_is_not_found(client: TestClient) -> None:
+    for path in ("/v1/comparisons/compare-1-aaaaaa", "/v1/comparisons/compare-1-aaaaaa/results"):
+        assert client.get(path).status_code == 404
