@@ -7,7 +7,6 @@ sample, because samples of one problem are alike. Needs numpy; imports nothing o
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 # weights of one chunk of resamples: about 32 MB, so that 10^6 problems also fit
 _CHUNK_WEIGHTS = 4_000_000
 
@@ -42,22 +40,6 @@ class NotEstimable:
     """Stands where an Estimate would, when the data cannot tell; never a zero or a NaN that could be taken for one."""
 
     reason: str
-
-
-def wilson_interval(successes: int, trials: int) -> Estimate:
-    """A proportion with its Wilson score interval; `n` counts trials.
-
-    Raises:
-        ValueError: unless 0 <= successes <= trials and trials > 0.
-    Source: Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for n from about 10.
-    """
-    if not 0 <= successes <= trials or trials <= 0:
-        raise ValueError(f"need 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
-    share, z2 = successes / trials, _Z * _Z
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
-    # at 0 and at all successes the ends are exactly 0 and 1; rounding must not cut the value off
-    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
 
 
 def bootstrap_ratios(
@@ -137,42 +119,8 @@ def is_significant(difference: Estimate | NotEstimable) -> bool:
     return isinstance(difference, Estimate) and (difference.low > 0 or difference.high < 0)
 
 
-def sample_size_for_difference(p1: float, p2: float, *, power: float = 0.8) -> int:
-    """Items needed per arm to find the difference of two independent proportions at the 5 % level, two-sided.
-
-    Raises:
-        ValueError: if a proportion or the power is not inside (0, 1), or the proportions are equal.
-    Source: Fleiss, Statistical Methods for Rates and Proportions, without continuity correction.
-    """
-    if not (0 < p1 < 1 and 0 < p2 < 1 and 0 < power < 1) or p1 == p2:
-        raise ValueError(f"need two different proportions and a power inside (0, 1), got {p1}, {p2}, power {power}")
-    mean = (p1 + p2) / 2
-    z_power = NormalDist().inv_cdf(power)
-    root = _Z * math.sqrt(2 * mean * (1 - mean)) + z_power * math.sqrt(p1 * (1 - p1) + p2 * (1 - p2))
-    return math.ceil((root / (p1 - p2)) ** 2)
-
-
-def rogan_gladen(apparent: float, sensitivity: float, specificity: float) -> float:
-    """True prevalence behind the apparent one of an imperfect judge, kept inside [0, 1].
-
-    Args:
-        apparent: share the judge calls positive.
-        sensitivity: share of true positives it calls positive.
-        specificity: share of true negatives it calls negative.
-
-    Raises:
-        ValueError: if a share is outside [0, 1], or the judge is no better than chance.
-    Source: Rogan and Gladen 1978.
-    """
-    if not all(0 <= share <= 1 for share in (apparent, sensitivity, specificity)):
-        raise ValueError(f"shares lie in [0, 1], got {apparent}, {sensitivity}, {specificity}")
-    if sensitivity + specificity <= 1:
-        raise ValueError(f"a judge needs sensitivity + specificity > 1, got {sensitivity} + {specificity}")
-    return min(1.0, max(0.0, (apparent + specificity - 1) / (sensitivity + specificity - 1)))
-
-
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided exact p value of McNemar's test for two checkpoints on the same items.
+    """Two-sided exact p value of McNemar's test for two checkpoints on the same items: twice the smaller binomial tail.
 
     Args:
         only_a: items that only the first solves, >= 0.

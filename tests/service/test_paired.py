@@ -1,4 +1,5 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from service.paired import compare_runs, mean_of_runs
@@ -36,6 +37,24 @@ def test_mean_of_runs_covers_the_truth_about_as_often_as_it_says() -> None:
         hits += found.low <= 0.5 <= found.high
 
     assert hits >= 180
+
+
+@pytest.mark.parametrize(("seed_sd", "at_least"), [(0.0, 0.95), (0.02, 0.93)])
+def test_compare_runs_of_equal_arms_with_three_seeds_is_seldom_called_a_difference(
+    seed_sd: float, at_least: float
+) -> None:
+    generator = np.random.default_rng(5)
+
+    def arm(problems: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        chance = problems + generator.normal(0, seed_sd, size=(3, 1))
+        return generator.binomial(1, chance.clip(0, 1)).astype(float)
+
+    held = 0
+    for number in range(200):
+        problems = 0.45 + generator.normal(0, 0.25, size=(1, 300))
+        held += not compare_runs(arm(problems), arm(problems), resamples=300, seed=number).is_difference
+
+    assert held / 200 >= at_least
 
 
 def test_compare_runs_pairs_problems_so_that_hard_ones_do_not_blur() -> None:

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.stats import (
     Estimate,
@@ -15,39 +13,12 @@ from service.stats import (
     mcnemar_exact,
     paired_difference,
     paired_ratio_difference,
-    rogan_gladen,
-    sample_size_for_difference,
-    wilson_interval,
 )
 
 
 def estimate_of(measured: Estimate | NotEstimable) -> Estimate:
     assert isinstance(measured, Estimate), measured
     return measured
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    # Newcombe 1998, Statistics in Medicine 17, table I, method 3
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval_matches_published_values(successes: int, trials: int, low: float, high: float) -> None:
-    interval = wilson_interval(successes, trials)
-
-    assert (interval.low, interval.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-
-
-@given(trials=st.integers(1, 10**6), data=st.data())
-def test_wilson_interval_holds_the_value_inside_0_and_1(trials: int, data: st.DataObject) -> None:
-    interval = wilson_interval(data.draw(st.integers(0, trials)), trials)
-
-    assert 0 <= interval.low <= interval.value <= interval.high <= 1
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
-def test_wilson_interval_impossible_counts_are_refused(successes: int, trials: int) -> None:
-    with pytest.raises(ValueError, match="successes"):
-        wilson_interval(successes, trials)
 
 
 def test_bootstrap_mean_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -173,51 +144,6 @@ def test_paired_ratio_difference_with_an_empty_arm_is_not_estimable() -> None:
 def test_is_significant_only_when_the_interval_excludes_zero(low: float, high: float, expected: bool) -> None:
     assert is_significant(Estimate((low + high) / 2, low, high, 10)) is expected
     assert is_significant(NotEstimable("nothing")) is False
-
-
-@pytest.mark.parametrize(
-    ("p1", "p2", "power", "expected"),
-    # textbook designs without continuity correction
-    [(0.5, 0.6, 0.8, 388), (0.1, 0.2, 0.8, 199), (0.1, 0.2, 0.9, 266)],
-)
-def test_sample_size_for_difference_matches_known_designs(p1: float, p2: float, power: float, expected: int) -> None:
-    assert abs(sample_size_for_difference(p1, p2, power=power) - expected) <= 1
-    assert sample_size_for_difference(p2, p1, power=power) == sample_size_for_difference(p1, p2, power=power)
-
-
-def test_sample_size_for_difference_gives_the_promised_power() -> None:
-    p1, p2 = 0.3, 0.42
-    n = sample_size_for_difference(p1, p2)
-    rng = np.random.default_rng(8)
-    a, b = rng.binomial(n, p1, 20_000) / n, rng.binomial(n, p2, 20_000) / n
-    pooled = (a + b) / 2
-
-    found = np.abs(a - b) > 1.959964 * np.sqrt(2 * pooled * (1 - pooled) / n)
-
-    assert found.mean() == pytest.approx(0.8, abs=0.02)
-
-
-@pytest.mark.parametrize(("p1", "p2", "power"), [(0.2, 0.2, 0.8), (0.0, 0.2, 0.8), (0.1, 0.2, 1.0)])
-def test_sample_size_for_difference_impossible_designs_are_refused(p1: float, p2: float, power: float) -> None:
-    with pytest.raises(ValueError, match="proportions"):
-        sample_size_for_difference(p1, p2, power=power)
-
-
-@given(truth=st.floats(0, 1), sensitivity=st.floats(0.6, 1), specificity=st.floats(0.6, 1))
-def test_rogan_gladen_undoes_an_imperfect_judge(truth: float, sensitivity: float, specificity: float) -> None:
-    apparent = truth * sensitivity + (1 - truth) * (1 - specificity)
-
-    assert rogan_gladen(min(1.0, apparent), sensitivity, specificity) == pytest.approx(truth, abs=1e-9)
-
-
-def test_rogan_gladen_fewer_positives_than_false_alarms_is_zero() -> None:
-    assert rogan_gladen(0.02, 0.9, 0.95) == 0.0
-
-
-@pytest.mark.parametrize("shares", [(0.1, 0.5, 0.5), (1.1, 0.9, 0.9), (0.1, -0.1, 0.9)])
-def test_rogan_gladen_useless_judge_is_refused(shares: tuple[float, float, float]) -> None:
-    with pytest.raises(ValueError, match=r"sensitivity|shares"):
-        rogan_gladen(*shares)
 
 
 @pytest.mark.parametrize(("only_a", "only_b", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375)])
