@@ -10,6 +10,7 @@ first, and names work that has waited too long. A host name is used once; a rest
 import dataclasses
 import re
 
+from service.artifacts import ArtifactKind
 from service.cluster import HostKind, HostReport, HostSpec, HostState, TaskKind
 from service.jobs import Desired
 from service.models import ModelSpec
@@ -129,12 +130,10 @@ def scale_pools(draft: Draft) -> None:
         _stop_resting(draft)
         return
     _ensure_dispatcher(draft)
-    wanted = _wanted_pools(draft)
+    wanted = wanted_pools(draft)
     for name in list(draft.pools):
         _stop_surplus(draft, draft.pools[name], is_wanted=name in wanted)
-    places = num_places(draft) - sum(
-        _places_taken(draft, str(host.model)) for host in draft.living_hosts(HostKind.generator)
-    )
+    places = free_places(draft)
     order = [*wanted, *(name for name, pool in draft.pools.items() if pool.minimum and name not in wanted)]
     for name in order:
         pool = draft.pools[name]
@@ -143,7 +142,7 @@ def scale_pools(draft: Draft) -> None:
             _start_engine(draft, name)
             places -= _places_taken(draft, name)
         if name in wanted and target > 0 and not _alive(draft, name):
-            _make_room(draft, wanted, name)
+            make_room(draft, name)
 
 
 def num_places(draft: Draft) -> int:
@@ -152,6 +151,12 @@ def num_places(draft: Draft) -> int:
     if has_gpus(draft):
         return int(sum(node.num_gpus for node in nodes))
     return max(1, int(sum(node.num_cpus for node in nodes)))
+
+
+def free_places(draft: Draft) -> int:
+    """Places that no engine and no trainer takes. Trainers take none where there are no GPUs: they share the cores."""
+    engines = sum(_places_taken(draft, str(host.model)) for host in draft.living_hosts(HostKind.generator))
+    return num_places(draft) - engines - (len(draft.living_hosts(HostKind.trainer)) if has_gpus(draft) else 0)
 
 
 def has_gpus(draft: Draft) -> bool:
@@ -179,7 +184,7 @@ def _stop_resting(draft: Draft) -> None:
             _end(draft, host.name)
 
 
-def _wanted_pools(draft: Draft) -> list[str]:
+def wanted_pools(draft: Draft) -> list[str]:
     """Pools with work: those with tasks first, for others may be waiting for them; then those of the oldest job."""
     wanted: list[str] = []
     for job in draft.jobs.values():
@@ -216,22 +221,39 @@ def _stop_surplus(draft: Draft, pool: PoolView, *, is_wanted: bool) -> None:
         _end(draft, host.name)
 
 
-def _make_room(draft: Draft, wanted: list[str], waiting: str) -> None:
-    """A wanted pool has no engine and no place is left: an idle engine of another pool leaves.
+def make_room(draft: Draft, waiting: str | None) -> None:
+    """A wanted pool has no engine, or finetunes no trainer, and no place is left: an idle host of another sort leaves.
 
-    One whose pool is wanted too leaves once it has rested a while: its job may be waiting for the other one.
+    One that is wanted too leaves once it has rested a while: what wants it may be waiting for the other one.
+
+    Args:
+        waiting: the pool, or None for a trainer.
     """
     living = draft.living_hosts(HostKind.generator)
+    if has_gpus(draft):
+        living += draft.living_hosts(HostKind.trainer)
     if any(host.is_stopping for host in living):
         return  # a place is about to be free
+    wanted = {*wanted_pools(draft), *([None] if wants_trainer(draft) else [])}
     for host in living:
         if host.idle_since is None or host.model == waiting or not host.has_been_ready:
             continue
         rested_s = (draft.now - host.idle_since).total_seconds()
         if host.model not in wanted or rested_s > TURN_S:
-            draft.event(None, "turn_taken", f"{host.name} leaves so that {waiting} can load")
+            draft.event(None, "turn_taken", f"{host.name} leaves so that {waiting or 'a trainer'} can load")
             _end(draft, host.name)
             return
+
+
+def wants_trainer(draft: Draft) -> bool:
+    """Whether a finetune has work for a trainer."""
+    return any(
+        artifact.kind is ArtifactKind.finetune
+        and artifact.desired is Desired.run
+        and artifact.error is None
+        and draft.job_tasks(artifact.id)
+        for artifact in draft.artifacts.values()
+    )
 
 
 def _start_engine(draft: Draft, pool: str) -> None:

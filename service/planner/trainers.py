@@ -11,7 +11,7 @@ from service.cluster import HostKind, HostSpec, HostState
 from service.jobs import Desired
 from service.planner.draft import Draft
 from service.planner.plan import HostView
-from service.planner.pools import has_gpus
+from service.planner.pools import free_places, has_gpus, make_room
 
 TRAINER_IDLE_S = 300.0
 """A trainer without work is ended after this long; a comparison's next student comes within it."""
@@ -42,8 +42,12 @@ def scale_trainers(draft: Draft) -> None:
         for artifact in waiting:
             draft.change_artifact(artifact.id, error=f"no trainer starts: {reason}")
         return
-    for _ in range(min(len(waiting), _most_trainers(draft)) - len(alive)):
+    missing = min(len(waiting), _most_trainers(draft)) - len(alive)
+    places = free_places(draft) if has_gpus(draft) else missing
+    for _ in range(min(missing, places)):
         _start(draft, failures)
+    if not alive and places <= 0:
+        make_room(draft, None)
 
 
 def _most_trainers(draft: Draft) -> int:

@@ -49,10 +49,11 @@ class ScriptedCluster:
     submitted: dict[str, AttemptSpec] = field(default_factory=dict)
     salvaged: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
     last: Plan = field(default_factory=Plan)
+    num_gpus: float = 0.0
 
     def tick(self, *, seconds: float = 1.0, is_draining: bool = False) -> Plan:
         self.now += timedelta(seconds=seconds)
-        nodes = (NodeStatus(id="n", num_cpus=2.0, num_gpus=0.0),)
+        nodes = (NodeStatus(id="n", num_cpus=2.0, num_gpus=self.num_gpus),)
         seen = Seen(
             observation=Observation(hosts=dict(self.hosts), nodes=nodes),
             salvaged=self.salvaged,
@@ -276,3 +277,37 @@ def test_leaving_controller_lets_a_finetune_stop_at_a_step(cluster: ScriptedClus
 
     (task,) = cluster.store.snapshot().tasks
     assert task.state.value == "pending"
+
+
+def test_trainer_waits_for_the_only_gpu_until_its_idle_engine_has_left(cluster: ScriptedCluster) -> None:
+    cluster.num_gpus = 1.0
+    cluster.store.catalogue.change_pool("m", minimum=1)
+    cluster.tick()
+    (engine,) = cluster.hosts
+    assert engine.startswith("generate-m")
+    cluster.tick()
+
+    submit_finetune(cluster)
+    cluster.tick()
+    cluster.tick()
+    assert (engine, False) in cluster.last.stop_hosts
+    assert [name for name in cluster.hosts if name.startswith("train-")] == []
+    cluster.hosts[engine] = HostReport(state=HostState.dead)
+    cluster.tick()
+    cluster.tick()
+
+    # the pool's minimum has to wait: the finetune was there first
+    assert [host.kind for host in cluster.store.snapshot().hosts if host.kind is not HostKind.dispatcher] == [
+        HostKind.trainer
+    ]
+
+
+def test_trainer_shares_the_cores_where_there_are_no_gpus(cluster: ScriptedCluster) -> None:
+    cluster.store.catalogue.change_pool("m", replicas=2, minimum=2)
+    cluster.tick()
+    submit_finetune(cluster)
+    for _ in range(3):
+        cluster.tick()
+
+    kinds = [host.kind for host in cluster.store.snapshot().hosts]
+    assert (kinds.count(HostKind.generator), kinds.count(HostKind.trainer)) == (2, 1)
