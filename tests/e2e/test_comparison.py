@@ -1,0 +1,178 @@
+"""A whole comparison as a user runs it: real Ray, real vLLM, real training, and processes that die on the way."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service.cluster import HostKind, TaskKind
+from tests.e2e.random_kills import MAX_KILLS
+from tests.e2e.service_process import ENDED, POLL_S, TINY_WORLD, ServiceProcess, until
+
+pytestmark = [pytest.mark.ray, pytest.mark.engine]
+
+STEPS = 12
+SPLITS = {"train": 60, "validation": 12, "test": 16}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+    made = ServiceProcess(tmp_path)
+    made.start()
+    made.register_tiny_world()
+    for split, num_problems in SPLITS.items():
+        lines = (TINY_WORLD / "problems" / f"{split}.jsonl").read_text().splitlines()[:num_problems]
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("\n".join(lines))
+        made.post("/v1/problems", {"name": f"few/{split}", "path": str(path)})
+    yield made
+    made.close()
+
+
+def document(**finetune: Any) -> dict[str, Any]:
+    """Right answers against right answers with right steps, from one model, at the same number of samples."""
+    training = {"steps": STEPS, "num_checkpoints": 3, "batch_size": 8, "micro_batch_size": 8}
+    arm = {"models": ["gsm-mini-small"]}
+    return {
+        "name": "do wrong steps hurt?",
+        "problems": {split: f"few/{split}" for split in SPLITS},
+        "match": {"by": "number", "reference": "correct", "samples_per_problem": 2},
+        "arms": [arm | {"name": "correct"}, arm | {"name": "verified", "keep": "verified"}],
+        "students": [{"name": "self-improvement", "base": "gsm-mini-small"}],
+        "select": {"ngram": None},
+        "finetune": {"preset": "tiny", "training": training} | finetune,
+        "evaluate": {"maj_at": [2]},
+        "sampling": {"temperature": 0.8},
+        "scorers": ["math_answer", "steps"],
+    }
+
+
+def compare(service: ServiceProcess, body: dict[str, Any]) -> str:
+    return service.post("/v1/comparisons", body)["id"]
+
+
+def look(service: ServiceProcess, comparison_id: str) -> dict[str, Any]:
+    return service.get(f"/v1/comparisons/{comparison_id}")
+
+
+def wait_ended(service: ServiceProcess, comparison_id: str, patience_s: float = 240.0) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        comparison = look(service, comparison_id)
+        return comparison if comparison["phase"] in ENDED else None
+
+    return until(found, f"{comparison_id} to end", patience_s, lambda: explain(service, comparison_id))
+
+
+def explain(service: ServiceProcess, comparison_id: str) -> str:
+    events = [f"{event['kind']}: {event['message']}" for event in service.events()[-12:]]
+    open_children = [child for child in look(service, comparison_id)["children"] if child["phase"] != "succeeded"]
+    return json.dumps({"open": open_children, "events": events}, indent=1)
+
+
+def first_finetune(service: ServiceProcess, comparison_id: str) -> str | None:
+    """The first finetune that has committed a checkpoint and goes on."""
+    for child in look(service, comparison_id)["children"]:
+        if child["key"].startswith("train/") and child["phase"] == "running":
+            found = service.get(f"/v1/finetunes/{child['id']}")
+            if 0 < len(found["checkpoints"]) < 3:
+                return child["id"]
+    return None
+
+
+def committed(service: ServiceProcess, job_ids: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Path and hash of every committed file of samples, by job."""
+    parts = {job_id: service.store.reads.parts(job_id, TaskKind.generate) for job_id in job_ids}
+    return {job_id: [(part.path, part.sha256) for part in found] for job_id, found in parts.items()}
+
+
+def test_comparison_goes_on_from_the_last_checkpoint_when_its_trainer_dies(service: ServiceProcess) -> None:
+    comparison_id = compare(service, document())
+    patience = (f"a checkpoint of {comparison_id}", 180.0, lambda: explain(service, comparison_id))
+    finetune_id = until(lambda: first_finetune(service, comparison_id), *patience)
+    draws = [child["id"] for child in look(service, comparison_id)["children"] if child["key"].startswith("draw/")]
+    before = committed(service, draws)
+    os.kill(service.host_pid(HostKind.trainer), signal.SIGKILL)
+
+    ended = wait_ended(service, comparison_id)
+
+    assert (ended["phase"], ended["error"]) == ("succeeded", None)
+    assert ended["nodes"] == ended["nodes_done"] == len(ended["children"])
+    assert committed(service, draws) == before
+    found = service.get(f"/v1/finetunes/{finetune_id}")
+    steps = [checkpoint["step"] for checkpoint in found["checkpoints"]]
+    assert steps == [4, 8, 12]
+    (task,) = [task for task in service.store.reads.tasks(finetune_id) if task.kind is TaskKind.finetune]
+    assert task.attempt == 2
+    parts = service.store.reads.parts(finetune_id, TaskKind.finetune)
+    assert {part.attempt_id for part in parts} == {f"{task.id}.1", f"{task.id}.2"}
+    log = service.get(f"/v1/finetunes/{finetune_id}/log")["items"]
+    assert [entry["step"] for entry in log] == sorted({entry["step"] for entry in log})
+
+    results = service.get(f"/v1/comparisons/{comparison_id}/results")
+    assert [arm["samples"] for arm in results["arms"]] == [120, 120]
+    measures = {(item["arm"], item["measure"]): item for item in results["students"]}
+    assert set(measures) == {(arm, measure) for arm in ("correct", "verified") for measure in ("greedy", "maj@2")}
+    assert measures["verified", "greedy"]["num_problems"] == SPLITS["test"]
+    assert 0 < measures["correct", "greedy"]["accuracy"]["value"] < 1
+    stages = ended["flops_by_stage"]
+    assert set(stages) == {"generate", "evaluate", "finetune"}
+
+    # the same again takes what there is, a second seed only what is missing
+    again = wait_ended(service, compare(service, document()))
+    assert again["children"] == ended["children"]
+    assert again["flops_by_stage"] == stages
+    more = wait_ended(service, compare(service, document(seeds=2)))
+    known = {child["id"] for child in ended["children"]}
+    new = [child["key"] for child in more["children"] if child["id"] not in known]
+    assert all("seed-1" in key for key in new)
+    assert len(more["children"]) == more["nodes"] == len(ended["children"]) + len(new)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_comparison_under_random_kills_ends_and_keeps_what_was_committed(service: ServiceProcess) -> None:
+    seed = int(os.environ.get("ISOFLOP_CHAOS_SEED", time.time_ns() % 1_000_000))
+    rng = random.Random(seed)
+    comparison_id = compare(service, document())
+    killed: list[str] = []
+    seen: dict[str, list[tuple[str, str]]] = {}
+    kill_at = time.monotonic() + rng.uniform(5.0, 15.0)
+    deadline = time.monotonic() + 600.0
+    while (comparison := look(service, comparison_id))["phase"] not in ENDED:
+        assert time.monotonic() < deadline, f"seed {seed}, killed {killed}: {explain(service, comparison_id)}"
+        draws = [child["id"] for child in comparison["children"] if child["key"].startswith("draw/")]
+        now = committed(service, draws)
+        for job_id, files in seen.items():
+            assert now[job_id][: len(files)] == files, f"seed {seed}, killed {killed}: committed files changed"
+        seen = now
+        if time.monotonic() > kill_at:
+            victim = rng.choice(["trainer", "generator", "service"])
+            if killed.count(victim) < MAX_KILLS and _kill(service, victim):
+                killed.append(victim)
+            kill_at = time.monotonic() + rng.uniform(10.0, 30.0)
+        time.sleep(POLL_S)
+
+    print(f"seed {seed}, killed {killed}")
+    assert comparison["phase"] == "succeeded", f"seed {seed}, killed {killed}: {explain(service, comparison_id)}"
+    for child in comparison["children"]:
+        if child["key"].startswith(("draw/", "greedy/", "majority/", "validate/")):
+            assert service.verify(child["id"]).faults == (), f"seed {seed}, killed {killed}: {child}"
+
+
+def _kill(service: ServiceProcess, victim: str) -> bool:
+    if victim == "service":
+        service.kill()
+        service.start()
+        return True
+    hosts = service.hosts(HostKind(victim))
+    if not hosts or hosts[0].pid is None or not psutil.pid_exists(hosts[0].pid):
+        return False
+    os.kill(hosts[0].pid, signal.SIGKILL)
+    return True
