@@ -3,17 +3,23 @@
 selection = client.selections.create(sources=[{"job": job.id}], keep="verified").wait()
 student = client.finetunes.create(base="gsm-mini-small", dataset=selection.id, preset="tiny").wait()
 student.document["checkpoints"][-1]["model"]  # a model that jobs can name
+SFTTrainer(train_dataset=selection.to_trl(), ...)  # or train elsewhere
 """
 
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from api.transport import Document, Transport, part_of_path
+from service.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+    from service.selection.export import Exported
 
 TERMINAL_PHASES = ("succeeded", "finished_with_errors", "failed", "cancelled")
 _POLL_S = 0.5
@@ -59,13 +65,47 @@ class Artifact:
             pass
         return self
 
+    def training_set_path(self) -> Path:
+        """The file of a selection that succeeded.
+
+        Raises:
+            Conflict: it is not made.
+            InvalidInput: the service's files cannot be read from here.
+        """
+        path = self.document.get("path")
+        if path is None:
+            raise Conflict(f"{self.id} is {self.phase}, allowed: a selection that succeeded")
+        if not Path(path).is_file():
+            raise InvalidInput(
+                f"{self.id}: its training set is {path} on the service's machine, which is no file here; allowed: a "
+                "machine that can read the service's data directory"
+            )
+        return Path(path)
+
     def table(self) -> "pa.Table":
-        """The training set of a selection that succeeded; the service's files must be readable from here."""
+        """The training set of a selection that succeeded, see `training_set_path`."""
         import pyarrow.parquet as pq
 
         from service.records import SELECTED_SCHEMA
 
-        return pq.ParquetFile(self.document["path"]).read(columns=SELECTED_SCHEMA.names)
+        return pq.ParquetFile(self.training_set_path()).read(columns=SELECTED_SCHEMA.names)
+
+    def dataset(self) -> "Dataset":
+        """The training set as a dataset, every column of `service.records.SelectedRow`."""
+        from datasets import Dataset
+
+        return Dataset(self.table())
+
+    def to_trl(self) -> "Dataset":
+        """What TRL trains on as it is: `prompt` and `completion`, and nothing else."""
+        return self.dataset().select_columns(["prompt", "completion"])
+
+    def export(self, folder: str | Path) -> "Exported":
+        """Writes a folder that `datasets.load_dataset` loads, see `service.selection.export.export_dataset`."""
+        from service.selection.export import export_dataset
+
+        path = self.training_set_path()
+        return export_dataset(dataset_path=path, sha256=self.document["sha256"], folder=folder)
 
     def cancel(self) -> Self:
         """Ends it; committed checkpoints stay."""

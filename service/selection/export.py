@@ -149,18 +149,20 @@ def push_dataset(folder: str | Path, repo_id: str, *, is_private: bool = True, a
     Args:
         repo_id: `owner/name`.
         is_private: a repository that exists and is public is refused then.
-        api: the hub; None is huggingface_hub with the credentials of this machine's user.
+        api: the hub; None is `signed_in_hub()`.
 
     Raises:
-        InvalidInput: no exported folder, a bad name, or the hub refuses it.
+        InvalidInput: no exported folder, a bad name, no token, or the hub refuses it.
         Conflict: the repository is public and the upload must not be.
         Unreachable: the hub does not answer.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # takes a moment that only uploads need
+    # these take a moment that only uploads need
+    from httpx2 import TransportError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if not (Path(folder) / DOCUMENTS / LINEAGE_FILE).is_file():
         raise InvalidInput(f"{folder}: not an exported training set, {DOCUMENTS}/{LINEAGE_FILE} is missing")
-    hub = api or _hub()
+    hub = api or signed_in_hub()
     try:
         hub.create_repo(repo_id, repo_type="dataset", private=is_private, exist_ok=True)
         if is_private and not hub.repo_info(repo_id, repo_type="dataset").private:
@@ -174,7 +176,7 @@ def push_dataset(folder: str | Path, repo_id: str, *, is_private: bool = True, a
         )
     except (HfHubHTTPError, HFValidationError) as error:
         raise InvalidInput(f"{repo_id}: the hub refuses: {error}") from error
-    except OSError as error:
+    except (OSError, TransportError) as error:
         raise Unreachable(f"{repo_id}: the hub cannot be used: {error}") from error
     return f"https://huggingface.co/datasets/{repo_id}"
 
@@ -184,7 +186,31 @@ def read_rows(folder: str | Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in sorted((Path(folder) / "data").glob("train-*.parquet")))
 
 
-def _hub() -> Hub:
-    from huggingface_hub import HfApi
+def check_repo_name(repo_id: str) -> None:
+    """Refuses a name that no repository can have.
 
+    Raises:
+        InvalidInput: it is not `owner/name`, or has characters that the hub does not allow.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InvalidInput(f"repository: {error}") from error
+    if repo_id.count("/") != 1:
+        raise InvalidInput(f"repository: got {repo_id!r}, allowed: owner/name")
+
+
+def signed_in_hub() -> Hub:
+    """The hub as this machine's user.
+
+    Raises:
+        InvalidInput: there is no token.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise InvalidInput("no token for the hub on this machine; run `hf auth login`, or set HF_TOKEN")
     return HfApi()

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from service.errors import Conflict, CorruptFile, InvalidInput, Unreachable
 from service.records import SELECTED_SCHEMA
 from service.selection.card import dataset_card
-from service.selection.export import Exported, HubRepo, export_dataset, push_dataset
+from service.selection.export import Exported, HubRepo, check_repo_name, export_dataset, push_dataset
 from service.selection.lineage import lineage_from_json, read_lineage
 from tests.service.selection.training_sets import QUESTION, training_set
 
@@ -184,12 +184,14 @@ def test_push_what_the_hub_says_is_passed_on(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match="me/set: the hub refuses: 401 Unauthorized"):
         push_dataset(folder, "me/set", api=FakeHub(error=refusal))
-    with pytest.raises(Unreachable, match="me/set: the hub cannot be used: no route"):
-        push_dataset(folder, "me/set", api=FakeHub(error=ConnectionError("no route")))
+    for broken in (ConnectionError("no route"), httpx2.ConnectError("no route")):
+        with pytest.raises(Unreachable, match="me/set: the hub cannot be used: no route"):
+            push_dataset(folder, "me/set", api=FakeHub(error=broken))
 
 
-def test_push_real_hub_without_a_network_is_unreachable(tmp_path: Path) -> None:
+def test_push_real_hub_without_a_network_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the suite runs with HF_HUB_OFFLINE=1, which the real client honours
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
     with pytest.raises(Unreachable, match="me/set: the hub cannot be used"):
         push_dataset(exported(tmp_path).folder, "me/set")
 
@@ -197,3 +199,18 @@ def test_push_real_hub_without_a_network_is_unreachable(tmp_path: Path) -> None:
 def test_push_of_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not an exported training set"):
         push_dataset(tmp_path, "me/set", api=FakeHub())
+
+
+def test_push_without_a_token_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+
+    with pytest.raises(InvalidInput, match=r"no token for the hub .* `hf auth login`, or set HF_TOKEN"):
+        push_dataset(exported(tmp_path).folder, "me/set")
+
+
+@pytest.mark.parametrize("name", ["set", "me/", "me/a set", "me/a/b", "../set"])
+def test_repository_name_that_no_hub_takes_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match="repository"):
+        check_repo_name(name)
