@@ -4,9 +4,9 @@ Values come as [seeds, problems]: every seed's student answers the same problems
 independently of each other, since they cross (the pigeonhole bootstrap: Owen, Annals of Applied Statistics 2007). It
 counts the chance in a single answer three times and is wide on purpose: of two equal arms with 3 seeds on 500 problems
 its interval held the truth in 99 % of 200 simulated comparisons where students of one arm differ by up to 1 point
-(standard deviation of their accuracies), in 97 % at 2 points, in 88 % at 4 points, for then three seeds are few. With one
-seed only problems can be resampled: the interval says nothing of how another seed would have come out, and held the
-truth in 94, 82 and 60 % (at 0, 2 and 4 points). Needs numpy.
+(standard deviation of their accuracies), in 97 % at 2 points and in 88 % at 4 points, for then three seeds are few.
+With one seed only problems can be resampled: the interval says nothing of how another seed would have come out, and
+held the truth in 94, 82 and 60 % (at 0, 2 and 4 points). Needs numpy.
 """
 
 from dataclasses import dataclass

@@ -21,6 +21,7 @@ What was computed of the old weights and not moved with them, keys and values of
 """
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ from service.errors import InvalidInput
 from service.jobs import SamplingSpec
 from service.models import ModelSpec
 from workers.engine_protocol import EngineDead, Finished
-from workers.model_shape import check_same_shape, shape_of
+from workers.model_shape import check_revision, check_same_shape, shape_of
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -104,6 +105,8 @@ class VllmEngine:
         from vllm.exceptions import VLLMClientError
 
         self.model: ModelSpec | None = model
+        # it warns at every swap of what no checkpoint holds: an output head that is tied, tables of positions
+        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
         self.seed: int | None = seed % (1 << 31)
         self.version = vllm_version()
         self.max_num_seqs = model.engine.max_num_seqs
@@ -160,6 +163,7 @@ class VllmEngine:
         if self.num_unfinished() or self.model is None:
             raise ValueError(f"{self.num_unfinished()} requests are inside; weights are swapped in an empty engine")
         check_model_files(model.path)
+        check_revision(model)
         check_same_shape(self._shape, shape_of(model.path))
         while self._core().batch_queue:  # a batch ahead, of requests that have ended since
             self._engine.step()

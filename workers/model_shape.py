@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.errors import InvalidInput
+from service.checkpoints import CHECKPOINT_FILE, read_checkpoint
+from service.errors import CorruptFile, InvalidInput
+from service.models import ModelSpec
 from workers.model_files import check_weights, read_object, read_tensors
 
 _FLOATS = ("F", "BF")  # how the names of floating types begin in the safetensors format
@@ -60,6 +62,23 @@ def shape_of(path: str | Path) -> ModelShape:
         stop_tokens=_stop_tokens(directory, config),
         vocabularies={name: _digest(directory / name) for name in _VOCABULARIES if (directory / name).is_file()},
     )
+
+
+def check_revision(model: ModelSpec) -> None:
+    """Raises InvalidInput unless a checkpoint of a training run is whole and the one that the model was registered as.
+
+    Files are compared by size; directories that no training run wrote are not checked.
+    """
+    if not (Path(model.path) / CHECKPOINT_FILE).is_file():
+        return
+    try:
+        found = f"sha256:{read_checkpoint(model.path).sha256}"
+    except CorruptFile as error:
+        raise InvalidInput(str(error)) from error
+    if found != model.revision:
+        raise InvalidInput(
+            f"{model.path}: is revision {found[:19]}…, {model.name} was registered as {model.revision[:19]}…"
+        )
 
 
 def check_same_shape(base: ModelShape, other: ModelShape) -> None:

@@ -1,5 +1,6 @@
 """Which checkpoints may take the place of a model's weights, and which must be refused before an engine is touched."""
 
+import dataclasses
 import json
 import struct
 from collections.abc import Callable
@@ -8,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from service.checkpoints import write_checkpoint
+from service.cluster import Receipt, Usage
 from service.errors import InvalidInput
-from workers.model_shape import check_same_shape, shape_of
+from service.models import ModelSpec
+from tests.workers.generate_attempts import COST
+from workers.model_shape import check_revision, check_same_shape, shape_of
 
 Tensors = dict[str, tuple[str, list[int]]]
 TENSORS: Tensors = {"embed": ("BF16", [4, 2]), "norm": ("BF16", [2])}
@@ -131,3 +136,22 @@ def test_checkpoint_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match="quantized"):
         check_same_shape(shape_of(base), shape_of(other))
+
+
+def test_checkpoint_that_is_not_the_registered_one_is_refused(other: Path) -> None:
+    receipt = Receipt(part=0, path="", sha256="", rows=1, usage=Usage(), facts={"step": 5.0, "loss": 1.0})
+    written = write_checkpoint(other, receipt, {})
+    model = ModelSpec(
+        name="run/step-5", path=str(other), revision=f"sha256:{written.sha256}", context_len=64, cost=COST, base="base"
+    )
+    check_revision(model)
+
+    with pytest.raises(InvalidInput, match="run/step-5 was registered as sha256:0"):
+        check_revision(dataclasses.replace(model, revision="sha256:0"))
+    (other / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"other/model.safetensors: 0 bytes"):
+        check_revision(model)
+
+
+def test_model_directory_that_no_training_run_wrote_has_no_revision_to_check(other: Path) -> None:
+    check_revision(ModelSpec(name="other", path=str(other), revision="sha256:0", context_len=64, cost=COST))
