@@ -9,7 +9,7 @@ from datetime import datetime
 
 from service import figures, wording
 from service.cluster import TaskKind
-from service.comparison import coverage_curves, metric_lines
+from service.comparison import coverage_curves, metric_lines, same_number_lines
 from service.currency import Currency, from_amount
 from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
@@ -57,6 +57,41 @@ def compare_jobs(
     """
     if len(job_ids) < 2 or len(set(job_ids)) < len(job_ids):
         raise InvalidInput(f"jobs: got {', '.join(job_ids) or 'none'}, allowed: two or more different jobs")
+    return report_jobs(
+        store,
+        job_ids,
+        title=title,
+        documents=documents,
+        versions=versions,
+        device=device,
+        now=now,
+        names=names,
+        judge=judge,
+        checker=checker,
+        notes=notes,
+    )
+
+
+def report_jobs(
+    store: Store,
+    job_ids: Sequence[str],
+    *,
+    title: str,
+    documents: Mapping[str, str],
+    versions: tuple[tuple[str, str], ...],
+    device: str,
+    now: datetime,
+    names: Sequence[str] | None = None,
+    judge: Judge | None = None,
+    checker: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> tuple[Comparison, tuple[Figure, ...]]:
+    """The same of any jobs: one alone, or arms of which two took the same job. See `compare_jobs`.
+
+    Raises:
+        InvalidInput: jobs over different problems.
+        NotFound: no such job.
+    """
     jobs = [store.jobs.get(job_id) for job_id in job_ids]
     resolved = [store.jobs.resolved(job_id) for job_id in job_ids]
     sets = {(one.problems_fingerprint, one.num_problems) for one in resolved}
@@ -69,7 +104,10 @@ def compare_jobs(
     names = list(names) if names is not None else _names(jobs)
     measures = [Measures.of((*job.spec.scorers, *(["steps"] if judge is not None else []))) for job in jobs]
     judged = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
-    lines = tuple(only_measured_line(line, judged) for line in metric_lines(samples, seed=jobs[0].spec.seed))
+    found = metric_lines(samples, seed=jobs[0].spec.seed)
+    if all(job.spec.allocation.strategy == "uniform" for job in jobs):
+        found += same_number_lines(samples, seed=jobs[0].spec.seed)
+    lines = tuple(only_measured_line(line, judged) for line in found)
     has_steps = all(found.has_steps for found in measures)
     if not has_steps:
         lines = tuple(line for line in lines if line.key in LINES_WITHOUT_STEPS)

@@ -45,7 +45,7 @@ _NEED_STEPS = (
     "realised_verified_unique_exact",
 )
 """These need answers too: reasoning counts only where the answer is right."""
-LINES_WITHOUT_STEPS = ("coverage", "unique_correct")
+LINES_WITHOUT_STEPS = ("coverage", "unique_correct", "coverage_at_k", "unique_correct_at_k")
 """Keys of the lines of a comparison that need answers alone."""
 
 

@@ -25,6 +25,15 @@ class Form(StrEnum):
     """`1.31e12`, a cost; differences relative."""
 
 
+class Matched(StrEnum):
+    """What is equal between the arms of a line."""
+
+    budget = "budget"
+    """Everything that each arm's budget bought."""
+    number = "number"
+    """As many samples of every arm, whatever they cost."""
+
+
 Measured: TypeAlias = Estimate | NotEstimable
 
 
@@ -47,6 +56,7 @@ class MetricLine:
     values: tuple[Measured, ...]
     differences: tuple[Measured, ...]
     is_relative: bool
+    matched: Matched = Matched.budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

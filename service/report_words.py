@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import wording
-from service.report import Arm, Comparison, Form, Measured, MetricLine
+from service.report import Arm, Comparison, Form, Matched, Measured, MetricLine
 from service.stats import Estimate, NotEstimable, is_significant
 
 MATCHED_WITHIN = 0.02
@@ -67,7 +67,7 @@ def headline(comparison: Comparison) -> str:
 
 def _verdict(comparison: Comparison, index: int) -> str:
     """What one arm has against the first, without intervals."""
-    pairs = [(line, line.differences[index]) for line in comparison.metrics]
+    pairs = [(line, line.differences[index]) for line in comparison.metrics if line.matched is Matched.budget]
     real = [
         f"{line.label} {_difference(line, d)}" for line, d in pairs if isinstance(d, Estimate) and is_significant(d)
     ]
@@ -183,6 +183,8 @@ def _metric_rows(comparison: Comparison) -> list[Row]:
     for line in comparison.metrics:
         numbers = list(dict.fromkeys(v.n for v in line.values if isinstance(v, Estimate)))
         behind = f"n = {' / '.join(f'{n:,}' for n in numbers)}" if numbers else "not measured"
+        if line.matched is Matched.number:
+            behind = f"at equal numbers of samples, {behind}"
         rows.append(
             Row(
                 label=line.label,
@@ -190,7 +192,7 @@ def _metric_rows(comparison: Comparison) -> list[Row]:
                 values=tuple(measured_text(line.form, value) for value in line.values),
                 differences=tuple(difference_text(line, d) for d in line.differences),
                 explanation=line.explanation,
-                is_headline=bool(numbers),
+                is_headline=bool(numbers) and line.matched is Matched.budget,
             )
         )
     return rows
