@@ -19,6 +19,7 @@ from service.shards import find_receipts
 from workers.dispatcher import Failure, Handle, Launch, outcome_of
 from workers.engine import engine_environment
 from workers.hosts import Answer, HostRunner, MakeHost, Process
+from workers.trainer import Train, TrainerHost
 
 _CONCURRENCY = 8
 _LAST_CALL_S = 2.0  # for the call in which an actor ends; hosts are called every second or more often
@@ -52,7 +53,10 @@ class HostActor:
 
     def __init__(self, spec: HostSpec, settings: HostSettings) -> None:
         node = ray.get_runtime_context().get_node_id()
-        host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
+        if _trains_in_many(spec):
+            host = TrainerHost(load=lambda: _load_ray_training(spec), node=node)
+        else:
+            host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
         self._has_ended = False
         self._runner = HostRunner(host, end_process=self._end, silence_s=settings.silence_s)
         self._runner.start()
@@ -81,7 +85,8 @@ def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_
     elif spec.kind is HostKind.trainer:
         # one process trains on one device; two OpenMP threads on one core fight
         environment["OMP_NUM_THREADS"] = str(max(1, round(spec.num_cpus)))
-        num_gpus = (spec.num_gpus or 1.0) if has_gpus else 0.0
+        # with several GPUs the actor only commands: each belongs to a process of its own
+        num_gpus = (spec.num_gpus or 1.0) if has_gpus and not _trains_in_many(spec) else 0.0
     actor = ray.remote(HostActor).options(  # type: ignore[attr-defined]
         name=spec.name,
         namespace=namespace,
@@ -90,11 +95,22 @@ def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=_CONCURRENCY,
-        num_cpus=spec.num_cpus,
+        num_cpus=0.0 if _trains_in_many(spec) else spec.num_cpus,
         num_gpus=num_gpus,
         runtime_env={"env_vars": environment},
     )
     return actor.remote(spec, settings)
+
+
+def _trains_in_many(spec: HostSpec) -> bool:
+    """Whether a trainer runs each student in one process a GPU."""
+    return spec.kind is HostKind.trainer and spec.num_gpus > 1
+
+
+def _load_ray_training(spec: HostSpec) -> Train:
+    from workers.ray_train import ray_training
+
+    return ray_training(round(spec.num_gpus), use_gpu=True, cpus_per_worker=spec.num_cpus / spec.num_gpus)
 
 
 @dataclass(frozen=True, slots=True)
