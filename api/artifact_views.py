@@ -17,6 +17,9 @@ from service.shards import read_receipt
 from service.store import Store
 from service.store.reads import Part
 
+_TAIL_BYTES = 4096
+"""Of a log, enough for several lines."""
+
 
 def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
     """A selection as it goes out."""
@@ -56,17 +59,37 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
 
 def finetune_log(settings: Settings, artifact: Artifact) -> list[dict[str, float]]:
     """Logged steps in order. An attempt that went on from a checkpoint replaces what came after it before."""
-    by_step: dict[int, dict[str, float]] = {}
-    directory = Path(job_dir(str(settings.data_dir), artifact.id)) / "attempts"
-    for path in sorted(directory.glob("*/log.jsonl"), key=lambda path: int(path.parent.name.rpartition(".")[2])):
+    entries: list[dict[str, float]] = []
+    for path in _logs(settings, artifact):
         for line in path.read_text().splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 break  # the last line of a process that was killed
-            by_step = {step: known for step, known in by_step.items() if step < entry["step"]}
-            by_step[int(entry["step"])] = entry
-    return list(by_step.values())
+            while entries and entries[-1]["step"] >= entry["step"]:
+                entries.pop()
+            entries.append(entry)
+    return entries
+
+
+def last_log_entry(settings: Settings, artifact: Artifact) -> dict[str, float] | None:
+    """The end of `finetune_log`, without reading the rest; None before the first step."""
+    for path in reversed(_logs(settings, artifact)):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+        for line in reversed(lines):
+            try:
+                return json.loads(line)
+            except ValueError:
+                continue  # cut off, by the process's end or by where the tail begins
+    return None
+
+
+def _logs(settings: Settings, artifact: Artifact) -> list[Path]:
+    """The logs of all attempts, oldest first."""
+    directory = Path(job_dir(str(settings.data_dir), artifact.id)) / "attempts"
+    return sorted(directory.glob("*/log.jsonl"), key=lambda path: int(path.parent.name.rpartition(".")[2]))
 
 
 def _checkpoint(artifact: Artifact, work: FinetuneWork, part: Part) -> CheckpointOut:

@@ -50,6 +50,29 @@ JOB_WORDS: dict[str, StateWord] = {
     "cancelled": _state("cancelled", Tone.quiet, "Ended on request; finished samples are kept."),
 }
 
+ARTIFACT_WORDS: dict[str, StateWord] = {
+    "queued": _state("queued", Tone.waiting, "Accepted; nothing has been started for it."),
+    "running": _state("running", Tone.active, "Its task waits for a host, or works."),
+    "pausing": _state("pausing", Tone.waiting, "What is under way is brought to an end and kept."),
+    "paused": _state("paused", Tone.waiting, "Nothing runs. A finetune goes on from its last checkpoint."),
+    "cancelling": _state("cancelling", Tone.waiting, "Its task is being stopped; committed checkpoints stay."),
+    "succeeded": _state("succeeded", Tone.good, "Done; its files are committed."),
+    "finished_with_errors": _state("finished with errors", Tone.warning, "Ended; some of it carries an error."),
+    "failed": _state("failed", Tone.bad, "Ended by an error; committed checkpoints stay."),
+    "cancelled": _state("cancelled", Tone.quiet, "Ended on request; committed checkpoints stay."),
+}
+"""Phases of selections and finetunes."""
+
+STAGE_WORDS: dict[str, str] = {
+    "prepare": "prompts rendered and counted",
+    "generate": "samples drawn to be selected from",
+    "score": "samples judged",
+    "select": "training sets made of samples",
+    "finetune": "students trained",
+    "evaluate": "samples drawn to measure a model",
+}
+"""What each stage of the ledger is, for people."""
+
 TASK_WORDS: dict[str, StateWord] = {
     "pending": _state("pending", Tone.waiting, "Waits for a host or for budget."),
     "submitted": _state("submitted", Tone.waiting, "Sent to a host that has not confirmed it."),

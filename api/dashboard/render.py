@@ -25,6 +25,9 @@ TEMPLATES: dict[type[Any], str] = {
     pages.ModelsPage: "models.html",
     pages.ProblemsPage: "problems.html",
     pages.UsagePage: "usage.html",
+    pages.TrainingPage: "training.html",
+    pages.SelectionPage: "selection.html",
+    pages.FinetunePage: "finetune.html",
     pages.ComparisonPage: "comparison_page.html",
     pages.ChoosePage: "compare_choose.html",
     pages.ErrorPage: "error.html",
@@ -32,6 +35,7 @@ TEMPLATES: dict[type[Any], str] = {
 
 NAVIGATION = (
     ("overview", "/", "Overview"),
+    ("training", "/training", "Training"),
     ("workers", "/workers", "Workers"),
     ("models", "/models", "Models"),
     ("problems", "/problems", "Problems"),
@@ -68,6 +72,8 @@ def make_dashboard_environment() -> jinja2.Environment:
         navigation=NAVIGATION,
         job_words=wording.JOB_WORDS,
         task_words=wording.TASK_WORDS,
+        artifact_words=wording.ARTIFACT_WORDS,
+        stage_words=wording.STAGE_WORDS,
         host_words=wording.HOST_WORDS,
         waste_words=wording.WASTE_WORDS,
         findings=report_words.findings,

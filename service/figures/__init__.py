@@ -10,6 +10,7 @@ from service.figures.base import NEUTRAL, OKABE_ITO, Figure, FigureTable, Json, 
 from service.figures.curves import Curve, CurvePoint, coverage_figure, diversity_figure, verified_coverage_figure
 from service.figures.quality import LengthBin, RateBar, false_positive_figure, length_figure
 from service.figures.spend import BudgetPoint, SpendBucket, burn_down_figure, spend_figure
+from service.figures.training import FilterBar, LossPoint, filters_figure, learning_rate_figure, loss_figure
 
 __all__ = [
     "NEUTRAL",
@@ -19,8 +20,10 @@ __all__ = [
     "CurvePoint",
     "Figure",
     "FigureTable",
+    "FilterBar",
     "Json",
     "LengthBin",
+    "LossPoint",
     "RateBar",
     "Spec",
     "SpendBucket",
@@ -29,7 +32,10 @@ __all__ = [
     "coverage_figure",
     "diversity_figure",
     "false_positive_figure",
+    "filters_figure",
+    "learning_rate_figure",
     "length_figure",
+    "loss_figure",
     "spend_figure",
     "verified_coverage_figure",
 ]

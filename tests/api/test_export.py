@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -120,7 +121,7 @@ def test_trl_takes_the_view_as_it_is(selection: Artifact, tmp_path: Path) -> Non
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    shape: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     trainer = SFTTrainer(
         model=LlamaForCausalLM(LlamaConfig(vocab_size=114, **shape)),
         args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", max_length=None),

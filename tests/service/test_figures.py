@@ -42,6 +42,20 @@ def make_curve(
     )
 
 
+FILTERS = [
+    figures.FilterBar(name="samples", rows=100, rows_by_source=(60, 40)),
+    figures.FilterBar(name="keep", rows=30, rows_by_source=(30, 0)),
+    figures.FilterBar(name="per_problem", rows=30, rows_by_source=(30, 0)),
+]
+
+
+def make_log(steps: int = 3) -> list[figures.LossPoint]:
+    return [
+        figures.LossPoint(step=step, loss=1.0 / step, learning_rate=1e-3 / step, epoch=step / 2)
+        for step in range(1, steps + 1)
+    ]
+
+
 def coverage(*curves: figures.Curve) -> figures.Figure:
     return figures.coverage_figure(curves, COLOURS, accounting="exact")
 
@@ -67,6 +81,9 @@ def every_figure() -> list[figures.Figure]:
         ),
         figures.burn_down_figure([figures.BudgetPoint(at=NOON, spent=1e9)], reserved=1e8, limit=1e10, unit="FLOPs"),
         figures.length_figure([figures.LengthBin(model="smaller", low=0, high=8, stopped=7, truncated=1)], COLOURS),
+        figures.filters_figure(FILTERS, ["job-1", "job-2"]),
+        figures.loss_figure(make_log(), colour=COLOURS["smaller"], checkpoints=[2]),
+        figures.learning_rate_figure(make_log(), colour=COLOURS["smaller"]),
     ]
 
 
@@ -224,3 +241,43 @@ def test_false_positive_rate_that_could_not_be_told_is_in_the_table_not_in_the_c
 
     assert figure.is_empty
     assert figure.table.rows == (("larger", "unknown", "no interval", "0"),)
+
+
+def test_filters_figure_draws_what_each_filter_dropped_behind_what_it_left() -> None:
+    figure = figures.filters_figure(FILTERS, ["job-1", "job-2"])
+    left, dropped = drawn(figure)["data"]
+
+    assert left["x"] == [100, 30, 30]
+    assert dropped["x"] == [0, 70, 0]
+    assert left["y"] == ["samples", "keep", "per problem"]
+    assert figure.table.columns[-2:] == ("job-1", "job-2")
+    assert figure.table.rows[1] == ("keep", "30", "70", "30.0 %", "30", "0")
+
+
+def test_filters_figure_of_nothing_is_empty() -> None:
+    assert figures.filters_figure([], []).is_empty
+
+
+@pytest.mark.parametrize(("steps", "names"), [(3, ["loss", "checkpoint"]), (200, ["loss", "mean of 5", "checkpoint"])])
+def test_loss_figure_shows_a_mean_once_there_are_many_steps(steps: int, names: list[str]) -> None:
+    figure = figures.loss_figure(make_log(steps), colour="#0072B2", checkpoints=[2, 900])
+    data = drawn(figure)["data"]
+
+    assert [trace["name"] for trace in data] == names
+    assert data[-1]["x"] == [2], "a checkpoint whose step is not logged has no place on the curve"
+    assert len(figure.table.rows) == steps
+
+
+def test_loss_figure_mean_is_of_the_steps_before() -> None:
+    mean = drawn(figures.loss_figure(make_log(200), colour="#0072B2", checkpoints=[]))["data"][1]
+
+    assert mean["y"][0] == 1.0
+    assert mean["y"][99] == pytest.approx(sum(1 / step for step in range(96, 101)) / 5)
+
+
+def test_loss_figure_leaves_out_what_cannot_be_drawn() -> None:
+    log = [*make_log(), figures.LossPoint(step=4, loss=float("nan"), learning_rate=1e-4, epoch=2.0)]
+    figure = figures.loss_figure(log, colour="#0072B2", checkpoints=[])
+
+    assert drawn(figure)["data"][0]["x"] == [1, 2, 3]
+    assert figure.table.rows[-1][:2] == ("4", "nan")

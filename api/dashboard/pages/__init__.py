@@ -5,7 +5,7 @@ store. Amounts are numbers in natural units; templates write them with `service.
 """
 
 from api.dashboard.pages.comparison import ChoosePage, ComparisonPage
-from api.dashboard.pages.frame import ErrorPage, Shell
+from api.dashboard.pages.frame import ErrorPage, Link, Shell
 from api.dashboard.pages.job import EventLine, JobPage, MetricView, TaskLine, WasteLine, job_headline
 from api.dashboard.pages.lists import (
     HostLine,
@@ -14,12 +14,29 @@ from api.dashboard.pages.lists import (
     PoolLine,
     ProblemSetLine,
     ProblemsPage,
+    StudentLine,
     UsageLine,
     UsagePage,
     WorkersPage,
 )
 from api.dashboard.pages.overview import BudgetView, JobLine, OverviewPage, UseLine, overview_headline
 from api.dashboard.pages.samples import SampleDetail, SampleFilter, SampleLine, SamplesPage, Verdict
+from api.dashboard.pages.training import (
+    CheckpointLine,
+    FilterLine,
+    FinetuneLine,
+    FinetunePage,
+    MadeSet,
+    OriginLine,
+    RowDetail,
+    RowLine,
+    SelectionLine,
+    SelectionPage,
+    TrainingPage,
+    finetune_headline,
+    selection_headline,
+    training_headline,
+)
 
 Page = (
     OverviewPage
@@ -29,6 +46,9 @@ Page = (
     | ModelsPage
     | ProblemsPage
     | UsagePage
+    | TrainingPage
+    | SelectionPage
+    | FinetunePage
     | ComparisonPage
     | ChoosePage
     | ErrorPage
@@ -36,33 +56,49 @@ Page = (
 
 __all__ = [
     "BudgetView",
+    "CheckpointLine",
     "ChoosePage",
     "ComparisonPage",
     "ErrorPage",
     "EventLine",
+    "FilterLine",
+    "FinetuneLine",
+    "FinetunePage",
     "HostLine",
     "JobLine",
     "JobPage",
+    "Link",
+    "MadeSet",
     "MetricView",
     "ModelLine",
     "ModelsPage",
+    "OriginLine",
     "OverviewPage",
     "Page",
     "PoolLine",
     "ProblemSetLine",
     "ProblemsPage",
+    "RowDetail",
+    "RowLine",
     "SampleDetail",
     "SampleFilter",
     "SampleLine",
     "SamplesPage",
+    "SelectionLine",
+    "SelectionPage",
     "Shell",
+    "StudentLine",
     "TaskLine",
+    "TrainingPage",
     "UsageLine",
     "UsagePage",
     "UseLine",
     "Verdict",
     "WasteLine",
     "WorkersPage",
+    "finetune_headline",
     "job_headline",
     "overview_headline",
+    "selection_headline",
+    "training_headline",
 ]

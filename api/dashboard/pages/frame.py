@@ -1,4 +1,4 @@
-"""What surrounds every page, and the page of an error."""
+"""What surrounds every page, links between pages, and the page of an error."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +22,15 @@ class Shell:
     tick_age_s: float | None
     identity: str
     can_operate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A name and the page it leads to; `note` is what stands beside it."""
+
+    name: str
+    path: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

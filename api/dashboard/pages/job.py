@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.dashboard.pages.frame import Shell
+from api.dashboard.pages.frame import Link, Shell
 from api.dashboard.pages.overview import JobLine
 from service import wording
 from service.figures import Figure
@@ -75,6 +75,7 @@ class JobPage:
         document: the resolved job document as YAML.
         versions: packages and their versions.
         comparable: id and name of other jobs over the same problems, newest first.
+        selections: training sets made of it.
         poll_s: how often the page looks again [s]; None once nothing will change.
     """
 
@@ -96,6 +97,7 @@ class JobPage:
     document: str
     versions: tuple[tuple[str, str], ...]
     comparable: tuple[tuple[str, str], ...]
+    selections: tuple[Link, ...]
     poll_s: float | None
 
 

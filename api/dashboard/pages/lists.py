@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.dashboard.pages.frame import Shell
+from api.dashboard.pages.frame import Link, Shell
 from service.figures import Figure
 
 
@@ -62,8 +62,20 @@ class WorkersPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudentLine:
+    """The checkpoints of one finetune: each a model, `<finetune>/step-<n>`."""
+
+    run: Link
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLine:
-    """One model of the catalogue. `colour` is its colour in every figure."""
+    """One model of the catalogue that people registered. `colour` is its colour in every figure.
+
+    Args:
+        students: finetunes that started from it, directly or from one of its checkpoints, newest first.
+    """
 
     name: str
     colour: str
@@ -73,6 +85,12 @@ class ModelLine:
     context_len: int
     flops_per_token: float
     dtype: str
+    students: tuple[StudentLine, ...]
+
+    @property
+    def num_checkpoints(self) -> int:
+        """Of all its students."""
+        return sum(len(student.steps) for student in self.students)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +131,14 @@ class ProblemsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLine:
-    """The ledger summed over one job, model and stage."""
+    """The ledger summed over one job, selection or finetune, model and stage.
 
-    job_id: str
-    job_name: str
+    Args:
+        owner: whose work it was.
+        stage: a key of `wording.STAGE_WORDS`.
+    """
+
+    owner: Link
     model: str
     stage: str
     useful_flops: float

@@ -6,6 +6,7 @@ keeps its counts. Computes no statistics: intervals come with the metrics.
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -34,8 +35,22 @@ Counts = npt.NDArray[np.int64]
 
 
 def colours_of(store: Store) -> dict[str, str]:
-    """The colour of every registered model."""
-    return figures.assign_colours([model.name for model in store.catalogue.models()])
+    """The colour of every model. A student has its base's, and so have all students of a base together."""
+    models = store.catalogue.models()
+    colours = figures.assign_colours([model.name for model in models if model.base is None])
+    students = {model.name: colours.get(model.pool, figures.NEUTRAL) for model in models if model.base is not None}
+    return students | {students_of(name): colour for name, colour in colours.items()} | colours
+
+
+def students_of(base: str) -> str:
+    """What all checkpoints of a base are called together, where there may be hundreds."""
+    return f"students of {base}"
+
+
+def by_base(store: Store, usage: Iterable[UsageRow]) -> list[UsageRow]:
+    """The same usage with one name for all students of a base."""
+    names = {model.name: students_of(model.base) for model in store.catalogue.models() if model.base is not None}
+    return [replace(row, model=names.get(row.model, row.model)) for row in usage]
 
 
 def spend(usage: Iterable[UsageRow], colours: Mapping[str, str], now: datetime) -> figures.Figure:

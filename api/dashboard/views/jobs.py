@@ -9,16 +9,19 @@ import yaml
 from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
+from api.dashboard.views.links import link_to
 from api.dashboard.views.metrics import metric_views
 from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of
 from api.version import VERSION
+from service.artifacts import ArtifactKind
 from service.cluster import HostKind, HostState, TaskKind
 from service.currency import Currency
 from service.job_metrics import JobMetrics
 from service.jobs import Desired, Job, Phase, Resolved
 from service.measures import Measures
 from service.planner.plan import HostView
+from service.selection.spec import SelectionSpec
 from service.store import Store
 from service.store.reads import Part, UsageRow
 from service.tasks import Task, TaskState
@@ -28,6 +31,7 @@ JOBS_SHOWN = 30
 JOBS_COMPARABLE = 50
 TASKS_SHOWN = 60
 EVENTS_SHOWN = 100
+SELECTIONS_SEARCHED = 200
 WINDOW = timedelta(hours=24)
 """What the overview's table and figure cover: reading it must not grow with the age of a service."""
 POLL_S = 2.0
@@ -45,6 +49,7 @@ _TONE_BY_KIND = {
     "job_failing": Tone.bad,
     "submitted": Tone.active,
     "desired": Tone.active,
+    "checkpoint": Tone.good,
 }
 _ENDED = (TaskState.succeeded, TaskState.failed, TaskState.cancelled)
 
@@ -69,7 +74,7 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
     listed = [job for _, job in store.jobs.list(limit=JOBS_SHOWN)]
     progress_by_id = jobs_progress(store, listed, now)
     jobs = tuple(_line(job, progress_by_id[job.id], hosts) for job in listed)
-    by_minute = store.reads.usage(by_minute=True, since=now - WINDOW)
+    by_minute = charts.by_base(store, store.reads.usage(by_minute=True, since=now - WINDOW))
     spent, wasted_share = charts.spent_today(by_minute, now)
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
     return pages.OverviewPage(
@@ -176,10 +181,11 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         waste=_waste(store.reads.usage(job_id=job_id)),
         tasks=_tasks(tasks, parts, store.reads.parts(job_id, TaskKind.score), now),
         num_tasks=len(tasks),
-        events=_events(store, job_id),
+        events=event_lines(store, job_id),
         document=document_text(job, resolved),
         versions=versions_of(resolved),
         comparable=_comparable(store, job, resolved),
+        selections=_selections(store, job_id),
         poll_s=None if job.phase.is_terminal and progress.parts_scored == num_to_score else POLL_S,
     )
 
@@ -201,6 +207,16 @@ def _comparable(store: Store, job: Job, resolved: Resolved) -> tuple[tuple[str, 
         if (theirs.problems_fingerprint, theirs.num_problems) == (resolved.problems_fingerprint, resolved.num_problems):
             found.append((other.id, other.spec.name))
     return tuple(found)
+
+
+def _selections(store: Store, job_id: str) -> tuple[pages.Link, ...]:
+    """Training sets made of a job, newest first, among the latest selections."""
+    found = store.artifacts.list(ArtifactKind.selection, limit=SELECTIONS_SEARCHED)
+    return tuple(
+        link_to(artifact.id, artifact.spec.name, note=artifact.phase.value)
+        for _, artifact in found
+        if isinstance(artifact.spec, SelectionSpec) and any(s.job == job_id for s in artifact.spec.sources)
+    )
 
 
 def document_text(job: Job, resolved: Resolved) -> str:
@@ -266,7 +282,8 @@ def _task_line(task: Task, num_rows: int, now: datetime) -> pages.TaskLine:
     )
 
 
-def _events(store: Store, job_id: str) -> tuple[pages.EventLine, ...]:
+def event_lines(store: Store, job_id: str) -> tuple[pages.EventLine, ...]:
+    """The latest events of a job, selection or finetune, newest first."""
     return tuple(
         pages.EventLine(
             seq=event.id,

@@ -9,6 +9,8 @@ from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
 from api.dashboard.views.jobs import shell_of
+from api.dashboard.views.links import link_to
+from api.dashboard.views.training import names_of
 from api.routes.pools import etag
 from service import wording
 from service.cluster import HostKind, HostState
@@ -82,11 +84,13 @@ def _host_line(host: HostView) -> pages.HostLine:
 
 def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
     """The catalogue of models."""
-    specs = context.store.catalogue.models()
+    models = context.store.catalogue.models()
+    specs = [model for model in models if model.base is None]
+    names = names_of(context.store)
     colours = charts.colours_of(context.store)
     return pages.ModelsPage(
         shell=shell_of(context, "models", now),
-        headline=_models_headline(specs),
+        headline=_models_headline(specs, len(models) - len(specs)),
         reference_len=REFERENCE_LEN,
         models=tuple(
             pages.ModelLine(
@@ -98,19 +102,33 @@ def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
                 context_len=spec.context_len,
                 flops_per_token=decode_flops(spec.cost, REFERENCE_LEN),
                 dtype=spec.engine.dtype,
+                students=_students([model for model in models if model.base == spec.name], names),
             )
             for spec in specs
         ),
     )
 
 
-def _models_headline(specs: Sequence[ModelSpec]) -> str:
+def _students(checkpoints: Sequence[ModelSpec], names: dict[str, str]) -> tuple[pages.StudentLine, ...]:
+    """Checkpoints by the finetune that wrote them, newest first."""
+    steps_by_run: dict[str, list[int]] = {}
+    for checkpoint in checkpoints:
+        run, _, step = checkpoint.name.rpartition("/step-")
+        steps_by_run.setdefault(run, []).append(int(step))
+    return tuple(
+        pages.StudentLine(run=link_to(run, names.get(run)), steps=tuple(sorted(steps)))
+        for run, steps in reversed(steps_by_run.items())
+    )
+
+
+def _models_headline(specs: Sequence[ModelSpec], num_checkpoints: int) -> str:
+    students = f" and {wording.plural(num_checkpoints, 'checkpoint')}" if num_checkpoints else ""
     if len(specs) < 2:
-        return f"{wording.plural(len(specs), 'model').capitalize()} registered."
+        return f"{wording.plural(len(specs), 'model').capitalize()} registered{students}."
     costs = {spec.name: decode_flops(spec.cost, REFERENCE_LEN) for spec in specs}
     dearest, cheapest = max(costs, key=lambda name: costs[name]), min(costs, key=lambda name: costs[name])
     ratio = costs[dearest] / costs[cheapest]
-    return f"{len(specs)} models; a token of {dearest} costs {ratio:.1f} times one of {cheapest}."
+    return f"{len(specs)} models{students}; a token of {dearest} costs {ratio:.1f} times one of {cheapest}."
 
 
 def problems_page(context: AppContext, now: datetime) -> pages.ProblemsPage:
@@ -144,7 +162,7 @@ def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
     """The ledger, summed."""
     store = context.store
     rows = store.reads.usage()
-    names = {job.id: job.spec.name for _, job in store.jobs.list(limit=1000)}
+    names = names_of(store)
     useful = sum(row.flops for row in rows if row.outcome == "useful")
     total = sum(row.flops for row in rows)
     wasted = f", {wording.percent(1 - useful / total)} of them wasted" if total else ""
@@ -156,7 +174,11 @@ def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
         csv_path="/v1/usage?format=csv",
         lines=_usage_lines(rows, names),
         figures=(
-            charts.spend(store.reads.usage(by_minute=True, since=now - _FIGURE_WINDOW), charts.colours_of(store), now),
+            charts.spend(
+                charts.by_base(store, store.reads.usage(by_minute=True, since=now - _FIGURE_WINDOW)),
+                charts.colours_of(store),
+                now,
+            ),
         ),
     )
 
@@ -167,8 +189,7 @@ def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages
         groups.setdefault((row.job_id, row.model, row.stage), []).append(row)
     return tuple(
         pages.UsageLine(
-            job_id=job_id,
-            job_name=names.get(job_id, job_id),
+            owner=link_to(job_id, names.get(job_id)),
             model=model,
             stage=stage,
             useful_flops=sum(row.flops for row in group if row.outcome == "useful"),
@@ -177,5 +198,5 @@ def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages
             completion_tokens=sum(row.completion_tokens for row in group),
             busy_s=sum(row.busy_s for row in group),
         )
-        for (job_id, model, stage), group in groups.items()
+        for (job_id, model, stage), group in sorted(groups.items(), key=lambda item: -sum(row.flops for row in item[1]))
     )

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from api.dashboard import pages
+from tests.api.dashboard import example_training
 from tests.api.dashboard.example_figures import COLOURS, MODELS, NOW, comparison, quality_figures, shell, spend_figure
 from tests.api.dashboard.example_jobs import JOB_ID, empty_overview, job_page, overview, samples_page
 
@@ -71,16 +72,17 @@ def models() -> pages.ModelsPage:
     """Two models of one family."""
     return pages.ModelsPage(
         shell=shell("models"),
-        headline="2 models; a token of gsm-mini-large costs 3.0 times one of gsm-mini-small.",
+        headline="2 models and 12 checkpoints; a token of gsm-mini-large costs 3.0 times one of gsm-mini-small.",
         reference_len=64,
         models=(
             _model(MODELS[0], parameters=593_280, flops=1.19e6),
-            _model(MODELS[1], parameters=196_224, flops=3.94e5),
+            _model(MODELS[1], parameters=196_224, flops=3.94e5, num_students=3),
         ),
     )
 
 
-def _model(name: str, *, parameters: int, flops: float) -> pages.ModelLine:
+def _model(name: str, *, parameters: int, flops: float, num_students: int = 0) -> pages.ModelLine:
+    runs = [f"finetune-{number}-0f92a3" for number in range(num_students)]
     return pages.ModelLine(
         name=name,
         colour=COLOURS[name],
@@ -90,6 +92,10 @@ def _model(name: str, *, parameters: int, flops: float) -> pages.ModelLine:
         context_len=256,
         flops_per_token=flops,
         dtype="float32",
+        students=tuple(
+            pages.StudentLine(run=pages.Link(name=run, path=f"/training/finetunes/{run}"), steps=(50, 100, 150, 200))
+            for run in runs
+        ),
     )
 
 
@@ -131,8 +137,7 @@ def usage() -> pages.UsagePage:
 
 def _usage(name: str, job_id: str, model: str, *, useful: float, wasted: float) -> pages.UsageLine:
     return pages.UsageLine(
-        job_id=job_id,
-        job_name=name,
+        owner=pages.Link(name=name, path=f"/jobs/{job_id}"),
         model=model,
         stage="generate",
         useful_flops=useful,
@@ -180,6 +185,11 @@ def example_pages() -> dict[str, pages.Page]:
         "/empty": empty_overview(),
         f"/jobs/{JOB_ID}": job_page(),
         f"/jobs/{JOB_ID}/samples": samples_page(),
+        "/training": example_training.training_page(),
+        "/training-empty": example_training.empty_training_page(),
+        f"/training/selections/{example_training.SELECTION_ID}": example_training.selection_page(),
+        "/training/selections/unmade": example_training.selection_page(is_made=False),
+        f"/training/finetunes/{example_training.FINETUNE_ID}": example_training.finetune_page(),
         "/workers": workers(),
         "/models": models(),
         "/problems": problems(),

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from api.dashboard import pages
 from api.dashboard.assets import SHARED_STATIC, STATIC_DIR, plotly_js_path, static_routes
 from api.dashboard.render import TEMPLATES, TEMPLATES_DIR, make_dashboard_environment, render
-from tests.api.dashboard import example_figures, example_jobs, examples
+from tests.api.dashboard import example_figures, example_jobs, example_training, examples
 
 EXAMPLES = examples.example_pages()
 
@@ -147,7 +147,7 @@ def test_names_are_escaped(environment: jinja2.Environment) -> None:
 def test_controls_are_hidden_from_those_who_may_not_use_them(environment: jinja2.Environment) -> None:
     viewer = dataclasses.replace(example_figures.shell("overview"), can_operate=False)
 
-    for page in (example_jobs.job_page(), examples.workers()):
+    for page in (example_jobs.job_page(), examples.workers(), example_training.finetune_page()):
         assert 'method="post"' in render(page, environment=environment)
         assert 'method="post"' not in render(dataclasses.replace(page, shell=viewer), environment=environment)
 
@@ -164,6 +164,8 @@ def test_empty_pages_say_how_to_fill_them(environment: jinja2.Environment) -> No
     html = {
         "isoflop submit": example_jobs.empty_overview(),
         "isoflop models register": pages.ModelsPage(shell=shell, headline="No models.", reference_len=64, models=()),
+        "isoflop select": example_training.empty_training_page(),
+        "isoflop finetune": example_training.empty_training_page(),
         "isoflop problems register": pages.ProblemsPage(shell=shell, headline="No problem sets.", problem_sets=()),
     }
 
@@ -207,6 +209,39 @@ def test_job_headline_says_how_far_and_how_long() -> None:
     assert pages.job_headline(example_jobs.job_line()) == (
         "Running: 62 % of 1.31e12 FLOPs spent, 7,484 samples, about 2 min 05 s left."
     )
+
+
+@pytest.mark.parametrize(
+    ("finetunes", "headline"),
+    [
+        ((), "Nothing is in training; 1 training set, no students made."),
+        (
+            (example_training.finetune_line(),),
+            "1 student in training, 40 % of its steps done; 1 training set, no students made.",
+        ),
+        (
+            (example_training.finetune_line(), example_training.finetune_line(steps_done=120)),
+            "2 students in training, 50 % of their steps on average done; 1 training set, no students made.",
+        ),
+        (
+            (example_training.finetune_line(phase="queued"), example_training.finetune_line(phase="succeeded")),
+            "Nothing is in training, 1 waiting; 1 training set, 1 student made.",
+        ),
+    ],
+)
+def test_training_headline_says_what_trains_and_what_is_made(
+    finetunes: tuple[pages.FinetuneLine, ...], headline: str
+) -> None:
+    assert pages.training_headline([example_training.selection_line()], finetunes) == headline
+
+
+def test_training_headlines_say_how_far() -> None:
+    assert pages.training_headline((), ()) == "No training set has been made yet."
+    line = example_training.selection_line
+    assert pages.selection_headline(line()) == "1,960 of 16,000 samples teach, 12.2 % of what was drawn."
+    assert pages.selection_headline(line(rows=None, phase="running")) == "Running: no rows yet."
+    run = example_training.finetune_line()
+    assert pages.finetune_headline(run, 41.0) == "Running: 80 of 200 steps, loss 0.3127, about 41 s left."
 
 
 @pytest.fixture(scope="module")
