@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 
 from service.config import Settings
 from service.errors import InvalidInput
+from service.experiments.report_source import Reports
 from service.job_metrics import MetricsCache
 from service.models import EngineOptions, ModelSpec
 from service.status import ControllerStatus
@@ -41,6 +42,7 @@ class AppContext:
     inspect_model: InspectModel
     started_at: datetime
     metrics: MetricsCache = field(default_factory=MetricsCache)
+    reports: Reports = field(default_factory=Reports)
 
 
 def _context_of(request: Request) -> AppContext:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from datetime import datetime
 
 from service.figures import Figure
@@ -23,8 +24,8 @@ def render_markdown(comparison: Comparison) -> str:
         *(f"- {sentence}" for sentence in findings(comparison)),
         "",
     ]
-    lines += [_markdown_row(["", *heads, "basis"]), _markdown_row(["---", *["---:"] * len(heads), "---"])]
-    lines += [_markdown_row([r.label, *r.values, *r.differences, r.basis]) for r in comparison_rows(comparison)]
+    lines += [markdown_row(["", *heads, "basis"]), markdown_row(["---", *["---:"] * len(heads), "---"])]
+    lines += [markdown_row([r.label, *r.values, *r.differences, r.basis]) for r in comparison_rows(comparison)]
     lines += ["", *(f"> {note}" for note in comparison.notes), "", "## How the data was made", ""]
     lines += [f"- problems: {comparison.problems}, {comparison.num_problems:,}, {comparison.fingerprint}"]
     lines += [f"- seed: {comparison.seed}", f"- reasoning judged by: {comparison.checker}"]
@@ -43,14 +44,20 @@ def to_json(comparison: Comparison, figures: tuple[Figure, ...] = ()) -> str:
         "rows": [dataclasses.asdict(row) for row in comparison_rows(comparison)],
         "tables": {figure.key: dataclasses.asdict(figure.table) for figure in figures},
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, default=_encode, allow_nan=False) + "\n"
+    return json.dumps(document, indent=2, ensure_ascii=False, default=encode, allow_nan=False) + "\n"
 
 
-def _encode(value: object) -> str:
+def encode(value: object) -> str:
+    """What JSON has no form for.
+
+    Raises:
+        TypeError: a value that no report holds.
+    """
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"a report holds numbers, text and UTC datetimes; got {type(value).__name__}")
 
 
-def _markdown_row(cells: list[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -53,11 +53,18 @@ def render_html(comparison: Comparison, figures: Sequence[Figure], *, plotly_js:
         findings=findings(comparison),
         rows=comparison_rows(comparison),
         figures=figures,
-        styles=Markup(_asset("base.css") + _asset("report.css")),
-        theme_script=Markup(_asset("theme.js")),
-        figures_script=Markup(_asset("figures.js")),
-        plotly_script=Markup(plotly_js),
+        **inlined(plotly_js),
     )
+
+
+def inlined(plotly_js: str) -> dict[str, Markup]:
+    """Styles and scripts of a file that opens offline, by the names its template uses."""
+    return {
+        "styles": Markup(_asset("base.css") + _asset("report.css")),
+        "theme_script": Markup(_asset("theme.js")),
+        "figures_script": Markup(_asset("figures.js")),
+        "plotly_script": Markup(plotly_js),
+    }
 
 
 def _asset(name: str) -> str:

@@ -1,9 +1,11 @@
 """/v1/comparisons: submit, list, look at, results, pause, resume, cancel."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from api.comparison_report import report_file
 from api.comparison_views import comparison_out, results_out
 from api.context import AppContext, Context
 from api.resolve_comparison import comparison_document, to_comparison
@@ -12,6 +14,7 @@ from api.routes.jobs import IdempotencyKey
 from api.wire.comparisons import ComparisonDocument, ComparisonDryRun, ComparisonList, ComparisonOut, ResultsOut
 from service.artifacts import ArtifactKind
 from service.experiments.graph import count_nodes
+from service.experiments.report_files import FORMS
 from service.jobs import Desired
 
 router = APIRouter(prefix="/v1/comparisons", tags=["comparisons"])
@@ -51,6 +54,18 @@ def get_comparison(context: Context, comparison_id: str) -> ComparisonOut:
 def get_results(context: Context, comparison_id: str) -> ResultsOut:
     """What is found so far: what each arm's budget bought, and what students made of it."""
     return results_out(context.store, context.store.artifacts.get(comparison_id, ArtifactKind.comparison))
+
+
+@router.get(
+    "/{comparison_id}/report.{form}",
+    response_class=Response,
+    responses={200: {"content": {media_type: {} for media_type in FORMS.values()}, "description": "The file."}},
+)
+def get_report(context: Context, comparison_id: str, form: str) -> Response:
+    """What is found so far as a file to keep: `html` (opens offline), `md`, `json`, or `zip` with PNG figures too."""
+    body = report_file(context, comparison_id, form, datetime.now(UTC))
+    headers = {"Content-Disposition": f'attachment; filename="report.{form}"', "X-Content-Type-Options": "nosniff"}
+    return Response(body, media_type=FORMS[form], headers=headers)
 
 
 @router.post("/{comparison_id}/cancel")

@@ -1,0 +1,291 @@
+"""Tables of a comparison's report as text, the same in every form: data of a budget, students, costs.
+
+Computes no statistics; a number without its basis is not written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service import wording
+from service.experiments.report import BudgetBought, Report, Stage, Teacher
+from service.experiments.report_words import MATCH_WORDS, RULE, findings, gap_of, headline, limits, signed
+from service.experiments.spec import MatchBy, Split
+from service.report import Comparison, Form
+from service.report_words import Row, comparison_rows, measured_text, parameters_text
+
+TEACHER_WORDS = {
+    Teacher.itself: "its own",
+    Teacher.larger: "a larger model",
+    Teacher.smaller: "a smaller model",
+    Teacher.equal: "a model of its size",
+    Teacher.mixed: "several models",
+}
+STAGE_WORDS = {
+    Stage.draw: "draw samples",
+    Stage.select: "select",
+    Stage.train: "train",
+    Stage.validate: "validate checkpoints",
+    Stage.greedy: "test, greedy",
+    Stage.majority: "test, votes",
+    Stage.transfer: "test, transfer",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as text.
+
+    Args:
+        numbers: for each column, whether it holds numbers.
+        footnote: how to read it.
+    """
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    numbers: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    footnote: str
+    empty: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTable:
+    """What one budget bought: `rows` have a cell for each arm of `comparison`."""
+
+    num_samples: int
+    comparison: Comparison
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportText:
+    """A report as people read it, in every form.
+
+    Args:
+        made: name and value of what made the numbers.
+    """
+
+    id: str
+    title: str
+    headline: str
+    findings: tuple[str, ...]
+    rule: str
+    has_students: bool
+    students: Table
+    data: tuple[DataTable, ...]
+    costs: Table
+    limits: tuple[str, ...]
+    made: tuple[tuple[str, str], ...]
+    document: str
+
+
+def report_text(report: Report) -> ReportText:
+    """The words and tables of a report."""
+    return ReportText(
+        id=report.id,
+        title=report.title,
+        headline=headline(report),
+        findings=tuple(findings(report)),
+        rule=RULE,
+        has_students=bool(report.students),
+        students=student_table(report),
+        data=tuple(
+            DataTable(num_samples=bought.num_samples, comparison=bought.data, rows=tuple(data_rows(bought)))
+            for bought in report.bought
+        ),
+        costs=cost_table(report),
+        limits=tuple(limits(report)),
+        made=tuple(_made(report)),
+        document=report.document,
+    )
+
+
+def _made(report: Report) -> list[tuple[str, str]]:
+    sets = [
+        (f"{used.split} problems", f"{used.name}, {used.num_problems:,} used, {used.fingerprint}")
+        for used in report.sets
+    ]
+    models = [
+        (f"model {model.name}", f"{parameters_text(model.parameters)} parameters, {model.revision}")
+        for model in report.models
+    ]
+    seeds = ", ".join(map(str, report.seeds))
+    return [
+        ("equal by", f"{MATCH_WORDS[report.match]}, {report.reference} as reference"),
+        ("budgets", f"{', '.join(map(str, report.budgets))} samples a problem of {report.reference}"),
+        ("accounting", f"{report.accounting} unless said otherwise"),
+        ("reasoning judged by", report.checker or "nothing"),
+        *sets,
+        *models,
+        ("seed of data and tests", str(report.seed)),
+        *([("seeds of training", seeds)] if report.students else []),
+        ("written", wording.timestamp(report.created_at)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions)),
+    ]
+
+
+def data_rows(bought: BudgetBought) -> list[Row]:
+    """What a budget bought: how arms were matched, what they spent, what it gave."""
+    facts = bought.facts
+    blank = tuple("" for _ in facts[1:])
+
+    def row(label: str, basis: str, cells: Sequence[str], explanation: str, differences: Sequence[str] = blank) -> Row:
+        return Row(
+            label=label, basis=basis, values=tuple(cells), differences=tuple(differences), explanation=explanation
+        )
+
+    first = [
+        row(
+            "equal by",
+            "",
+            ["reference" if fact.match is None else MATCH_WORDS[fact.match] for fact in facts],
+            "What gives an arm its budget.",
+        ),
+        row(
+            "samples a problem, planned",
+            "estimate",
+            [wording.UNKNOWN if f.planned_samples is None else f"{f.planned_samples:.2f}" for f in facts],
+            "By the ratio of parameters, before anything ran: lengths taken as equal, prompts as free.",
+        ),
+        row(
+            "samples a problem",
+            "absolute, actual",
+            [f"{fact.samples:.2f}" for fact in facts],
+            "What was drawn, over all problems.",
+            [f"× {fact.samples / facts[0].samples:.2f}" if facts[0].samples else "" for fact in facts[1:]],
+        ),
+        row(
+            "budget used",
+            "relative to what was granted",
+            [wording.percent(f.spent / f.granted, digits=2) if f.granted else wording.UNKNOWN for f in facts],
+            "Of the limit, which no arm may exceed.",
+        ),
+    ]
+    if any(fact.match is MatchBy.flops_paper for fact in facts):
+        gaps = [f"{gap_of(fact, bought):.2%}".replace("%", " %") for fact in facts[1:]]
+        first.append(
+            row(
+                "useful FLOPs (paper)",
+                "absolute, paper",
+                [wording.flops(fact.useful_flops_paper) for fact in facts],
+                "2 x parameters x completion tokens of samples that ended by themselves.",
+                [f"differs by {gap}" for gap in gaps],
+            )
+        )
+    last = [
+        row(
+            "training rows",
+            "absolute",
+            [wording.UNKNOWN if fact.rows is None else wording.count(fact.rows) for fact in facts],
+            "Of the training set, after selection.",
+        ),
+        row(
+            "repeats in training",
+            "absolute",
+            [wording.UNKNOWN if fact.repeats is None else f"{fact.repeats:.2f}" for fact in facts],
+            "How often a run of a fixed number of steps sees each row.",
+        ),
+    ]
+    return [*first, *(r for r in comparison_rows(bought.data) if r.label != "FLOPs reserved"), *last]
+
+
+def student_table(report: Report) -> Table:
+    """Students by whose data they learnt from: accuracy, what it was before, the difference to the reference."""
+    shown = [(seed, f"seed {seed}") for seed in report.seeds] if len(report.seeds) > 1 else []
+    has_steps = report.checker is not None
+    columns = ["student", "data", "drawn by", "budget", "measure", "accuracy [95 %]", "before"]
+    columns += [f"against {report.reference} [95 %]", "differs", *(["false positives"] if has_steps else [])]
+    columns += [name for _, name in shown]
+    rows: list[tuple[str, ...]] = []
+    for found in report.found:
+        difference = found.difference
+        cells = [
+            found.student,
+            found.arm,
+            TEACHER_WORDS[report.teachers[found.student][found.arm]],
+            wording.count(found.num_samples),
+            found.measure,
+            measured_text(Form.share, found.accuracy),
+            "" if found.base is None else wording.share(found.base),
+            "reference" if difference is None else signed(found),
+            "" if difference is None else "yes" if difference.is_difference else "no",
+        ]
+        if has_steps:
+            cells.append("" if found.false_positive_rate is None else wording.percent(found.false_positive_rate))
+        rows.append((*cells, *(wording.share(value) for value in found.by_seed[: len(shown)])))
+    words = {"student", "data", "drawn by", "measure", "differs"}
+    return Table(
+        key="students",
+        title="Students",
+        columns=tuple(columns),
+        numbers=tuple(column not in words for column in columns),
+        rows=tuple(rows),
+        footnote=f"Accuracies are absolute, over {wording.plural(report.num_problems(Split.test), 'test problem')}"
+        f"{_transfer_words(report)} and {wording.plural(len(report.seeds), 'seed')}; differences are absolute, paired "
+        f"by problem and seed. {RULE}",
+        empty="No student is measured yet: one is shown when every seed of it is.",
+    )
+
+
+def _transfer_words(report: Report) -> str:
+    num_problems = report.num_problems(Split.transfer)
+    return f" ({wording.plural(num_problems, 'problem')} for transfer)" if num_problems else ""
+
+
+def cost_table(report: Report) -> Table:
+    """FLOPs by stage and arm, and what of them was waste."""
+    total = sum(cost.flops for cost in report.costs)
+
+    def cells(
+        stage: str, arm: str, nodes: int, samples: int, flops: float, wasted: float, paper: float, busy_s: float
+    ) -> tuple[str, ...]:
+        return (
+            stage,
+            arm,
+            wording.count(nodes),
+            wording.count(samples) if samples else "",
+            wording.flops(flops),
+            wording.percent(flops / total) if total else "",
+            wording.percent(wasted / flops) if flops else "",
+            wording.flops(paper),
+            wording.duration(busy_s),
+        )
+
+    rows = [
+        cells(
+            STAGE_WORDS[cost.stage],
+            cost.arm or "before training",
+            cost.num_nodes,
+            cost.samples,
+            cost.flops,
+            cost.wasted_flops,
+            cost.flops_paper,
+            cost.busy_s,
+        )
+        for cost in report.costs
+    ]
+    if rows:
+        costs = report.costs
+        rows.append(
+            cells(
+                "all",
+                "",
+                sum(c.num_nodes for c in costs),
+                sum(c.samples for c in costs),
+                total,
+                sum(c.wasted_flops for c in costs),
+                sum(c.flops_paper for c in costs),
+                sum(c.busy_s for c in costs),
+            )
+        )
+    return Table(
+        key="costs",
+        title="What it cost, by stage",
+        columns=("stage", "arm", "nodes", "samples", "FLOPs", "of all", "wasted", "FLOPs (paper)", "busy"),
+        numbers=(False, False, True, True, True, True, True, True, True),
+        rows=tuple(rows),
+        footnote="Exact accounting unless it says paper; training counts three times forward. What another comparison "
+        "had paid for already is counted here too.",
+        empty="Nothing is spent yet.",
+    )
