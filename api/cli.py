@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from api import cli_artifacts, cli_bench, cli_catalogue, cli_compare, cli_demo, cli_export, cli_jobs, cli_local
+from api import (
+    cli_artifacts,
+    cli_bench,
+    cli_catalogue,
+    cli_compare,
+    cli_demo,
+    cli_evaluate,
+    cli_export,
+    cli_jobs,
+    cli_local,
+)
 from api.cli_output import CliContext, exit_code_of, print_error
 from service.errors import IsoflopError
 
@@ -60,6 +70,7 @@ def options(
 cli_local.register(app)
 cli_jobs.register(app)
 cli_artifacts.register(app)
+cli_evaluate.register(app)
 cli_compare.register(app)
 cli_export.register(app)
 cli_catalogue.register(app)

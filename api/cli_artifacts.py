@@ -36,7 +36,7 @@ def select(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a training set of the samples of finished jobs."""
-    jobs, document = _words(words)
+    jobs, document = split_words(words)
     if jobs:
         document["sources"] = [*document.get("sources", []), *({"job": job} for job in jobs)]
     with client_of(context, is_json=as_json) as client:
@@ -73,7 +73,7 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a student on a selection; its checkpoints become models that jobs can name."""
-    names, document = _words(words)
+    names, document = split_words(words)
     if len(names) not in (0, 2):
         raise typer.BadParameter(f"got {len(names)} names, allowed: a base and a selection, or a file")
     if names:
@@ -161,6 +161,13 @@ def show_artifact(artifact: "Artifact", *, is_watching: bool, is_json: bool) -> 
     return ExitCode.done
 
 
+def evaluation_line(document: dict[str, Any]) -> str:
+    """`evaluate-5-a1b2c3 running: greedy .632`."""
+    found = [f"{result['measure']} {wording.share(result['accuracy']['value'])}" for result in document["results"]]
+    line = f"{document['id']} {_word(document)}" + (f": {', '.join(found)}" if found else "")
+    return f"{line}: {document['error']}" if document["error"] else line
+
+
 def comparison_line(document: dict[str, Any]) -> str:
     """`compare-5-a1b2c3 running: 12 of 44 nodes, 3.10e12 FLOPs, train/self/small@4/seed-0`."""
     active = [child["key"] for child in document["children"] if child["phase"] in ("preparing", "running")]
@@ -174,12 +181,13 @@ def _line(artifact: "Artifact") -> str:
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "select": selection_line,
         "finetune": finetune_line,
+        "evaluate": evaluation_line,
         "compare": comparison_line,
     }
     return lines[artifact.id.partition("-")[0]](artifact.document)
 
 
-def _words(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+def split_words(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Names, and the document that a file and FIELD=VALUE words make together; the latter win."""
     from api.job_files import apply_override, read_job_file
 

@@ -322,11 +322,17 @@ class Client:
         self.pools = Pools(self._transport)
         self.selections = Artifacts(self._transport, "/v1/selections", "selection")
         self.finetunes = Artifacts(self._transport, "/v1/finetunes", "finetune")
+        self.evaluations = Artifacts(self._transport, "/v1/evaluations", "evaluation")
         self.comparisons = Artifacts(self._transport, "/v1/comparisons", "comparison")
 
     def artifacts_of(self, any_id: str) -> Artifacts | None:
         """The resource that an id belongs to, if it is no job's."""
-        by_prefix = {"select": self.selections, "finetune": self.finetunes, "compare": self.comparisons}
+        by_prefix = {
+            "select": self.selections,
+            "finetune": self.finetunes,
+            "evaluate": self.evaluations,
+            "compare": self.comparisons,
+        }
         return by_prefix.get(any_id.partition("-")[0])
 
     @property

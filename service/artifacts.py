@@ -1,8 +1,8 @@
-"""What is made of jobs: training sets (selections), students (finetunes), comparisons of both.
+"""What is made of jobs: training sets (selections), students (finetunes), evaluations, comparisons of all these.
 
 Artifacts share the jobs' table, phases, events and usage, and have neither a budget nor an allocation. A selection or
-finetune is one task, a comparison is a graph of jobs, selections and finetunes. A spec is immutable, and what its names
-stood for is resolved when it is submitted, so that the same artifact can be made again.
+finetune is one task; an evaluation or comparison is a graph of jobs, selections and finetunes. A spec is immutable, and
+what its names stood for is resolved when it is submitted, so that the same artifact can be made again.
 """
 
 import dataclasses
@@ -12,14 +12,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from service.cluster import FinetuneWork, SelectWork
-from service.experiments.spec import ComparisonSpec, ComparisonWork
+from service.experiments.spec import ComparisonSpec, ComparisonWork, EvaluationSpec, EvaluationWork
 from service.finetunes import FinetuneSpec
 from service.jobs import Desired, Phase
 from service.models import ModelSpec
 from service.selection.spec import SelectionSpec
 
-ArtifactSpec = SelectionSpec | FinetuneSpec | ComparisonSpec
-ArtifactWork = SelectWork | FinetuneWork | ComparisonWork
+ArtifactSpec = SelectionSpec | FinetuneSpec | EvaluationSpec | ComparisonSpec
+ArtifactWork = SelectWork | FinetuneWork | EvaluationWork | ComparisonWork
 
 
 class ArtifactKind(StrEnum):
@@ -27,7 +27,13 @@ class ArtifactKind(StrEnum):
 
     selection = "selection"
     finetune = "finetune"
+    evaluation = "evaluation"
     comparison = "comparison"
+
+    @property
+    def has_children(self) -> bool:
+        """Whether it is a graph of others, and no task of its own."""
+        return self in (ArtifactKind.evaluation, ArtifactKind.comparison)
 
     @classmethod
     def of(cls, spec: ArtifactSpec) -> "ArtifactKind":
@@ -38,6 +44,7 @@ class ArtifactKind(StrEnum):
 TYPES: dict[ArtifactKind, tuple[type[ArtifactSpec], type[ArtifactWork]]] = {
     ArtifactKind.selection: (SelectionSpec, SelectWork),
     ArtifactKind.finetune: (FinetuneSpec, FinetuneWork),
+    ArtifactKind.evaluation: (EvaluationSpec, EvaluationWork),
     ArtifactKind.comparison: (ComparisonSpec, ComparisonWork),
 }
 """Types of an artifact's document and of what its names stood for."""

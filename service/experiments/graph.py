@@ -14,7 +14,17 @@ from dataclasses import dataclass
 
 from service.cluster import FinetuneWork, SelectSource, SelectWork
 from service.currency import Budget, Currency, to_amount
-from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, MatchBy, Split, StudentSpec
+from service.experiments.spec import (
+    ArmSpec,
+    ComparisonSpec,
+    ComparisonWork,
+    EvaluationSpec,
+    EvaluationWork,
+    MatchBy,
+    ResolvedSet,
+    Split,
+    StudentSpec,
+)
 from service.finetunes import FinetuneSpec
 from service.jobs import Desired, JobSpec, Phase, Resolved, SamplingSpec
 from service.models import ModelSpec
@@ -76,6 +86,15 @@ ManifestPath = Callable[[str], str]
 def due_nodes(spec: ComparisonSpec, work: ComparisonWork, children: Children, manifest: ManifestPath) -> list[Node]:
     """Nodes that can be submitted now and were not yet, in the order in which they should run."""
     return [node for node in _possible(spec, work, children, manifest) if node.key not in children]
+
+
+def due_of_evaluation(spec: EvaluationSpec, work: EvaluationWork, children: Children) -> list[Node]:
+    """The jobs that measure one model: one greedy completion a problem, and several that vote."""
+    nodes = [
+        _evaluation(spec, what, work.model, work.problems, num_samples, spec.max_problems)
+        for what, num_samples in (("greedy", 1), *_votes(spec))
+    ]
+    return [node for node in nodes if node.key not in children]
 
 
 def count_nodes(spec: ComparisonSpec) -> int:
@@ -168,7 +187,7 @@ def _draws(spec: ComparisonSpec, work: ComparisonWork, children: Children, num_s
             max_problems=spec.max_problems,
         )
         models = tuple(work.model(name) for name in arm.models)
-        resolved = _resolved(work, Split.train, models, num_problems)
+        resolved = _resolved(work.sets[Split.train], models, num_problems)
         yield Node(key=f"draw/{cell(arm.name, num_samples)}", spec=job, work=resolved)
 
 
@@ -231,7 +250,7 @@ def _run(
         )
         run = children.get(key)
         for checkpoint in run.checkpoints if run is not None else ():
-            yield _evaluation(spec, work, _validate_key(key, checkpoint), checkpoint, Split.validation, 1)
+            yield _evaluation(spec, _validate_key(key, checkpoint), checkpoint, work.sets[Split.validation], 1)
     best = best_checkpoint(spec, children, student, arm, num_samples, seed)
     if best is not None:
         yield from _test_nodes(spec, work, name, best)
@@ -239,50 +258,58 @@ def _run(
 
 def _test_nodes(spec: ComparisonSpec, work: ComparisonWork, name: str, model: ModelSpec) -> Iterator[Node]:
     for what, split, num_samples in _tests(spec):
-        yield _evaluation(spec, work, f"{what}/{name}", model, split, num_samples)
+        yield _evaluation(spec, f"{what}/{name}", model, work.sets[split], num_samples)
 
 
 def _tests(spec: ComparisonSpec) -> list[tuple[str, Split, int]]:
     """What a finished student is measured by: name, problems, samples of each."""
-    tests = [("greedy", Split.test, 1)]
-    if spec.evaluate.maj_at:
-        tests.append(("majority", Split.test, max(spec.evaluate.maj_at)))
+    tests = [("greedy", Split.test, 1), *((what, Split.test, number) for what, number in _votes(spec))]
     if Split.transfer in spec.problems:
         tests.append(("transfer", Split.transfer, 1))
     return tests
 
 
+def _votes(spec: ComparisonSpec | EvaluationSpec) -> list[tuple[str, int]]:
+    """The job whose samples vote, if a vote is asked for: name and samples a problem."""
+    return [("majority", max(spec.evaluate.maj_at))] if spec.evaluate.maj_at else []
+
+
 def _evaluation(
-    spec: ComparisonSpec, work: ComparisonWork, key: str, model: ModelSpec, split: Split, num_samples: int
+    spec: ComparisonSpec | EvaluationSpec,
+    key: str,
+    model: ModelSpec,
+    problems: ResolvedSet,
+    num_samples: int,
+    max_problems: int | None = None,
 ) -> Node:
     """A job that measures a model: one greedy completion a problem, or several that vote."""
-    votes = num_samples > 1 or key.startswith("majority/")
+    votes = key.partition("/")[0] == "majority"
     sampling = SamplingSpec(
         temperature=spec.evaluate.temperature if votes else 0.0,
         max_tokens=spec.sampling.max_tokens,
         stop=spec.sampling.stop,
     )
-    num_problems = work.sets[split].num_problems
+    num_problems = min(problems.num_problems, max_problems or problems.num_problems)
     job = JobSpec(
-        name=f"{key.partition('/')[0]} of {model.name} on {spec.problems[split]}"[:200],
-        problems=spec.problems[split],
+        name=f"{key.partition('/')[0]} of {model.name} on {problems.name}"[:200],
+        problems=problems.name,
         models=(model.name,),
         budget=Budget(currency=Currency.samples, limit=num_samples * num_problems),
         prompt=spec.prompt,
         sampling=sampling,
         scorers=spec.scorers,
         seed=spec.seed,
+        max_problems=max_problems,
         stage="evaluate",
     )
-    return Node(key=key, spec=job, work=_resolved(work, split, (model,), num_problems))
+    return Node(key=key, spec=job, work=_resolved(problems, (model,), num_problems))
 
 
 def _validate_key(train: str, checkpoint: ModelSpec) -> str:
     return f"validate/{train.removeprefix('train/')}/{checkpoint.name.rpartition('/')[2]}"
 
 
-def _resolved(work: ComparisonWork, split: Split, models: tuple[ModelSpec, ...], num_problems: int) -> Resolved:
-    problems = work.sets[split]
+def _resolved(problems: ResolvedSet, models: tuple[ModelSpec, ...], num_problems: int) -> Resolved:
     return Resolved(
         models=models,
         problems_path=problems.path,

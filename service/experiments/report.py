@@ -226,6 +226,24 @@ def planned_samples(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, nu
     return num_samples * theirs / own
 
 
+def planned_nodes(spec: ComparisonSpec) -> dict[Stage, int]:
+    """Nodes of each stage when the comparison is complete; stages without any are left out."""
+    cells = len(spec.budgets) * len(spec.arms)
+    runs = cells * len(spec.students) * len(spec.seeds)
+    trained = runs * len(spec.learning_rates)
+    tested = runs + len({student.base for student in spec.students})
+    planned = {
+        Stage.draw: cells,
+        Stage.select: cells,
+        Stage.train: trained,
+        Stage.validate: trained * spec.training.num_checkpoints,
+        Stage.greedy: tested,
+        Stage.majority: tested if spec.evaluate.maj_at else 0,
+        Stage.transfer: tested if Split.transfer in spec.problems else 0,
+    }
+    return {stage: number for stage, number in planned.items() if number}
+
+
 def repeats(training: TrainingSpec, rows: int | None) -> float | None:
     """How often a run of a fixed number of steps sees each row of its training set."""
     return training.steps * training.batch_size / rows if rows else None

@@ -6,25 +6,26 @@ read from committed scores; a cell is complete when every seed of it is measured
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from service.cluster import TaskKind
+from service.experiments.evaluation import (
+    RESAMPLES,
+    SEED,
+    accuracy_by_problem,
+    done,
+    false_positive_rate,
+    job_key,
+)
 from service.experiments.graph import Child, cell, run_name
 from service.experiments.spec import ArmSpec, ComparisonSpec, Split, StudentSpec
-from service.majority import load_votes, majority_per_problem
-from service.measures import STEPS_SCORER, Measures
 from service.paired import Comparison, compare_runs, mean_of_runs
-from service.shards import read_receipt
 from service.stats import Estimate
 from service.store import Store
 
 Floats = npt.NDArray[np.float64]
-
-RESAMPLES = 2000
-SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,6 @@ class _Reader:
 
     def __init__(self, store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -> None:
         self._store, self._children, self._spec = store, children, spec
-        self._scorer = next(scorer for scorer in spec.scorers if scorer != STEPS_SCORER)
 
     def measures(self) -> list[str]:
         """Names of what students are measured by."""
@@ -173,31 +173,13 @@ class _Reader:
 
     def false_positives(self, student: StudentSpec, arm: str, num_samples: int) -> float | None:
         """Of the right greedy answers of all seeds, the share whose steps do not hold."""
-        if not Measures.of(self._spec.scorers).has_steps:
+        names = [run_name(student.name, arm, num_samples, seed) for seed in self._spec.seeds]
+        jobs = [done(self._children, f"greedy/{name}") for name in names]
+        job_ids = [job.id for job in jobs if job is not None]
+        if len(job_ids) < len(jobs):
             return None
-        num_right = num_invalid = 0
-        for seed in self._spec.seeds:
-            job = self._done(f"greedy/{run_name(student.name, arm, num_samples, seed)}")
-            if job is None:
-                return None
-            for part in self._store.reads.parts(job.id, TaskKind.score):
-                delta = read_receipt(Path(part.path)).delta
-                assert delta is not None, "a score part has a delta"
-                num_right += int((delta.is_correct & (delta.steps >= 0)).sum())
-                num_invalid += int((delta.is_correct & (delta.steps == 0)).sum())
-        return num_invalid / num_right if num_right else None
+        return false_positive_rate(self._store, job_ids, self._spec.scorers)
 
     def _accuracy(self, name: str, measure: str) -> Floats | None:
-        kind, _, size = measure.partition("@")
-        job = self._done(f"{'majority' if kind == 'maj' else kind}/{name}")
-        if job is None:
-            return None
-        paths = [part.path for part in self._store.reads.parts(job.id, TaskKind.score)]
-        num_problems = self._store.jobs.resolved(job.id).num_problems
-        votes = load_votes(paths, scorer=self._scorer, num_problems=num_problems)
-        # a problem whose prompt could not be sampled is not solved
-        return np.nan_to_num(majority_per_problem(votes, int(size or 1)))
-
-    def _done(self, key: str) -> Child | None:
-        child = self._children.get(key)
-        return child if child is not None and child.is_done else None
+        job = done(self._children, f"{job_key(measure)}/{name}")
+        return None if job is None else accuracy_by_problem(self._store, job.id, self._spec.scorers, measure)

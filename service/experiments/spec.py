@@ -116,6 +116,26 @@ class ComparisonSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSpec:
+    """A resolved evaluation document: one model on one problem set.
+
+    Args:
+        model: a registered model, or a student's checkpoint.
+        max_problems: use only the first problems of the set.
+    """
+
+    name: str
+    model: str
+    problems: str
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    prompt: PromptSpec = field(default_factory=PromptSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    scorers: tuple[str, ...] = ("math_answer",)
+    seed: int = 0
+    max_problems: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedSet:
     """What a problem set's name stood for."""
 
@@ -135,3 +155,11 @@ class ComparisonWork:
     def model(self, name: str) -> ModelSpec:
         """The model of that name."""
         return next(model for model in self.models if model.name == name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationWork:
+    """What an evaluation's names stood for when it was submitted."""
+
+    model: ModelSpec
+    problems: ResolvedSet

@@ -51,7 +51,7 @@ def fold_artifacts(draft: Draft) -> None:
 def advance_artifacts(draft: Draft) -> None:
     """Creates, leases and stops their tasks, and ends artifacts that have nothing left to do."""
     for artifact in list(draft.artifacts.values()):
-        if artifact.kind is ArtifactKind.comparison:
+        if artifact.kind.has_children:
             advance_comparison(draft, artifact)
             continue
         tasks = draft.job_tasks(artifact.id)

@@ -1,11 +1,11 @@
-"""Comparisons: submits the nodes of their graphs as they become due, and ends them.
+"""Comparisons and evaluations: submits the nodes of their graphs as they become due, and ends them.
 
-Consumes the states of a comparison's children; produces submissions, and what is wanted of the children. Level
+Consumes the states of their children; produces submissions, and what is wanted of the children. Level
 triggered as everything here: which nodes are missing follows from those that are there.
 """
 
-from service.experiments.graph import due_nodes
-from service.experiments.spec import ComparisonSpec, ComparisonWork
+from service.experiments.graph import Node, due_nodes, due_of_evaluation
+from service.experiments.spec import ComparisonSpec, ComparisonWork, EvaluationSpec, EvaluationWork
 from service.jobs import Desired, Phase
 from service.planner.draft import Draft
 from service.planner.plan import ArtifactView
@@ -18,9 +18,6 @@ which looks at every active job, stays cheap."""
 
 def advance_comparison(draft: Draft, artifact: ArtifactView) -> None:
     """Submits what is due, passes on a pause or the end, and derives the phase."""
-    spec, work = artifact.spec, artifact.work
-    assert isinstance(spec, ComparisonSpec)
-    assert isinstance(work, ComparisonWork)
     active = {key: child for key, child in artifact.children.items() if not child.phase.is_terminal}
     if artifact.error is None:
         lost = [(key, child) for key, child in artifact.children.items() if _is_lost(child.phase)]
@@ -39,15 +36,20 @@ def advance_comparison(draft: Draft, artifact: ArtifactView) -> None:
     if wanted is Desired.pause or draft.seen.is_draining:
         draft.change_artifact(artifact.id, phase=Phase.paused if wanted is Desired.pause else artifact.phase)
         return
-    due = due_nodes(
-        spec,
-        work,
-        artifact.children,
-        lambda job_id: manifest_path(draft.options.data_dir, job_id),
-    )
+    due = _due(draft, artifact)
     for node in due[: MAX_ACTIVE_CHILDREN - len(active)]:
         draft.submit_node(artifact.id, node)
     draft.change_artifact(artifact.id, phase=Phase.running if due or active else Phase.succeeded)
+
+
+def _due(draft: Draft, artifact: ArtifactView) -> list[Node]:
+    spec, work = artifact.spec, artifact.work
+    if isinstance(spec, EvaluationSpec):
+        assert isinstance(work, EvaluationWork)
+        return due_of_evaluation(spec, work, artifact.children)
+    assert isinstance(spec, ComparisonSpec)
+    assert isinstance(work, ComparisonWork)
+    return due_nodes(spec, work, artifact.children, lambda job_id: manifest_path(draft.options.data_dir, job_id))
 
 
 def _is_lost(phase: Phase) -> bool:

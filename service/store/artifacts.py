@@ -23,6 +23,7 @@ from service.store.database import lock_submissions, reading
 PREFIXES = {
     ArtifactKind.selection: "select",
     ArtifactKind.finetune: "finetune",
+    ArtifactKind.evaluation: "evaluate",
     ArtifactKind.comparison: "compare",
 }
 """What ids of each kind begin with."""
@@ -159,7 +160,7 @@ def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple
                 phase=artifact.phase,
                 error=artifact.error,
                 last_part_path=connection.execute(last).scalar(),
-                children=read_children(artifact.id) if artifact.kind is ArtifactKind.comparison else {},
+                children=read_children(artifact.id) if artifact.kind.has_children else {},
                 created_at=artifact.created_at,
             )
         )

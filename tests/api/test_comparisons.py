@@ -134,3 +134,44 @@ def test_comparison_cancelled_cancels_what_it_has_running(compared: World, run_j
 def test_comparison_that_does_not_exist_is_not_found(client: TestClient) -> None:
     for path in ("/v1/comparisons/compare-1-aaaaaa", "/v1/comparisons/compare-1-aaaaaa/results"):
         assert client.get(path).status_code == 404
+
+
+def test_evaluation_of_a_model_gives_its_accuracy(world: World, run_jobs) -> None:
+    with world.client() as client:
+        document = {"model": "simulated", "problems": "sums/train", "evaluate": {"maj_at": [1, 3]}}
+        sampling = {"sampling": {"max_tokens": 40}, "scorers": ["math_answer", "steps"]}
+        made = client.post("/v1/evaluations", json=document | sampling)
+        assert made.status_code == 201, made.text
+        run_jobs(world)
+        found = client.get(made.headers["Location"]).json()
+
+        assert (found["phase"], found["error"]) == ("succeeded", None)
+        assert {child["key"] for child in found["children"]} == {"greedy", "majority"}
+        assert [result["measure"] for result in found["results"]] == ["greedy", "maj@1", "maj@3"]
+        for result in found["results"]:
+            accuracy = result["accuracy"]
+            assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+            assert result["num_problems"] == 6
+        assert set(found["flops_by_stage"]) == {"evaluate"}
+        again = client.post("/v1/evaluations", json=found["document"] | {"name": "again"}).json()
+        run_jobs(world)
+        assert client.get(f"/v1/evaluations/{again['id']}").json()["children"] == found["children"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "nowhere"}, "unknown model 'nowhere'"),
+        ({"problems": "nowhere"}, "unknown problem set 'nowhere'"),
+        ({"evaluate": {"maj_at": [0]}}, "numbers >= 1"),
+        ({"evaluate": {"temperature": 0}}, "temperature"),
+        ({"scorers": ["steps"]}, "one that judges answers"),
+        ({"sampling": {"max_tokens": 4000}}, "sampling.max_tokens"),
+        ({"maj_at": [1]}, "maj_at"),
+    ],
+)
+def test_evaluation_document_that_is_wrong_is_refused(client: TestClient, changes: dict[str, Any], words: str) -> None:
+    response = client.post("/v1/evaluations", json={"model": "simulated", "problems": "sums/train"} | changes)
+
+    assert response.status_code == 422, response.text
+    assert words in response.text
