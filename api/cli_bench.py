@@ -165,6 +165,43 @@ def scoring(
     )
 
 
+@bench.command()
+def selection(
+    context: typer.Context,
+    samples: Annotated[int, typer.Option(min=1000, help="Synthetic samples of two jobs together.")] = 1_000_000,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure seconds and memory to make training sets of many samples."""
+    state_of(context).is_json = as_json
+    from api.local.bench_selection import bench_selection
+
+    with _directory(keep) as directory:
+        result = bench_selection(directory, samples)
+    if as_json:
+        _print_result(result)
+        return
+    typer.echo(result.machine.to_line())
+    typer.echo(
+        f"{result.samples:,} samples of {result.problems:,} problems, {result.num_bytes / 2**20:,.0f} MiB of files"
+    )
+    rows = [
+        (
+            run.variant,
+            f"{run.seconds:.1f}",
+            f"{run.cpu_s:.1f}",
+            f"{run.peak_mib:,.0f}",
+            f"{(run.peak_mib - run.idle_mib) * 2**20 / result.samples:,.0f}",
+            f"{run.filters['keep']:,}",
+            f"{run.rows:,}",
+        )
+        for run in result.runs
+    ]
+    header = ("selection", "seconds", "CPU s", "peak MiB", "bytes/sample", "after keep", "rows")
+    print_lines(table(header, rows, right=range(1, 7)))
+    typer.echo("goals for 1,000,000 samples: 60 s, 2,048 MiB")
+
+
 def _print_result(result: Any) -> None:
     print_json(dataclasses.asdict(result))
 

@@ -1,10 +1,13 @@
 """The arithmetic and parsing of benchmarks; what they measure is never asserted."""
 
+from pathlib import Path
+
 import pytest
 
 from api.local.bench_control_plane import ControlPlaneRow, decades
 from api.local.bench_machine import Spread, this_machine
 from api.local.bench_scoring import bench_math_answer
+from api.local.bench_selection import bench_selection
 from api.local.bench_service import parse_metric
 from api.local.bench_throughput import Pair, PlainRun, ServiceRun, ThroughputResult
 
@@ -72,6 +75,19 @@ def test_parse_metric_takes_the_sample_without_labels() -> None:
 def test_parse_metric_that_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match="'gone'"):
         parse_metric("a 1.0\n", "gone")
+
+
+def test_bench_selection_makes_training_sets_of_what_it_wrote(tmp_path: Path) -> None:
+    result = bench_selection(tmp_path, 2000, variants=["correct", "all"])
+
+    assert [run.filters["samples"] for run in result.runs] == [2000, 2000]
+    assert all(run.rows == run.filters["rows"] > 0 for run in result.runs)
+    assert all(run.peak_mib >= run.idle_mib > 0 for run in result.runs)
+
+
+def test_bench_selection_of_too_few_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1000"):
+        bench_selection(tmp_path, 999)
 
 
 def test_bench_math_answer_in_words_grades_every_solution_as_made() -> None:
