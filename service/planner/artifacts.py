@@ -57,10 +57,8 @@ def advance_artifacts(draft: Draft) -> None:
         tasks = draft.job_tasks(artifact.id)
         is_aborting = artifact.desired is Desired.cancel or artifact.error is not None
         should_run = artifact.desired is Desired.run and not is_aborting and not draft.seen.is_draining
-        if artifact.phase is Phase.queued and not tasks and should_run:
+        if not artifact.has_task and should_run:
             _create(draft, artifact)
-            draft.change_artifact(artifact.id, phase=Phase.running)
-            continue
         for task in tasks:
             if task.state is TaskState.pending and is_aborting:
                 draft.put_task(move(task, TaskState.cancelled))
@@ -209,6 +207,7 @@ def _phase(draft: Draft, artifact: ArtifactView) -> Phase:
         return Phase.cancelling
     if artifact.desired is Desired.pause:
         return Phase.pausing if any(task.state.is_in_flight for task in tasks) else Phase.paused
-    if artifact.phase is Phase.queued:
-        return Phase.queued
-    return Phase.running if tasks else Phase.succeeded
+    if not tasks:
+        return Phase.succeeded if artifact.has_task else Phase.queued
+    has_begun = any(task.state.is_in_flight or task.attempt > 1 for task in tasks)
+    return Phase.running if has_begun else Phase.queued

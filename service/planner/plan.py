@@ -82,6 +82,7 @@ class ArtifactView:
     """An artifact that is not made yet.
 
     Args:
+        has_task: its one task exists, whatever has become of it.
         last_part_path: its newest committed part over all attempts: where a finetune goes on.
         children: what a comparison has submitted, by key.
     """
@@ -94,6 +95,7 @@ class ArtifactView:
     phase: Phase
     error: str | None
     last_part_path: str | None
+    has_task: bool
     created_at: datetime
     children: dict[str, Child] = field(default_factory=dict[str, Child])
 

@@ -143,7 +143,7 @@ def insert_artifact(
 
 def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple[ArtifactView, ...]:
     """Artifacts that are not over, as the planner sees them."""
-    jobs, parts = schema.jobs, schema.parts
+    jobs, parts, tasks = schema.jobs, schema.parts, schema.tasks
     query = select(jobs).where(jobs.c.kind.in_([kind.value for kind in ArtifactKind]))
     rows = connection.execute(query.where(jobs.c.phase.not_in(_TERMINAL_PHASES)).order_by(jobs.c.number)).mappings()
     views: list[ArtifactView] = []
@@ -160,6 +160,8 @@ def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple
                 phase=artifact.phase,
                 error=artifact.error,
                 last_part_path=connection.execute(last).scalar(),
+                has_task=connection.execute(select(tasks.c.id).where(tasks.c.job_id == artifact.id)).first()
+                is not None,
                 children=read_children(artifact.id) if artifact.kind.has_children else {},
                 created_at=artifact.created_at,
             )

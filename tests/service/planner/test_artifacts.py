@@ -311,3 +311,25 @@ def test_trainer_shares_the_cores_where_there_are_no_gpus(cluster: ScriptedClust
 
     kinds = [host.kind for host in cluster.store.snapshot().hosts]
     assert (kinds.count(HostKind.generator), kinds.count(HostKind.trainer)) == (2, 1)
+
+
+def test_finetune_paused_before_it_began_begins_when_resumed(cluster: ScriptedCluster) -> None:
+    student = submit_finetune(cluster)
+    cluster.store.artifacts.set_desired(student.id, Desired.pause)
+    cluster.tick()
+    assert cluster.store.artifacts.get(student.id).phase is Phase.paused
+
+    cluster.store.artifacts.set_desired(student.id, Desired.run)
+    cluster.tick()
+    assert cluster.store.artifacts.get(student.id).phase is Phase.queued
+    start(cluster, student, HostKind.trainer)
+    assert cluster.store.artifacts.get(student.id).phase is Phase.running
+
+
+def test_finetune_that_waits_for_a_trainer_is_queued(cluster: ScriptedCluster) -> None:
+    first, second = submit_finetune(cluster), submit_finetune(cluster)
+    for _ in range(4):
+        cluster.tick()
+
+    phases = [cluster.store.artifacts.get(artifact.id).phase for artifact in (first, second)]
+    assert phases == [Phase.running, Phase.queued]
