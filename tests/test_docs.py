@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.main
 from fastapi.routing import APIRoute
@@ -18,18 +19,22 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.cli import app as command_line
 from api.dashboard.router import make_router
+from api.wire.artifacts import FinetuneDocument, SelectionDocument, SourceDocument, TrainingDocument
 from api.wire.job_document import JobDocument
 from service.allocation import STRATEGIES
 from service.cluster import HostState, StopMode, TaskKind
 from service.config import Settings
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
+from service.finetunes import PRESETS
 from service.flops import ForwardCost
 from service.jobs import Desired, Phase
 from service.models import EngineOptions, ModelSpec
 from service.problems import ProblemSource, register_problems
 from service.scoring import SCORERS
 from service.scoring.base import Verdict
+from service.selection.operators import Candidates, choose
+from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.status import ControllerStatus
 from service.store import Store
 from service.store.schema import metadata
@@ -228,6 +233,72 @@ def test_job_files_lists_every_field_of_a_job_document() -> None:
     listed = FIELD_ROW.findall(read("job-files.md").split("## What is refused")[0])
 
     assert sorted({*listed} - {"budget"}) == sorted(fields_of(JobDocument))
+
+
+def table_in(text: str) -> list[list[str]]:
+    """Cells of the rows of every table in `text`, heads and rules left out."""
+    rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def written(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("section", "names", "model"),
+    [
+        ("Selection", [f"sources.{name}" for name in SourceDocument.model_fields], SelectionDocument),
+        ("Finetune", [], FinetuneDocument),
+    ],
+)
+def test_training_lists_every_field_with_its_default(section: str, names: list[str], model: type[BaseModel]) -> None:
+    rows = table_in(read("training.md").split(f"## {section}\n")[1].split("## ")[0].split("| hyperparameter |")[0])
+    default_by_field = {row[0].strip("`"): row[1].strip("`") for row in rows}
+
+    assert sorted(default_by_field) == sorted([*names, *model.model_fields])
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            assert default_by_field[name] == "required", name
+        elif isinstance(field.default, str | int | float):
+            assert default_by_field[name] == written(field.default), name
+
+
+def test_training_lists_every_hyperparameter_of_every_preset() -> None:
+    text = "| hyperparameter |" + read("training.md").split("| hyperparameter |")[1].split("**What is trained")[0]
+    head = [cell.strip().strip("`") for cell in text.splitlines()[0].strip("|").split("|")]
+    rows = {row[0].strip("`"): row for row in table_in(text)}
+
+    assert sorted(rows) == sorted(TrainingDocument.model_fields)
+    assert set(head[1:5]) == set(PRESETS)
+    for name, row in rows.items():
+        for preset, cell in zip(head[1:5], row[1:5], strict=True):
+            value = getattr(PRESETS[preset], name)
+            assert cell == ("context" if value is None else written(value)), f"{preset}.{name}"
+
+
+def test_training_names_the_filters_in_their_order() -> None:
+    text = read("training.md").split("The filters apply in this order")[1].split("One that removes")[0]
+    candidates = make_candidates(1)
+    spec = SelectionSpec(name="one", sources=(SelectionSource(job="job-1"),), keep=Keep.all, duplicates=Duplicates.keep)
+    chosen = choose(spec, candidates, keys=lambda _rule, rows: rows.astype("uint64"), find_held_out=lambda p: p < 0)
+
+    assert re.findall(r"`(\w+)`", text) == [count.name for count in chosen.filters][1:]
+
+
+def make_candidates(num_rows: int) -> Candidates:
+    zeros = np.zeros(num_rows, dtype=np.int64)
+    return Candidates(
+        source=zeros,
+        problem=zeros,
+        identity=zeros.astype(np.uint64),
+        has_error=zeros.astype(np.bool_),
+        is_truncated=zeros.astype(np.bool_),
+        correct=zeros.astype(np.int8),
+        steps=zeros.astype(np.int8),
+        answer=zeros,
+        problem_key=np.zeros(1, dtype=np.uint64),
+    )
 
 
 COST = ForwardCost(
