@@ -1,7 +1,7 @@
 """The overview and the page of one job."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import yaml
@@ -73,7 +73,8 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
     hosts = store.reads.hosts()
     listed = [job for _, job in store.jobs.list(limit=JOBS_SHOWN)]
     progress_by_id = jobs_progress(store, listed, now)
-    jobs = tuple(_line(job, progress_by_id[job.id], hosts) for job in listed)
+    pools = _pools_by_model(store)
+    jobs = tuple(_line(job, progress_by_id[job.id], hosts, pools) for job in listed)
     by_minute = charts.by_base(store, store.reads.usage(by_minute=True, since=now - WINDOW))
     spent, wasted_share = charts.spent_today(by_minute, now)
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
@@ -105,7 +106,7 @@ def use_lines(usage: Iterable[UsageRow]) -> tuple[pages.UseLine, ...]:
     )
 
 
-def _line(job: Job, progress: Progress, hosts: Sequence[HostView]) -> pages.JobLine:
+def _line(job: Job, progress: Progress, hosts: Sequence[HostView], pools_by_model: Mapping[str, str]) -> pages.JobLine:
     """A job with its progress."""
     unit, accounting = _UNITS[progress.currency]
     is_moving = job.phase in (Phase.running, Phase.pausing)
@@ -126,16 +127,21 @@ def _line(job: Job, progress: Progress, hosts: Sequence[HostView]) -> pages.JobL
         tokens_per_s=progress.tokens_per_s if is_moving or job.phase.is_terminal else None,
         eta_s=progress.eta_s if job.phase is Phase.running else None,
         created_at=job.created_at,
-        attention=job.error or _waiting_for(job, hosts),
+        attention=job.error or _waiting_for(job, hosts, pools_by_model),
     )
 
 
-def _waiting_for(job: Job, hosts: Sequence[HostView]) -> str | None:
+def _pools_by_model(store: Store) -> dict[str, str]:
+    return {spec.name: spec.pool for spec in store.catalogue.models()}
+
+
+def _waiting_for(job: Job, hosts: Sequence[HostView], pools_by_model: Mapping[str, str]) -> str | None:
     """Why a running job may not get on: the first of its models without an engine that is ready."""
     if job.phase is not Phase.running:
         return None
     for model in job.spec.models:
-        mine = [host for host in hosts if host.model == model and host.ended_at is None]
+        pool = pools_by_model.get(model, model)
+        mine = [host for host in hosts if host.model == pool and host.ended_at is None]
         if any(host.state is HostState.ready for host in mine):
             continue
         words = sorted({host.state.value for host in mine})
@@ -153,7 +159,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     store = context.store
     job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
     progress = job_progress(store, job, now)
-    line = _line(job, progress, store.reads.hosts())
+    line = _line(job, progress, store.reads.hosts(), _pools_by_model(store))
     found = context.metrics.get(store, job_id)
     summary, measures = found.summary, Measures.of(job.spec.scorers)
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
