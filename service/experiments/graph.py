@@ -48,7 +48,7 @@ class Child:
     """A node that was submitted, and what is known of it.
 
     Args:
-        is_shared: another comparison that is not over needs it as well.
+        is_shared: another comparison that goes on needs it as well.
         useful_flops: exact accounting, of a job that draws data.
         num_samples: committed rows of a job.
         num_correct: those whose answer is right.

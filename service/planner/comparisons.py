@@ -19,7 +19,8 @@ which looks at every active job, stays cheap."""
 def advance_comparison(draft: Draft, artifact: ArtifactView) -> None:
     """Submits what is due, passes on a pause or the end, and derives the phase."""
     active = {key: child for key, child in artifact.children.items() if not child.phase.is_terminal}
-    if artifact.error is None:
+    had_failed = artifact.error is not None
+    if not had_failed:
         lost = [(key, child) for key, child in artifact.children.items() if _is_lost(child.phase)]
         if lost and artifact.desired is not Desired.cancel:
             key, child = lost[0]
@@ -27,17 +28,21 @@ def advance_comparison(draft: Draft, artifact: ArtifactView) -> None:
             draft.event(artifact.id, "job_failing", str(artifact.error))
     wanted = Desired.cancel if artifact.error is not None else artifact.desired
     own = [child for child in active.values() if not child.is_shared]
-    if any(child.desired not in (wanted, Desired.cancel) for child in own):
+    meant = active.values() if wanted is Desired.run else own
+    if any(child.desired not in (wanted, Desired.cancel) for child in meant):
         draft.want_of_children(artifact.id, wanted)
     if wanted is Desired.cancel:
-        ended = Phase.failed if artifact.error is not None else Phase.cancelled
-        draft.change_artifact(artifact.id, phase=Phase.cancelling if own else ended)
+        has_failed = artifact.error is not None
+        # others learn of a failure with the next tick, and only then no longer count as needing what is shared
+        is_ending = bool(own) or has_failed is not had_failed
+        ended = Phase.failed if has_failed else Phase.cancelled
+        draft.change_artifact(artifact.id, phase=Phase.cancelling if is_ending else ended)
         return
     if wanted is Desired.pause or draft.seen.is_draining:
         draft.change_artifact(artifact.id, phase=Phase.paused if wanted is Desired.pause else artifact.phase)
         return
     due = _due(draft, artifact)
-    for node in due[: MAX_ACTIVE_CHILDREN - len(active)]:
+    for node in due[: max(0, MAX_ACTIVE_CHILDREN - len(active))]:
         draft.submit_node(artifact.id, node)
     draft.change_artifact(artifact.id, phase=Phase.running if due or active else Phase.succeeded)
 

@@ -93,26 +93,25 @@ def _insert(connection: Connection, node: Node, now: datetime) -> str:
 
 
 def want_of_children(connection: Connection, write: ChildrenWrite) -> None:
-    """Stores what a comparison wants of children that run, but for those that another active comparison needs."""
+    """Stores what a comparison wants of children that are not over.
+
+    Those that another comparison needs are neither paused nor ended, but made to go on: the other may be the one that
+    paused them, and would hold up this one.
+    """
     jobs, children = schema.jobs, schema.children
     mine = select(children.c.child_id).where(children.c.comparison_id == write.comparison_id)
-    connection.execute(
-        update(jobs)
-        .where(
-            jobs.c.id.in_(mine)
-            & jobs.c.id.not_in(_needed_by_others(write.comparison_id))
-            & jobs.c.ended_at.is_(None)
-            & (jobs.c.desired != Desired.cancel.value)
-        )
-        .values(desired=write.desired.value)
-    )
+    is_meant = jobs.c.id.in_(mine) & jobs.c.ended_at.is_(None) & (jobs.c.desired != Desired.cancel.value)
+    if write.desired is not Desired.run:
+        is_meant &= jobs.c.id.not_in(_needed_by_others(write.comparison_id))
+    connection.execute(update(jobs).where(is_meant).values(desired=write.desired.value))
 
 
 def _needed_by_others(comparison_id: str) -> Select[tuple[str]]:
-    """Children of the other comparisons that are not over."""
+    """Children of the other comparisons that go on: of two that end together each would leave them to the other."""
     jobs, children = schema.jobs, schema.children
     query = select(children.c.child_id).join(jobs, jobs.c.id == children.c.comparison_id)
-    return query.where((children.c.comparison_id != comparison_id) & jobs.c.phase.not_in(_TERMINAL))
+    goes_on = jobs.c.phase.not_in(_TERMINAL) & (jobs.c.desired != Desired.cancel.value) & jobs.c.error.is_(None)
+    return query.where((children.c.comparison_id != comparison_id) & goes_on)
 
 
 def _with_flops(connection: Connection, child: Child) -> Child:

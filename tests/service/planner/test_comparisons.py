@@ -150,3 +150,44 @@ def test_comparison_cancelled_leaves_children_that_another_needs(desk: Desk) -> 
 
     assert desk.wanted(other) == {"run"}
     assert desk.store.artifacts.get(comparison.id).phase is Phase.cancelled
+
+
+def test_comparison_goes_on_with_children_that_another_has_paused(desk: Desk) -> None:
+    paused = desk.compare()
+    desk.tick()
+    desk.store.artifacts.set_desired(paused.id, Desired.pause)
+    desk.tick()
+    other = desk.compare(name="other")
+    desk.tick()
+    assert desk.children(other) == desk.children(paused)
+    desk.tick()
+
+    assert desk.wanted(other) == {"run"}
+    assert desk.store.artifacts.get(paused.id).phase is Phase.paused
+    desk.tick()
+    assert desk.wanted(other) == {"run"}
+
+
+def test_comparisons_cancelled_together_leave_nothing_running(desk: Desk) -> None:
+    comparisons = [desk.compare(), desk.compare(name="other")]
+    desk.tick()
+    for comparison in comparisons:
+        desk.store.artifacts.set_desired(comparison.id, Desired.cancel)
+    desk.tick()
+
+    assert desk.wanted(comparisons[0]) == {"cancel"}
+    for child in desk.children(comparisons[0]).values():
+        desk.end(child, Phase.cancelled)
+    desk.tick()
+    assert {desk.store.artifacts.get(comparison.id).phase for comparison in comparisons} == {Phase.cancelled}
+
+
+def test_comparisons_that_lose_the_same_child_leave_nothing_running(desk: Desk) -> None:
+    comparisons = [desk.compare(), desk.compare(name="other")]
+    desk.tick()
+    desk.end(desk.children(comparisons[0])["draw/large@4"], Phase.failed)
+    desk.tick()
+    desk.tick()
+
+    assert desk.wanted(comparisons[0]) == {"cancel"}
+    assert {desk.store.artifacts.get(comparison.id).phase for comparison in comparisons} == {Phase.cancelling}
