@@ -28,6 +28,8 @@ TEMPLATES: dict[type[Any], str] = {
     pages.TrainingPage: "training.html",
     pages.SelectionPage: "selection.html",
     pages.FinetunePage: "finetune.html",
+    pages.ExperimentsPage: "comparisons.html",
+    pages.ExperimentPage: "comparison_detail.html",
     pages.ComparisonPage: "comparison_page.html",
     pages.ChoosePage: "compare_choose.html",
     pages.ErrorPage: "error.html",
@@ -36,6 +38,7 @@ TEMPLATES: dict[type[Any], str] = {
 NAVIGATION = (
     ("overview", "/", "Overview"),
     ("training", "/training", "Training"),
+    ("comparisons", "/comparisons", "Comparisons"),
     ("workers", "/workers", "Workers"),
     ("models", "/models", "Models"),
     ("problems", "/problems", "Problems"),

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from api.context import AppContext, Context
 from api.dashboard import pages
 from api.dashboard.assets import static_routes
+from api.dashboard.comparison_routes import add_comparison_routes
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
 from api.dashboard.training_routes import add_training_routes
 from api.dashboard.views import charts, comparison, jobs, lists, samples
@@ -118,6 +119,7 @@ def make_router() -> APIRouter:
     ):
         router.add_api_route(path, _simple(build, show), methods=["GET"])
     add_training_routes(router, show)
+    add_comparison_routes(router, show)
     router.add_api_route("/compare/report.{form}", download_report, methods=["GET"])
     router.add_api_route("/jobs/{job_id}/{action}", change_job, methods=["POST"])
     router.add_api_route("/workers/{model:path}/scale", scale_pool, methods=["POST"])

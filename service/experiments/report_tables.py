@@ -103,11 +103,11 @@ def report_text(report: Report) -> ReportText:
 
 def _made(report: Report) -> list[tuple[str, str]]:
     sets = [
-        (f"{used.split} problems", f"{used.name}, {used.num_problems:,} used, {used.fingerprint}")
+        (f"{used.split} problems", f"{used.name}, {used.num_problems:,} used, {used.fingerprint[:19]}")
         for used in report.sets
     ]
     models = [
-        (f"model {model.name}", f"{parameters_text(model.parameters)} parameters, {model.revision}")
+        (f"model {model.name}", f"{parameters_text(model.parameters)} parameters, {model.revision[:19]}")
         for model in report.models
     ]
     seeds = ", ".join(map(str, report.seeds))

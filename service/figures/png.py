@@ -67,7 +67,7 @@ def _draw(axes: Axes, traces: list[_Dict], layout: _Dict) -> None:
     _axis(axes, layout["yaxis"], "y")
     if rows:
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_ylim(len(rows) - 0.4, -0.9)
     axes.grid(axis="x" if rows else "both", color="#e3e3e3", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -150,7 +150,7 @@ def _label(axes: Axes, note: _Dict) -> None:
         xytext=(note.get("xshift", 0) * 0.72, note.get("yshift", 0) * 0.72),
         textcoords="offset points",
         ha=note.get("xanchor", "left"),
-        va="bottom" if note.get("yanchor") == "bottom" else "center",
+        va={"top": "top", "bottom": "bottom"}.get(note.get("yanchor", ""), "center"),
         fontsize=8,
         color=_INK,
         annotation_clip=False,

@@ -77,7 +77,7 @@ def accuracy_figure(
     """Greedy accuracy of one student by arm and budget; the line is the student before training."""
     data = _dots(dots, colours, arms, is_hollow=False)
     data += _seed_dots(dots, colours, arms)
-    layout = _layout(dots, "greedy accuracy on the test problems", tickformat=".2~f")
+    layout = _layout(dots, "greedy accuracy", tickformat=".2~f")
     values = [v for dot in dots for v in (dot.low, dot.high, *dot.by_seed)]
     if base is not None and dots:
         layout |= _line_at(base, f"before training {wording.share(base)}")
@@ -101,7 +101,7 @@ def difference_figure(
     dots: Sequence[Dot], colours: Mapping[str, str], arms: Sequence[str], *, reference: str
 ) -> Figure:
     """Accuracy on an arm's data minus accuracy on the reference arm's, with intervals: a forest plot."""
-    layout = _layout(dots, f"accuracy minus accuracy on {plain_text(reference)}'s data", tickformat="+.2~f")
+    layout = _layout(dots, "difference in accuracy", tickformat="+.2~f")
     if dots:
         layout |= _line_at(0.0, "")
     _set_range(layout, [0.0, *(v for dot in dots for v in (dot.low, dot.high))])
@@ -198,7 +198,7 @@ def _dots(dots: Sequence[Dot], colours: Mapping[str, str], arms: Sequence[str], 
                     "size": 10,
                     "color": colour,
                     "symbol": [f"{symbol}-open" if is_hollow and not dot.is_one else symbol for dot in own],
-                    "line": {"width": 1.5},
+                    "line": {"width": 1.5, "color": colour},
                 },
                 "customdata": [[interval_text(dot.low, dot.high), dot.basis] for dot in own],
                 "hovertemplate": "<b>%{y}</b><br>%{x:.3f} %{customdata[0]}<br>%{customdata[1]}<extra></extra>",
@@ -224,7 +224,7 @@ def _seed_dots(dots: Sequence[Dot], colours: Mapping[str, str], arms: Sequence[s
                 "size": 5,
                 "color": colour,
                 "symbol": [f"{SYMBOLS[_index(dot.arm, arms) % len(SYMBOLS)]}-open" for dot, _ in points],
-                "line": {"width": 1},
+                "line": {"width": 1, "color": colour},
             },
             "hovertemplate": "%{y}<br>%{x:.3f}, one seed<extra></extra>",
             "showlegend": False,
@@ -243,12 +243,12 @@ def _index(arm: str, arms: Sequence[str]) -> int:
 def _layout(dots: Sequence[Dot], title: str, *, tickformat: str) -> Spec:
     labels: list[Json] = [*dict.fromkeys(_label(dot) for dot in dots)]
     layout = layout_of(
-        x={"title": {"text": title}, "tickformat": tickformat},
+        x={"title": {"text": title}, "tickformat": tickformat, "nticks": 5, "tickangle": 0},
         y={
             "type": "category",
             "categoryorder": "array",
             "categoryarray": labels,
-            "range": [len(labels) - 0.4, -0.6],
+            "range": [len(labels) - 0.4, -0.9],
             "automargin": True,
             "title": {"text": ""},
         },
@@ -280,12 +280,12 @@ def _line_at(value: float, text: str) -> Spec:
     }
     label: Json = {
         "x": value,
-        "y": 0,
+        "y": 1,
         "yref": "paper",
         "text": text,
         "showarrow": False,
         "xanchor": "left",
-        "yanchor": "bottom",
+        "yanchor": "top",
         "xshift": 4,
     }
     return {"shapes": [shape], "annotations": [label] if text else []}

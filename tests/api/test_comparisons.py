@@ -1,6 +1,7 @@
 """Comparisons by REST: what is refused, and one of two simulated arms that really ran."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -57,6 +58,76 @@ def test_comparison_of_arms_without_students_draws_and_selects(compared: World, 
     # the second gets what the first usefully spent, in whole MFLOP
     assert second["useful_flops"] <= first["useful_flops"] + 1e6
     assert first["rows"] > 0
+
+
+def test_report_of_a_comparison_in_every_form_has_what_the_results_have(compared: World, run_jobs) -> None:
+    with compared.client() as client:
+        path = client.post("/v1/comparisons", json=document(scorers=["math_answer", "steps"])).headers["Location"]
+        begun = client.get(f"{path}/report.json").json()
+        run_jobs(compared)
+        found = client.get(f"{path}/report.json").json()
+        html, markdown, archive = (client.get(f"{path}/report.{form}") for form in ("html", "md", "zip"))
+        results = client.get(f"{path}/results").json()
+
+    assert begun["report"]["bought"] == []
+    (bought,) = found["report"]["bought"]
+    assert [arm["samples"] for arm in bought["data"]["arms"]] == [arm["samples"] for arm in results["arms"]]
+    assert [fact["rows"] for fact in bought["facts"]] == [arm["rows"] for arm in results["arms"]]
+    assert [fact["match"] for fact in bought["facts"]] == [None, "flops"]
+    useful = {
+        cost["stage"]: cost["flops"] - cost["wasted_flops"]
+        for cost in found["report"]["costs"]
+        if cost["arm"] == "first"
+    }
+    assert useful["draw"] == pytest.approx(results["arms"][0]["useful_flops"])
+    assert found["report"]["progress"]["nodes_done"] == 4
+    assert [response.headers["content-type"].partition(";")[0] for response in (html, markdown, archive)] == [
+        "text/html",
+        "text/markdown",
+        "application/zip",
+    ]
+    assert all(sentence in markdown.text for sentence in found["findings"])
+    assert "isoflop" in dict(found["report"]["versions"])
+
+
+def test_report_in_a_form_or_of_a_comparison_that_there_is_not_is_refused(compared: World) -> None:
+    with compared.client() as client:
+        path = client.post("/v1/comparisons", json=document()).headers["Location"]
+        unknown = client.get(f"{path}/report.pdf")
+
+        assert unknown.status_code == 422
+        assert unknown.json()["allowed"] == ["html", "json", "md", "zip"]
+        assert client.get("/v1/comparisons/compare-9-000000/report.html").status_code == 404
+
+
+def test_page_of_a_comparison_shows_it_before_and_after_and_its_buttons_work(compared: World, run_jobs) -> None:
+    with compared.client() as client:
+        made = client.post("/v1/comparisons", json=document()).json()
+        page = f"/comparisons/{made['id']}"
+        before = client.get(page)
+        paused = client.post(f"{page}/pause", follow_redirects=False)
+        wanted = client.get(f"/v1/comparisons/{made['id']}").json()["desired"]
+        client.post(f"{page}/resume")
+        run_jobs(compared)
+        after, listed = client.get(page), client.get("/comparisons")
+        refused = client.post(f"{page}/explode")
+
+    assert "Nothing is found yet" in before.text
+    assert "data-poll-ms" in before.text
+    assert (paused.status_code, paused.headers["location"], wanted) == (303, page, "pause")
+    assert "What budget 2 bought" in after.text
+    assert "data-poll-ms" not in after.text
+    assert all(
+        f"/{'jobs' if 'job' in child else 'training/selections'}/{child}" in after.text for child in _ids(after.text)
+    )
+    assert f'href="{page}"' in listed.text
+    assert refused.status_code == 422
+
+
+def _ids(html: str) -> list[str]:
+    found = re.findall(r">((?:job|select)-\d+-[0-9a-f]{6})<", html)
+    assert len(found) >= 4
+    return found
 
 
 def test_comparison_run_again_costs_nothing(compared: World, run_jobs) -> None:

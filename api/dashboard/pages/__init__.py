@@ -5,6 +5,14 @@ store. Amounts are numbers in natural units; templates write them with `service.
 """
 
 from api.dashboard.pages.comparison import ChoosePage, ComparisonPage
+from api.dashboard.pages.experiment import (
+    ExperimentLine,
+    ExperimentPage,
+    ExperimentsPage,
+    NodeLine,
+    StageLine,
+    experiments_headline,
+)
 from api.dashboard.pages.frame import ErrorPage, Link, Shell
 from api.dashboard.pages.job import EventLine, JobPage, MetricView, TaskLine, WasteLine, job_headline
 from api.dashboard.pages.lists import (
@@ -49,6 +57,8 @@ Page = (
     | TrainingPage
     | SelectionPage
     | FinetunePage
+    | ExperimentsPage
+    | ExperimentPage
     | ComparisonPage
     | ChoosePage
     | ErrorPage
@@ -61,6 +71,9 @@ __all__ = [
     "ComparisonPage",
     "ErrorPage",
     "EventLine",
+    "ExperimentLine",
+    "ExperimentPage",
+    "ExperimentsPage",
     "FilterLine",
     "FinetuneLine",
     "FinetunePage",
@@ -72,6 +85,7 @@ __all__ = [
     "MetricView",
     "ModelLine",
     "ModelsPage",
+    "NodeLine",
     "OriginLine",
     "OverviewPage",
     "Page",
@@ -87,6 +101,7 @@ __all__ = [
     "SelectionLine",
     "SelectionPage",
     "Shell",
+    "StageLine",
     "StudentLine",
     "TaskLine",
     "TrainingPage",
@@ -96,6 +111,7 @@ __all__ = [
     "Verdict",
     "WasteLine",
     "WorkersPage",
+    "experiments_headline",
     "finetune_headline",
     "job_headline",
     "overview_headline",

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from api.dashboard import pages
-from tests.api.dashboard import example_training
+from tests.api.dashboard import example_experiments, example_training
 from tests.api.dashboard.example_figures import COLOURS, MODELS, NOW, comparison, quality_figures, shell, spend_figure
 from tests.api.dashboard.example_jobs import JOB_ID, empty_overview, job_page, overview, samples_page
 
@@ -190,6 +190,10 @@ def example_pages() -> dict[str, pages.Page]:
         f"/training/selections/{example_training.SELECTION_ID}": example_training.selection_page(),
         "/training/selections/unmade": example_training.selection_page(is_made=False),
         f"/training/finetunes/{example_training.FINETUNE_ID}": example_training.finetune_page(),
+        "/comparisons": example_experiments.experiments_page(example_experiments.line()),
+        "/comparisons-empty": example_experiments.experiments_page(),
+        f"/comparisons/{example_experiments.COMPARISON_ID}": example_experiments.experiment_page(),
+        "/comparisons/new": example_experiments.experiment_page(is_new=True),
         "/workers": workers(),
         "/models": models(),
         "/problems": problems(),

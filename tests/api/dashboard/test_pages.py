@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from api.dashboard import pages
 from api.dashboard.assets import SHARED_STATIC, STATIC_DIR, plotly_js_path, static_routes
 from api.dashboard.render import TEMPLATES, TEMPLATES_DIR, make_dashboard_environment, render
-from tests.api.dashboard import example_figures, example_jobs, example_training, examples
+from tests.api.dashboard import example_experiments, example_figures, example_jobs, example_training, examples
 
 EXAMPLES = examples.example_pages()
 
@@ -147,7 +147,12 @@ def test_names_are_escaped(environment: jinja2.Environment) -> None:
 def test_controls_are_hidden_from_those_who_may_not_use_them(environment: jinja2.Environment) -> None:
     viewer = dataclasses.replace(example_figures.shell("overview"), can_operate=False)
 
-    for page in (example_jobs.job_page(), examples.workers(), example_training.finetune_page()):
+    for page in (
+        example_jobs.job_page(),
+        examples.workers(),
+        example_training.finetune_page(),
+        example_experiments.experiment_page(),
+    ):
         assert 'method="post"' in render(page, environment=environment)
         assert 'method="post"' not in render(dataclasses.replace(page, shell=viewer), environment=environment)
 
@@ -166,6 +171,7 @@ def test_empty_pages_say_how_to_fill_them(environment: jinja2.Environment) -> No
         "isoflop models register": pages.ModelsPage(shell=shell, headline="No models.", reference_len=64, models=()),
         "isoflop select": example_training.empty_training_page(),
         "isoflop finetune": example_training.empty_training_page(),
+        "isoflop compare": example_experiments.experiments_page(),
         "isoflop problems register": pages.ProblemsPage(shell=shell, headline="No problem sets.", problem_sets=()),
     }
 
@@ -242,6 +248,34 @@ def test_training_headlines_say_how_far() -> None:
     assert pages.selection_headline(line(rows=None, phase="running")) == "Running: no rows yet."
     run = example_training.finetune_line()
     assert pages.finetune_headline(run, 41.0) == "Running: 80 of 200 steps, loss 0.3127, about 41 s left."
+
+
+@pytest.mark.parametrize(
+    ("lines", "headline"),
+    [
+        ((), "No comparison has been submitted yet."),
+        ((example_experiments.line(),), "1 comparison running, 62 % of its nodes done."),
+        (
+            (
+                example_experiments.line(),
+                example_experiments.line(nodes_done=1),
+                example_experiments.line(phase="failed"),
+            ),
+            "2 comparisons running, 32 % of their nodes on average done; 1 ended.",
+        ),
+        ((example_experiments.line(phase="queued"),), "Nothing is being compared, 1 waiting."),
+        ((example_experiments.line(phase="succeeded"),), "Nothing is being compared; 1 ended."),
+    ],
+)
+def test_comparisons_headline_says_how_far(lines: tuple[pages.ExperimentLine, ...], headline: str) -> None:
+    assert pages.experiments_headline(lines) == headline
+
+
+def test_comparison_page_has_every_place_that_fills_later(environment: jinja2.Environment) -> None:
+    new = render(example_experiments.experiment_page(is_new=True), environment=environment)
+    running = render(example_experiments.experiment_page(), environment=environment)
+
+    assert parsed(new).live == parsed(running).live
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from api.dashboard.router import make_router
 from service.jobs import Desired
 
-LIST_PATHS = ("/", "/training", "/workers", "/models", "/problems", "/usage")
+LIST_PATHS = ("/", "/training", "/comparisons", "/workers", "/models", "/problems", "/usage")
 
 
 def client_of(world: Any) -> TestClient:
