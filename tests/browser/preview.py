@@ -14,6 +14,7 @@ from starlette.routing import Route
 from api.dashboard.assets import static_routes
 from api.dashboard.render import CONTENT_SECURITY_POLICY, make_dashboard_environment, render
 from tests.api.dashboard.example_jobs import JOB_ID, samples_page
+from tests.api.dashboard.example_training import SELECTION_ID, selection_page
 from tests.api.dashboard.examples import example_pages
 
 DEFAULT_PORT = 8266
@@ -24,11 +25,14 @@ def preview_app() -> Starlette:
     environment = make_dashboard_environment()
     page_by_path = example_pages()
     samples_path = f"/jobs/{JOB_ID}/samples"
+    selection_path = f"/training/selections/{SELECTION_ID}"
 
     async def show(request: Request) -> HTMLResponse:
         page = page_by_path[request.url.path]
         if request.url.path == samples_path:
             page = samples_page(request.query_params.get("sample", "s02"))
+        if request.url.path == selection_path:
+            page = selection_page(int(request.query_params.get("row", "0")))
         html = render(page, is_fragment="fragment" in request.query_params, environment=environment)
         return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 

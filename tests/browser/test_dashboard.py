@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from api.dashboard.assets import plotly_js_path
 from service.report_html import render_html
-from tests.api.dashboard import example_figures, example_jobs, examples
+from tests.api.dashboard import example_figures, example_jobs, example_training, examples
 
 pytestmark = pytest.mark.browser
 
@@ -93,6 +93,37 @@ def test_sample_browser_moves_by_j_and_k_and_reads_by_enter(open_page: OpenPage)
 
     page.keyboard.press("Escape")
     expect(page.locator(".list .scroll")).to_be_focused()
+
+
+def test_rows_of_a_training_set_are_read_by_keys(open_page: OpenPage) -> None:
+    page = open_page(f"/training/selections/{example_training.SELECTION_ID}")
+    reading, selected = page.locator("#reading"), page.locator("tr[aria-selected='true']")
+    expect(reading).to_contain_text("7*5=35. 39-35=4. #### 4")
+
+    page.keyboard.press("j")
+
+    expect(selected).to_have_attribute("data-sample", "1")
+    expect(reading).to_contain_text("12+30=42. #### 42")
+    expect(page).to_have_url(re.compile("row=1"))
+
+
+def test_training_set_appears_once_it_is_made_without_a_reload(open_page: OpenPage) -> None:
+    page = open_page("/training/selections/unmade")
+    made = f"/training/selections/{example_training.SELECTION_ID}"
+    expect(page.locator("#figure-filters")).to_have_count(0)
+
+    page.route(
+        "**/training/selections/unmade?**",
+        lambda route: route.fulfill(response=route.fetch(url=site_of(page) + made + "?fragment=live")),
+    )
+
+    expect(page.locator("#figure-filters .js-plotly-plot")).to_have_count(1)
+    expect(page.locator("#reading")).to_contain_text("7*5=35")
+    assert page.evaluate("document.getElementById('main').dataset.pollMs") == "0", "a set that is made asks no more"
+
+
+def site_of(page: Page) -> str:
+    return "/".join(page.url.split("/")[:3])
 
 
 def test_sample_browser_keys_stop_at_the_ends_of_the_list(open_page: OpenPage) -> None:
