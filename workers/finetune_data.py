@@ -27,6 +27,9 @@ _COLUMNS = ["prompt", "completion", "problem_id", "sample_id"]
 _BATCH = 1024
 _SHOWN_CHARACTERS = 60
 _SHOWN_PIECES = 5
+_MAX_UNREADABLE = 0.01
+"""Share of examples with text that the student's tokenizer does not know. What models write does not always come back
+as tokens, so a few are left out; more mean that student and data do not belong together."""
 
 TokenIds = list[int]
 Counts = npt.NDArray[np.int64]
@@ -41,12 +44,14 @@ class TrainingData:
         prompt_tokens: int64, where each completion begins [tokens].
         sequence_tokens: int64, length of each [tokens].
         num_too_long: examples left out because they are longer than `max_length`.
+        num_unreadable: examples left out because the tokenizer does not know all of their text.
     """
 
     token_ids: list[TokenIds]
     prompt_tokens: Counts
     sequence_tokens: Counts
     num_too_long: int
+    num_unreadable: int
 
     @property
     def num_rows(self) -> int:
@@ -99,13 +104,13 @@ class ReadingOrder:
 
 
 def load_training_data(work: FinetuneWork, tokenizer: "PreTrainedTokenizerBase") -> TrainingData:
-    """Reads and tokenises the training set; examples longer than `max_length` are counted and left out.
+    """Reads and tokenises the training set; examples that do not fit or cannot be read are counted and left out.
 
-    Cutting them off would teach completions without an answer and an end.
+    Cutting off one that is longer than `max_length` would teach a completion without an answer and an end.
 
     Raises:
         CorruptFile: the file is not the one that was selected.
-        InvalidInput: nothing in it that fits, or text that the student's tokenizer does not know.
+        InvalidInput: nothing in it that fits, or too much text that the student's tokenizer does not know.
     """
     table = _read(work)
     prompts, completions = table["prompt"].to_pylist(), table["completion"].to_pylist()
@@ -120,6 +125,12 @@ def load_training_data(work: FinetuneWork, tokenizer: "PreTrainedTokenizerBase")
             if len(prompt) + len(completion) <= longest:
                 token_ids.append(prompt + completion)
                 prompt_tokens.append(len(prompt))
+    if encoder.num_unreadable > _MAX_UNREADABLE * len(prompts):
+        raise InvalidInput(
+            f"student {work.base.name} cannot read {encoder.num_unreadable:,} of {len(prompts):,} examples, allowed: "
+            f"{_MAX_UNREADABLE:.0%}; {encoder.first_unreadable}; choose a student whose tokenizer covers the training "
+            "set"
+        )
     if not token_ids:
         raise InvalidInput(
             f"{work.dataset_path}: none of its {len(prompts)} examples fits into {longest} tokens; "
@@ -129,7 +140,8 @@ def load_training_data(work: FinetuneWork, tokenizer: "PreTrainedTokenizerBase")
         token_ids=token_ids,
         prompt_tokens=np.array(prompt_tokens, dtype=np.int64),
         sequence_tokens=np.array(list(map(len, token_ids)), dtype=np.int64),
-        num_too_long=len(prompts) - len(token_ids),
+        num_too_long=len(prompts) - len(token_ids) - encoder.num_unreadable,
+        num_unreadable=encoder.num_unreadable,
     )
 
 
@@ -157,6 +169,10 @@ class _Encoder:
     Args:
         tokenizer: of the transformers library, whose types of special tokens are wider than what they hold.
         model: name of the student.
+
+    Attributes:
+        num_unreadable: examples so far with text that the tokenizer does not know.
+        first_unreadable: what it does not know of the first of them.
     """
 
     def __init__(self, tokenizer: Any, model: str) -> None:
@@ -165,7 +181,8 @@ class _Encoder:
                 f"student {model}: its tokenizer has no end-of-sequence token, so it cannot learn to stop"
             )
         self._tokenizer = tokenizer
-        self._model = model
+        self.num_unreadable = 0
+        self.first_unreadable = ""
         self._eos: int = tokenizer.eos_token_id
         self._first: TokenIds = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         # some tokenizers use one token for unknown text and for the ends of a sequence: then nobody can tell
@@ -175,7 +192,7 @@ class _Encoder:
     def encode(
         self, prompts: Sequence[str], completions: Sequence[str], names: Sequence[dict[str, str]]
     ) -> list[tuple[TokenIds, TokenIds]]:
-        """Prompt and completion of each example.
+        """Prompt and completion of each example that can be read.
 
         A completion has the ids that it has right after its prompt; where the two would grow together at the border,
         which an engine cannot do, the ids it has alone.
@@ -188,7 +205,8 @@ class _Encoder:
             has_border = together[row][: len(prompt)] == prompt
             completion = together[row][len(prompt) :] if has_border else alone[row]
             if self._unknown in prompt or self._unknown in completion:
-                self._refuse(prompts[row] + completions[row], names[row])
+                self._leave_out(prompts[row] + completions[row], names[row])
+                continue
             if prompt[:1] != self._first:
                 prompt = self._first + prompt
             if completion[-1:] != [self._eos]:
@@ -209,14 +227,16 @@ class _Encoder:
     def _ids(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         return list(self._tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"])
 
-    def _refuse(self, text: str, name: dict[str, str]) -> None:
+    def _leave_out(self, text: str, name: dict[str, str]) -> None:
+        self.num_unreadable += 1
+        if self.first_unreadable:
+            return
         shown = repr(text[:_SHOWN_CHARACTERS])
         if self._tokenizer.is_fast:
             found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
             spans = zip(found["offset_mapping"], found["input_ids"], strict=True)
             unknown = {repr(text[start:end]) for (start, end), token in spans if token == self._unknown}
             shown = ", ".join(sorted(unknown)[:_SHOWN_PIECES]) or shown
-        raise InvalidInput(
-            f"student {self._model} cannot read example {name['sample_id']} (problem {name['problem_id']}): "
-            f"its tokenizer does not know {shown}; choose a student whose tokenizer covers the training set"
+        self.first_unreadable = (
+            f"of example {name['sample_id']} (problem {name['problem_id']}) its tokenizer does not know {shown}"
         )

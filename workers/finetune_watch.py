@@ -229,6 +229,7 @@ class TrainingWatch(TrainerCallback):
                 "epoch": self._order.epoch(step),
                 "padding_tokens": float(self._order.padding(self._data.sequence_tokens, self._last_step, step)),
                 "rows_too_long": float(self._data.num_too_long),
+                "rows_unreadable": float(self._data.num_unreadable),
             },
         )
 

@@ -364,8 +364,16 @@ def test_examples_that_are_too_long_are_counted_and_left_out(base: ModelSpec, tm
 
 def test_text_that_the_tokenizer_does_not_know_is_refused_by_name(base: ModelSpec, tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "data.parquet", [*PAIRS, ("What is \\frac{1}{2}?\n", "0.5")])
-    with pytest.raises(InvalidInput, match=r"cannot read example s7 \(problem p7\): its tokenizer does not know"):
+    refusal = r"cannot read 1 of 8 examples, allowed: 1%; of example s7 \(problem p7\) its tokenizer does not know"
+    with pytest.raises(InvalidInput, match=refusal):
         load_training_data(finetune_work(base, dataset=path), AutoTokenizer.from_pretrained(base.path))
+
+
+def test_a_few_texts_that_the_tokenizer_does_not_know_are_counted_and_left_out(base: ModelSpec, tmp_path: Path) -> None:
+    pairs = [*PAIRS * 20, ("What is \\frac{1}{2}?\n", "0.5")]
+    path = write_dataset(tmp_path / "data.parquet", pairs)
+    data = load_training_data(finetune_work(base, dataset=path), AutoTokenizer.from_pretrained(base.path))
+    assert (data.num_rows, data.num_unreadable, data.num_too_long) == (len(pairs) - 1, 1, 0)
 
 
 def test_empty_training_set_and_one_that_changed_are_refused(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
