@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.resolve_parts import check_scorers, prompt_document, sampling_document, to_prompt, to_sampling
+from api.resolve_parts import check_scorers, prompt_document, sampling_document, to_prompt, to_sampling, to_votes
 from api.wire.comparisons import ChildOut, Measured
 from api.wire.evaluations import EvaluationDocument, EvaluationOut, ModelResult
 from service.artifacts import Artifact
@@ -23,14 +23,11 @@ def to_evaluation(document: EvaluationDocument, store: Store) -> tuple[Evaluatio
         InvalidInput: no scorer of answers, or sizes of votes that make no sense.
     """
     model, problems = store.catalogue.model(document.model), store.catalogue.problem_set(document.problems)
-    sizes = document.evaluate.maj_at
-    if any(size < 1 for size in sizes):
-        raise InvalidInput(f"evaluate.maj_at: got {sizes}, allowed: numbers >= 1")
     spec = EvaluationSpec(
         name=document.name or f"{document.model} on {document.problems}"[:200],
         model=document.model,
         problems=document.problems,
-        evaluate=EvaluateSpec(maj_at=tuple(sorted(set(sizes))), temperature=document.evaluate.temperature),
+        evaluate=EvaluateSpec(maj_at=to_votes(document.evaluate.maj_at), temperature=document.evaluate.temperature),
         prompt=to_prompt(document.prompt),
         sampling=to_sampling(document.sampling),
         scorers=tuple(document.scorers),

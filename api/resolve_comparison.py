@@ -17,10 +17,12 @@ from api.resolve_parts import (
     to_allocation,
     to_prompt,
     to_sampling,
+    to_votes,
 )
 from api.wire.comparisons import ComparisonDocument
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
+from service.experiments.graph import count_nodes
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
@@ -39,6 +41,8 @@ from service.store import Store
 
 MAX_NODES = 20_000
 """Nodes of a comparison: far more than anybody waits for, and few enough to look at in a tick."""
+MAX_SAMPLES = 1_000_000
+"""Samples a problem, as many as a job may ask for."""
 
 
 def to_comparison(document: ComparisonDocument, store: Store) -> tuple[ComparisonSpec, ComparisonWork]:
@@ -90,9 +94,7 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
             rows=document.select.rows,
             ngram=document.select.ngram,
         ),
-        evaluate=EvaluateSpec(
-            maj_at=tuple(sorted(set(document.evaluate.maj_at))), temperature=document.evaluate.temperature
-        ),
+        evaluate=EvaluateSpec(maj_at=to_votes(document.evaluate.maj_at), temperature=document.evaluate.temperature),
         prompt=to_prompt(document.prompt),
         sampling=to_sampling(document.sampling),
         scorers=tuple(document.scorers),
@@ -124,13 +126,28 @@ def _check_disjoint(names: dict[Split, str]) -> None:
             raise InvalidInput(f"problems.{other}: got {same!r}, which is problems.{one} too; allowed: another set")
 
 
+def _check_sizes(spec: ComparisonSpec) -> None:
+    """Refuses what the database could not hold, or a tick not look at."""
+    if any(not 1 <= budget <= MAX_SAMPLES for budget in spec.budgets) or len(set(spec.budgets)) < len(spec.budgets):
+        raise InvalidInput(
+            f"match.samples_per_problem: got {list(spec.budgets)}, allowed: numbers >= 1 that differ, at most "
+            f"{MAX_SAMPLES}"
+        )
+    rates = spec.learning_rates
+    # keys of nodes have them in this form: two that read alike would be one node
+    if any(not 0 < rate <= 10 for rate in rates) or len({f"{rate:g}" for rate in rates}) < len(rates):
+        raise InvalidInput(
+            f"finetune.learning_rates: got {list(rates)}, allowed: above 0, at most 10, that differ in six digits"
+        )
+    if (nodes := count_nodes(spec)) > MAX_NODES:
+        raise InvalidInput(
+            f"comparison: got {nodes:,} jobs, selections and finetunes, allowed: {MAX_NODES:,}; fewer budgets, arms, "
+            "students, seeds, learning_rates or num_checkpoints make fewer"
+        )
+
+
 def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
-    if any(budget < 1 for budget in spec.budgets) or len(set(spec.budgets)) < len(spec.budgets):
-        raise InvalidInput(f"match.samples_per_problem: got {list(spec.budgets)}, allowed: numbers >= 1 that differ")
-    if any(not 0 < rate <= 10 for rate in spec.learning_rates):
-        raise InvalidInput(f"finetune.learning_rates: got {list(spec.learning_rates)}, allowed: above 0, at most 10")
-    if any(size < 1 for size in spec.evaluate.maj_at):
-        raise InvalidInput(f"evaluate.maj_at: got {list(spec.evaluate.maj_at)}, allowed: numbers >= 1")
+    _check_sizes(spec)
     for arm in spec.arms:
         check_scorers(_as_job(spec, arm), work.sets[Split.train].num_problems)
         keep = arm.keep or spec.selection.keep
@@ -138,11 +155,14 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
             raise InvalidInput(f"arms.{arm.name}: keep 'verified' needs 'steps' among the scorers")
     if not Measures.of(spec.scorers).has_answers:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
-    for model in work.models:
-        max_tokens = spec.sampling.max_tokens
-        if max_tokens is not None and max_tokens >= model.context_len:
+    asked = [("sampling", spec.sampling, model) for model in work.models]
+    for arm in spec.arms:
+        if arm.sampling is not None:
+            asked += [(f"arms.{arm.name}.sampling", arm.sampling, work.model(name)) for name in arm.models]
+    for where, sampling, model in asked:
+        if sampling.max_tokens is not None and sampling.max_tokens >= model.context_len:
             raise InvalidInput(
-                f"sampling.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1} for {model.name}"
+                f"{where}.max_tokens: got {sampling.max_tokens}, allowed: 1 to {model.context_len - 1} for {model.name}"
             )
     for student in spec.students:
         if work.model(student.base).engine.simulated:

@@ -13,6 +13,8 @@ from service.measures import Measures
 from service.scoring import scorer_named
 
 PLAIN_TEMPLATE = PromptSpec().template
+MAX_VOTES = 256
+"""Samples that vote: an exact expectation over all subsets takes time and memory by the square of it."""
 _STRATEGIES_WITHOUT_FIELDS = ("uniform",)
 
 
@@ -67,6 +69,17 @@ def sampling_document(sampling: SamplingSpec) -> dict[str, Any]:
         "max_tokens": "auto" if sampling.max_tokens is None else sampling.max_tokens,
         "stop": list(sampling.stop),
     }
+
+
+def to_votes(sizes: list[int]) -> tuple[int, ...]:
+    """Sizes of majority votes, ascending, each once.
+
+    Raises:
+        InvalidInput: a size that is out of range.
+    """
+    if any(not 1 <= size <= MAX_VOTES for size in sizes):
+        raise InvalidInput(f"evaluate.maj_at: got {sizes}, allowed: numbers >= 1, at most {MAX_VOTES}")
+    return tuple(sorted(set(sizes)))
 
 
 def to_allocation(document: AllocationDocument) -> AllocationSpec:

@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 DEFAULT_KS = (1, 4, 8, 16)
-_CHUNK = 4096  # elections at once: at k = 16 their ways take 8 MB
+_CHUNK_WAYS = 1_000_000  # of the elections at hand: 8 MB, at k = 16 of 3,460 elections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,9 @@ def majority_per_problem(votes: Votes, k: int) -> Floats:
     columns = [elections.right, elections.silent, num_samples[elections.problem], *elections.others.T]
     # problems share few distinct counts, so each of these is computed once
     distinct, which = np.unique(np.stack(columns, axis=1)[is_held], axis=0, return_inverse=True)
+    chunk = max(1, _CHUNK_WAYS // (k + 1) ** 2)
     won = np.concatenate(
-        [np.zeros(0), *(_won(distinct[start : start + _CHUNK], k) for start in range(0, len(distinct), _CHUNK))]
+        [np.zeros(0), *(_won(distinct[start : start + chunk], k) for start in range(0, len(distinct), chunk))]
     )
     found = np.bincount(elections.problem[is_held], weights=won[which.reshape(-1)], minlength=votes.num_problems)
     # a sum of parts of a probability; rounding must not take it past the whole

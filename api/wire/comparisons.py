@@ -1,17 +1,19 @@
 """The comparison document as it comes in, and comparisons as they go out."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.artifacts import TrainingDocument
-from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
+from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole
 from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
 
 Keep = Literal["correct", "verified", "majority", "all"]
 By = Literal["flops", "flops_paper", "number"]
+Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
+"""Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
 
 
 class ProblemsDocument(InputModel):
@@ -40,7 +42,7 @@ class MatchDocument(InputModel):
 class ArmDocument(InputModel):
     """One way to spend the budget on data."""
 
-    name: Name
+    name: Label
     models: list[Name] = Field(min_length=1, max_length=16)
     allocation: AllocationDocument = Field(default_factory=AllocationDocument)
     sampling: SamplingDocument | None = Field(default=None, description="In place of the comparison's.")
@@ -51,7 +53,7 @@ class ArmDocument(InputModel):
 class StudentDocument(InputModel):
     """A model that is trained on every arm's data."""
 
-    name: Name
+    name: Label
     base: Name
 
 

@@ -46,7 +46,7 @@ ANSWERS = st.lists(st.sampled_from([-1, RIGHT, 8, 9, 10]), min_size=1, max_size=
 @given(problems=st.lists(ANSWERS, min_size=1, max_size=4), k=st.integers(1, 6), chunk=st.sampled_from([1, 4096]))
 def test_majority_equals_a_count_over_all_subsets(problems: list[list[int]], k: int, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(majority, "_CHUNK", chunk)
+        patch.setattr(majority, "_CHUNK_WAYS", chunk * (k + 1) ** 2)
         found = majority_per_problem(votes(*problems), k)
 
     for value, answers in zip(found, problems, strict=True):

@@ -1,0 +1,73 @@
+"""Documents of comparisons and evaluations that the control loop could not carry out are refused when submitted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from service.problems import ProblemSource, register_problems
+from tests.api.conftest import World, model_spec
+
+
+@pytest.fixture
+def compared(world: World) -> World:
+    """A service with a problem set for every split and a model that can be trained."""
+    for split, first in (("validation", 100), ("test", 200)):
+        path = world.root / f"{split}.jsonl"
+        path.write_text("\n".join(json.dumps({"id": f"p{i}", "question": f"{i}?", "answer": i}) for i in (first,)))
+        registered = register_problems(
+            name=f"sums/{split}", source=ProblemSource(path=str(path)), data_dir=world.settings.data_dir
+        )
+        world.store.catalogue.register_problems(registered)
+    world.store.catalogue.register_model(model_spec("student"))
+    return world
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": "two arms",
+        "problems": {"train": "sums/train", "validation": "sums/validation", "test": "sums/test"},
+        "match": {"reference": "first", "samples_per_problem": 2},
+        "arms": [{"name": "first", "models": ["simulated"]}, {"name": "second", "models": ["simulated"]}],
+        "students": [{"name": "student", "base": "student"}],
+        "sampling": {"max_tokens": 40},
+        "finetune": {"preset": "tiny", "training": {"max_length": 64}},
+    }
+    return made | changes
+
+
+def arm(**changes: Any) -> dict[str, Any]:
+    return {"name": "first", "models": ["simulated"]} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"finetune": {"preset": "tiny", "learning_rates": [1e-6, 1e-6]}}, "that differ in six digits"),
+        ({"finetune": {"preset": "tiny", "learning_rates": [1e-6, 1.0000001e-6]}}, "that differ in six digits"),
+        ({"match": {"reference": "first", "samples_per_problem": 10**18}}, "at most 1000000"),
+        ({"match": {"reference": "first", "samples_per_problem": list(range(1, 9999))}}, "allowed: 20,000"),
+        ({"evaluate": {"maj_at": [10**18]}}, "at most 256"),
+        ({"arms": [arm(sampling={"max_tokens": 4000})]}, "arms.first.sampling.max_tokens"),
+        ({"arms": [arm(name="a" * 101)], "match": {"reference": "a", "samples_per_problem": 1}}, "arms"),
+        ({"students": [{"name": "s" * 101, "base": "student"}]}, "students"),
+    ],
+)
+def test_comparison_that_no_tick_could_carry_out_is_refused(
+    compared: World, changes: dict[str, Any], words: str
+) -> None:
+    with compared.client() as client:
+        assert client.post("/v1/comparisons", params={"dry_run": True}, json=document()).status_code == 200
+        response = client.post("/v1/comparisons", params={"dry_run": True}, json=document(**changes))
+
+    assert response.status_code == 422, response.text
+    assert words in response.text
+
+
+def test_evaluation_with_a_vote_of_too_many_is_refused(compared: World) -> None:
+    body = {"model": "simulated", "problems": "sums/train", "evaluate": {"maj_at": [10**18]}}
+    with compared.client() as client:
+        response = client.post("/v1/evaluations", json=body)
+
+    assert response.status_code == 422
+    assert "at most 256" in response.text
