@@ -20,6 +20,7 @@ from api import (
     cli_export,
     cli_jobs,
     cli_local,
+    cli_report,
 )
 from api.cli_output import CliContext, exit_code_of, print_error
 from service.errors import IsoflopError
@@ -72,6 +73,7 @@ cli_jobs.register(app)
 cli_artifacts.register(app)
 cli_evaluate.register(app)
 cli_compare.register(app)
+cli_report.register(app)
 cli_export.register(app)
 cli_catalogue.register(app)
 cli_demo.register(app)

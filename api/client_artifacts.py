@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from api.transport import Document, Transport, part_of_path
 from service.errors import Conflict, InvalidInput
@@ -159,6 +159,10 @@ class Artifacts:
     def results(self, artifact_id: str) -> Document:
         """What a comparison has found so far."""
         return self._transport.get(self._one(artifact_id) + "/results")
+
+    def report(self, artifact_id: str, form: Literal["html", "md", "json", "zip"] = "zip") -> bytes:
+        """The report of a comparison so far as a file; the zip holds the other three and figures as PNG."""
+        return self._transport.request("GET", f"{self._one(artifact_id)}/report.{form}").content
 
     def plan(self, document: Mapping[str, Any]) -> Document:
         """What a comparison would be; nothing is stored."""

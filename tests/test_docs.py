@@ -7,19 +7,21 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
 import typer.main
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.cli import app as command_line
 from api.dashboard.router import make_router
 from api.wire.artifacts import FinetuneDocument, SelectionDocument, SourceDocument, TrainingDocument
+from api.wire.comparisons import ComparisonDocument
 from api.wire.job_document import JobDocument
 from service.allocation import STRATEGIES
 from service.cluster import HostState, StopMode, TaskKind
@@ -258,6 +260,33 @@ def test_training_lists_every_field_with_its_default(section: str, names: list[s
 
     assert sorted(default_by_field) == sorted([*names, *model.model_fields])
     for name, field in model.model_fields.items():
+        if field.is_required():
+            assert default_by_field[name] == "required", name
+        elif isinstance(field.default, str | int | float):
+            assert default_by_field[name] == written(field.default), name
+
+
+def own_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Fields of a comparison document; what other documents define is one field here."""
+    for name, field in model.model_fields.items():
+        inner: Any = field.annotation
+        mark = ""
+        if get_origin(inner) is list:
+            inner, mark = get_args(inner)[0], "[]"
+        is_own = isinstance(inner, type) and issubclass(inner, BaseModel)
+        if is_own and inner.__module__ == ComparisonDocument.__module__:
+            yield from own_fields(inner, f"{prefix}{name}{mark}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def test_training_lists_every_field_of_a_comparison_with_its_default() -> None:
+    rows = table_in(read("training.md").split("## Comparison\n")[1].split("### ")[0])
+    default_by_field = {row[0].strip("`"): row[1].strip("`") for row in rows}
+    fields = dict(own_fields(ComparisonDocument))
+
+    assert list(default_by_field) == list(fields)
+    for name, field in fields.items():
         if field.is_required():
             assert default_by_field[name] == "required", name
         elif isinstance(field.default, str | int | float):

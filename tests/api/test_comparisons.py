@@ -1,14 +1,21 @@
 """Comparisons by REST: what is refused, and one of two simulated arms that really ran."""
 
+import io
 import json
 import re
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
+from api.cli import app as command_line
+from api.cli_report import files_of
+from service.errors import CorruptFile
 from service.problems import ProblemSource, register_problems
-from tests.api.conftest import World
+from tests.api.conftest import World, serving
 
 
 @pytest.fixture
@@ -88,6 +95,42 @@ def test_report_of_a_comparison_in_every_form_has_what_the_results_have(compared
     ]
     assert all(sentence in markdown.text for sentence in found["findings"])
     assert "isoflop" in dict(found["report"]["versions"])
+
+
+def test_report_verb_writes_a_folder(compared: World, run_jobs, tmp_path: Path) -> None:
+    with compared.client() as client:
+        made = client.post("/v1/comparisons", json=document()).json()
+    run_jobs(compared)
+    folder = tmp_path / "report"
+    with serving(compared) as served:
+        runner = CliRunner(env={"ISOFLOP_URL": served.url})
+        told = runner.invoke(command_line, ["report", made["id"], "--output", str(folder)])
+        twice = runner.invoke(command_line, ["report", made["id"], "--output", str(folder), "--json"])
+        taken = runner.invoke(command_line, ["report", made["id"], "--output", str(folder / "report.md")])
+        nothing = runner.invoke(command_line, ["report", "compare-9-000000", "--output", str(tmp_path / "other")])
+
+    assert (told.exit_code, twice.exit_code, taken.exit_code, nothing.exit_code) == (0, 0, 2, 2)
+    assert str(folder / "report.html") in told.stdout
+    files = json.loads(twice.stdout)["files"]
+    assert {"report.html", "report.json", "report.md", "figures/coverage.png"} <= set(files)
+    assert all((folder / name).stat().st_size > 0 for name in files)
+    assert "is no folder" in taken.output
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/report.md", "../report.md", "figures/../../x", "a\\b", "c:x"])
+def test_archive_with_a_name_out_of_the_folder_is_refused(name: str) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, "text")
+
+    with pytest.raises(CorruptFile, match="allowed: names below the folder"):
+        files_of(out.getvalue())
+
+
+def test_answer_that_is_no_archive_is_refused() -> None:
+    with pytest.raises(CorruptFile, match="no archive"):
+        files_of(b"<html>")
 
 
 def test_report_in_a_form_or_of_a_comparison_that_there_is_not_is_refused(compared: World) -> None:
