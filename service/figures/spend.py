@@ -28,6 +28,8 @@ from service.figures.base import (
 
 _WIDTH_BY_BUCKET = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _FEWEST_BUCKETS = 15
+_LEGEND_ROW_PX, _ENTRIES_IN_LINE = 19, 2
+"""Where a legend needs more than a line, the figure grows by it, and not the bars shorter."""
 _SHORTEST_SPAN = timedelta(seconds=10)
 # generating is what budgets are for and stays plain; a stage that is not listed is dotted
 _PATTERN_BY_STAGE = {"generate": "", "evaluate": "/", "finetune": "x", "judge": "-", "pilot": "\\"}
@@ -86,7 +88,7 @@ def spend_figure(
         x=_time_axis(starts, ends=width, shortest=_FEWEST_BUCKETS * width),
         y={"title": {"text": f"FLOPs per {bucket}"}, **flops_axis(max(totals.values(), default=0.0))},
         right=16,
-        height=SHORT_PX,
+        height=SHORT_PX + _LEGEND_ROW_PX * max(0, len(data) - _ENTRIES_IN_LINE),
         top=MARGIN_LEGEND_PX,
     )
     layout |= {"barmode": "stack", "legend": legend_above()}

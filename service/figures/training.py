@@ -26,6 +26,8 @@ from service.figures.base import (
 
 _ROW_PX = 30
 _MEANS_SHOWN = 40
+_FEWEST_AVERAGED = 4
+"""A mean of fewer steps lies on the curve itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,12 @@ def filters_figure(filters: Sequence[FilterBar], sources: Sequence[str]) -> Figu
                 "x": [*dropped],
                 "marker": {"color": translucent(NEUTRAL, 0.35)},
                 "text": [f"-{count:,}" if count else "" for count in dropped],
-                "textposition": "auto",
+                "textposition": "outside",  # beside the bar text has the colour of the page, light or dark
                 "hovertemplate": "%{y}: %{x:,} rows dropped<extra></extra>",
             },
         ]
     layout = layout_of(
-        x={"title": {"text": "rows"}, "type": "linear", "rangemode": "tozero"},
+        x={"title": {"text": "rows"}, "type": "linear", "range": [0, 1.12 * max((f.rows for f in filters), default=1)]},
         y={"type": "category", "autorange": "reversed", "automargin": True},
         right=16,
         height=max(SHORT_PX, MARGIN_LEGEND_PX + 60 + _ROW_PX * len(filters)),
@@ -108,7 +110,8 @@ def loss_figure(points: Sequence[LossPoint], *, colour: str, checkpoints: Sequen
         checkpoints: steps after which one is committed.
     """
     finite = [point for point in points if math.isfinite(point.loss)]
-    width = max(1, len(finite) // _MEANS_SHOWN)
+    width = len(finite) // _MEANS_SHOWN
+    width = width if width >= _FEWEST_AVERAGED else 1
     means = _trailing_means([point.loss for point in finite], width)
     steps: list[Json] = [point.step for point in finite]
     data: list[Json] = []
