@@ -1,5 +1,6 @@
 """Models, problem sets and pools: what jobs can name."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,8 @@ from service.store.codec import from_json, to_json
 
 DEFAULT_IDLE_S = 600.0
 MAX_REPLICAS = 4096
+_CHECKPOINT_NAME = re.compile(r"finetune-\d+-[0-9a-f]+/.*", re.DOTALL)
+"""Names that checkpoints get while they are trained, which must be free then."""
 
 
 class Catalogue:
@@ -28,8 +31,10 @@ class Catalogue:
         Raises:
             Conflict: the name stands for another revision.
             UnknownName: the base of a checkpoint is not registered.
-            InvalidInput: that base is a checkpoint itself.
+            InvalidInput: that base is a checkpoint itself, or the name is one that a finetune will give.
         """
+        if spec.base is None and _CHECKPOINT_NAME.fullmatch(spec.name):
+            raise InvalidInput(f"name: got {spec.name!r}, allowed: one that no checkpoint of a finetune may get")
         if spec.base is not None and (root := self.model(spec.base).base) is not None:
             raise InvalidInput(
                 f"model {spec.name!r}: its base {spec.base!r} is a checkpoint of {root!r}; name that one"

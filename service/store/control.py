@@ -18,12 +18,24 @@ from service.errors import StaleAttempt
 from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.ledger import TransferKind
 from service.models import ModelSpec
-from service.planner.plan import HostView, JobView, PartWrite, Plan, PoolView, Prepared, Snapshot, TaskWrite, UsageWrite
+from service.planner.plan import (
+    HostView,
+    JobView,
+    NodeWrite,
+    PartWrite,
+    Plan,
+    PoolView,
+    Prepared,
+    Snapshot,
+    TaskWrite,
+    UsageWrite,
+)
 from service.shards import pack_array, unpack_array
 from service.store import schema
 from service.store.artifacts import read_artifacts, write_artifact
 from service.store.children import ChildReader, want_of_children, write_node
 from service.store.codec import aware, from_json, to_json
+from service.store.database import lock_submissions
 from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
 from service.tasks import Task, TaskState, without
 
@@ -124,8 +136,7 @@ class ControlStore:
             connection.execute(update(schema.jobs).where(schema.jobs.c.id == job.id).values(**values))
         for artifact in plan.artifacts:
             write_artifact(connection, artifact, now)
-        for node in plan.nodes:
-            write_node(connection, node, now)
+        _write_nodes(connection, plan.nodes, now)
         for change in plan.children:
             want_of_children(connection, change)
         for model in plan.models:
@@ -215,6 +226,13 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
         raise StaleAttempt(
             f"task {before.id}: attempt {before.attempt} in state {before.state} is not current any more"
         )
+
+
+def _write_nodes(connection: Connection, writes: tuple[NodeWrite, ...], now: datetime) -> None:
+    if writes:
+        lock_submissions(connection)  # they take numbers, as people's submissions do at the same time
+    for write in writes:
+        write_node(connection, write, now)
 
 
 def _write_parts(connection: Connection, writes: tuple[PartWrite, ...], now: datetime) -> None:

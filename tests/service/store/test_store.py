@@ -13,11 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from service.cluster import Receipt, TaskKind, Usage
 from service.currency import Budget, Currency
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt, UnknownName
+from service.experiments.graph import Node
 from service.jobs import Desired, Job, JobSpec, Resolved
 from service.ledger import Transfer, TransferKind
 from service.models import ModelSpec
 from service.planner import Plan
-from service.planner.plan import PartWrite, TaskWrite, UsageWrite
+from service.planner.plan import NodeWrite, PartWrite, TaskWrite, UsageWrite
 from service.problems import ProblemSet
 from service.store import Store, schema
 from service.tasks import Task, TaskState, move
@@ -205,6 +206,31 @@ def test_snapshot_knows_the_base_that_engines_load_for_a_checkpoint(store):
     submit(store, model=checkpoint)
 
     assert store.snapshot().kept_models == (MODEL,)
+
+
+@pytest.mark.parametrize("name", ["finetune-7-0a1b2c/step-20", "finetune-7-0a1b2c/step-x"])
+def test_register_model_under_a_name_that_a_checkpoint_may_get_is_refused(store, name):
+    with pytest.raises(InvalidInput, match="no checkpoint"):
+        store.catalogue.register_model(dataclasses.replace(MODEL, name=name))
+
+
+def test_submissions_and_nodes_of_comparisons_at_the_same_time_get_numbers_of_their_own(store):
+    store.catalogue.register_model(MODEL)
+    work = Resolved(models=(MODEL,), problems_path="p", num_problems=4, problems_fingerprint="f")
+    parent = submit(store)  # any row of the table may have children here
+
+    def commit_node(number: int) -> None:
+        node = Node(key=f"greedy/{number}", spec=make_spec(f"node {number}"), work=work)
+        store.commit(Plan(nodes=(NodeWrite(comparison_id=parent.id, node=node),)), NOW)
+
+    with ThreadPoolExecutor(17) as pool:
+        made = [pool.submit(submit, store, spec=make_spec(f"by hand {number}")) for number in range(64)]
+        nodes = pool.submit(lambda: [commit_node(number) for number in range(20)])
+        assert len({future.result().id for future in made}) == 64
+        nodes.result()
+
+    numbers = [number for number, _ in store.jobs.list(limit=200)]
+    assert sorted(numbers) == list(range(1, 86))
 
 
 def test_change_pool_with_an_old_version_conflicts(store):
