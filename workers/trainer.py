@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from service.checkpoints import read_document
 from service.cluster import (
     Acknowledge,
     AttemptReport,
@@ -298,6 +299,12 @@ class TrainerHost:
                 on_checkpoint=on_checkpoint,
                 should_stop=attempt.is_to_stop.is_set,
             )
+            if work.resume_from is not None:
+                # the last checkpoint may be an earlier attempt's that was lost before it could say that it was done
+                step = int(read_document(work.resume_from)["facts"]["step"])
+                with self._lock:
+                    attempt.checkpoint_step = max(attempt.checkpoint_step, step)
+                    attempt.step = max(attempt.step, step)
         finally:
             with self._lock:
                 self._busy_s += self._clock() - started

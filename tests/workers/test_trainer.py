@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.checkpoints import write_checkpoint
 from service.cluster import (
     Acknowledge,
     AttemptReport,
@@ -26,7 +27,7 @@ from service.cluster import (
     Usage,
 )
 from service.errors import InvalidInput
-from tests.workers.finetune_work import finetune_attempt
+from tests.workers.finetune_work import finetune_attempt, finetune_work
 from workers.trainer import Progress, TrainerHost
 
 PATIENCE_S = 20.0
@@ -245,6 +246,18 @@ def test_training_that_ends_without_its_last_checkpoint_has_failed(rig: Rig, tmp
     failed = attempt_of(rig.until(is_in("a.1", AttemptState.failed), submits(finetune_attempt(tmp_path, "a.1"))), "a.1")
     assert failed.is_retriable
     assert failed.error == "training ended at step 3 of 4, its last checkpoint at 2"
+
+
+def test_attempt_that_finds_the_last_checkpoint_made_by_one_before_has_succeeded(rig: Rig, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.1" / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    write_checkpoint(checkpoint, receipt(part=1, step=4), {})
+    rig.training.commands.put("end")
+    work = finetune_work(resume_from=str(checkpoint))
+    report = rig.until(is_in("a.2", AttemptState.succeeded), submits(finetune_attempt(tmp_path, "a.2", work)))
+
+    found = attempt_of(report, "a.2")
+    assert (found.finished, found.receipts) == (4, ())
 
 
 def test_drained_trainer_ends_after_the_step_and_takes_no_more(rig: Rig, tmp_path: Path) -> None:
