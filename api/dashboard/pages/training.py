@@ -227,13 +227,15 @@ class FinetunePage:
     poll_s: float | None
 
 
-def training_headline(selections: Sequence[SelectionLine], finetunes: Sequence[FinetuneLine]) -> str:
+def training_headline(selections: Sequence[SelectionLine], finetunes: Sequence[FinetuneLine], *, limit: int) -> str:
     """One line such as `1 student in training, 20 % of its steps done; 2 training sets, 3 students made`."""
     if not selections and not finetunes:
         return "No training set has been made yet."
     running = [run for run in finetunes if run.phase == "running"]
     waiting = sum(each.phase == "queued" for each in (*selections, *finetunes))
     made = f"{_made(selections, 'training set')}, {_made(finetunes, 'student')} made"
+    if limit in (len(selections), len(finetunes)):
+        made += f" among the latest {limit} of each"
     if not running:
         idle = f"Nothing is in training, {waiting} waiting" if waiting else "Nothing is in training"
         return f"{idle}; {made}."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from api.artifact_views import last_log_entry
 from api.context import AppContext
@@ -20,6 +21,7 @@ from service.selection.spec import SelectionSpec
 from service.store import Store
 
 LISTED = 50
+_ACTIVE = (Phase.running, Phase.pausing, Phase.cancelling)
 NAMES_READ = 1000
 """Latest jobs and artifacts whose names are known to pages; older ones are called by their ids."""
 
@@ -35,12 +37,20 @@ def training_page(context: AppContext, now: datetime) -> pages.TrainingPage:
     is_active = any(not artifact.phase.is_terminal for artifact in (*selections, *finetunes))
     return pages.TrainingPage(
         shell=shell_of(context, "training", now),
-        headline=pages.training_headline(selection_lines, finetune_lines_),
-        selections=selection_lines,
-        finetunes=finetune_lines_,
+        headline=pages.training_headline(selection_lines, finetune_lines_, limit=LISTED),
+        selections=_active_first(selection_lines),
+        finetunes=_active_first(finetune_lines_),
         limit=LISTED,
         poll_s=POLL_S if is_active else None,
     )
+
+
+_Line = TypeVar("_Line", pages.SelectionLine, pages.FinetuneLine)
+
+
+def _active_first(lines: Sequence[_Line]) -> tuple[_Line, ...]:
+    """What is being worked on before what waits or has ended, or a long queue would hide it."""
+    return tuple(sorted(lines, key=lambda line: line.phase not in _ACTIVE))
 
 
 def names_of(store: Store) -> dict[str, str]:

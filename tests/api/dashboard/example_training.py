@@ -97,7 +97,7 @@ def training_page() -> pages.TrainingPage:
     )
     return pages.TrainingPage(
         shell=shell("training"),
-        headline=pages.training_headline(selections, finetunes),
+        headline=pages.training_headline(selections, finetunes, limit=50),
         selections=selections,
         finetunes=finetunes,
         limit=50,
@@ -109,7 +109,7 @@ def empty_training_page() -> pages.TrainingPage:
     """Before the first set."""
     return pages.TrainingPage(
         shell=shell("training"),
-        headline=pages.training_headline((), ()),
+        headline=pages.training_headline((), (), limit=50),
         selections=(),
         finetunes=(),
         limit=50,

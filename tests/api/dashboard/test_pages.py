@@ -238,11 +238,13 @@ def test_job_headline_says_how_far_and_how_long() -> None:
 def test_training_headline_says_what_trains_and_what_is_made(
     finetunes: tuple[pages.FinetuneLine, ...], headline: str
 ) -> None:
-    assert pages.training_headline([example_training.selection_line()], finetunes) == headline
+    assert pages.training_headline([example_training.selection_line()], finetunes, limit=50) == headline
 
 
 def test_training_headlines_say_how_far() -> None:
-    assert pages.training_headline((), ()) == "No training set has been made yet."
+    assert pages.training_headline((), (), limit=50) == "No training set has been made yet."
+    many = [example_training.finetune_line(phase="succeeded")] * 2
+    assert pages.training_headline((), many, limit=2).endswith("2 students made among the latest 2 of each.")
     line = example_training.selection_line
     assert pages.selection_headline(line()) == "1,960 of 16,000 samples teach, 12.2 % of what was drawn."
     assert pages.selection_headline(line(rows=None, phase="running")) == "Running: no rows yet."
