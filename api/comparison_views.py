@@ -13,7 +13,7 @@ from service.store import Store
 def comparison_out(store: Store, artifact: Artifact) -> ComparisonOut:
     """A comparison as it goes out."""
     assert isinstance(artifact.spec, ComparisonSpec)
-    children = store.reads.children(artifact.id)
+    children = store.reads.child_phases(artifact.id)
     return ComparisonOut(
         id=artifact.id,
         name=artifact.spec.name,
@@ -24,9 +24,9 @@ def comparison_out(store: Store, artifact: Artifact) -> ComparisonOut:
         error=artifact.error,
         document=comparison_document(artifact.spec),
         nodes=count_nodes(artifact.spec),
-        nodes_done=sum(child.is_done for child in children.values()),
-        flops_by_stage=store.reads.flops_by_stage([child.id for child in children.values()]),
-        children=[ChildOut(key=key, id=child.id, phase=child.phase) for key, child in children.items()],
+        nodes_done=sum(phase.is_done for _, _, phase in children),
+        flops_by_stage=store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
+        children=[ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
     )
 
 

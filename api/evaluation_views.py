@@ -69,7 +69,7 @@ def evaluation_document(spec: EvaluationSpec) -> dict[str, Any]:
 def evaluation_out(store: Store, artifact: Artifact) -> EvaluationOut:
     """An evaluation as it goes out."""
     assert isinstance(artifact.spec, EvaluationSpec)
-    children = store.reads.children(artifact.id)
+    children = store.reads.child_phases(artifact.id)
     return EvaluationOut(
         id=artifact.id,
         name=artifact.spec.name,
@@ -79,8 +79,8 @@ def evaluation_out(store: Store, artifact: Artifact) -> EvaluationOut:
         ended_at=artifact.ended_at,
         error=artifact.error,
         document=evaluation_document(artifact.spec),
-        flops_by_stage=store.reads.flops_by_stage([child.id for child in children.values()]),
-        children=[ChildOut(key=key, id=child.id, phase=child.phase) for key, child in children.items()],
+        flops_by_stage=store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
+        children=[ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
         results=[
             ModelResult(
                 measure=found.measure,

@@ -43,6 +43,11 @@ class Phase(StrEnum):
         """Whether the job will never change again."""
         return self in (Phase.succeeded, Phase.finished_with_errors, Phase.failed, Phase.cancelled)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all results are there that ever will be, and nobody ended it before."""
+        return self in (Phase.succeeded, Phase.finished_with_errors)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FewShot:

@@ -70,7 +70,7 @@ class Child:
     @property
     def is_done(self) -> bool:
         """Whether its results are there."""
-        return self.phase in (Phase.succeeded, Phase.finished_with_errors)
+        return self.phase.is_done
 
     @property
     def accuracy(self) -> float:

@@ -7,6 +7,7 @@ only what it has more.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,13 +20,15 @@ from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.models import ModelSpec
 from service.planner.plan import ChildrenWrite, NodeWrite
 from service.store import schema
-from service.store.artifacts import insert_artifact
+from service.store.artifacts import PREFIXES, insert_artifact
 from service.store.codec import from_json, to_json
 from service.store.jobs import insert_job
 from service.store.rows import GENERATION
 
 _TERMINAL = [phase.value for phase in Phase if phase.is_terminal]
 _GONE = [Phase.failed.value, Phase.cancelled.value]
+_BATCH = 1000
+"""Ids of one query: databases bound how many values it may have."""
 
 
 class ChildReader:
@@ -41,29 +44,36 @@ class ChildReader:
         query = select(children.c.key, *columns).join(jobs, jobs.c.id == children.c.child_id)
         rows = connection.execute(query.where(children.c.comparison_id == comparison_id)).mappings().all()
         shared = set(connection.execute(_needed_by_others(comparison_id)).scalars())
-        return {row["key"]: self._child(connection, row, is_shared=row["id"] in shared) for row in rows}
+        found = {row["id"]: self._ended.get(row["id"]) or _child(row, is_shared=row["id"] in shared) for row in rows}
+        # results of others are not looked at before they have ended
+        fresh = {id_: child for id_, child in found.items() if child.phase.is_terminal and id_ not in self._ended}
+        kinds = {row["id"]: row["kind"] for row in rows}
+        for ids in _batches(list(fresh)):
+            jobs_of_batch = [id_ for id_ in ids if kinds[id_] == GENERATION]
+            results = [_flops(connection, jobs_of_batch), _datasets(connection, ids), _checkpoints(connection, ids)]
+            for id_ in ids:
+                values = {name: value for result in results for name, value in result.get(id_, {}).items()}
+                self._ended[id_] = found[id_] = dataclasses.replace(fresh[id_], **values)
+        return {row["key"]: found[row["id"]] for row in rows}
 
-    def _child(self, connection: Connection, row: Any, *, is_shared: bool) -> Child:
-        if row["id"] in self._ended:
-            return self._ended[row["id"]]
-        child = Child(
-            id=row["id"],
-            phase=Phase(row["phase"]),
-            desired=Desired(row["desired"]),
-            is_shared=is_shared,
-            num_samples=row["num_samples"],
-            num_correct=row["num_correct"],
-        )
-        if not child.phase.is_terminal:
-            return child  # its results are not looked at before it has ended
-        if row["kind"] == GENERATION:
-            child = _with_flops(connection, child)
-        elif row["kind"] == ArtifactKind.selection:
-            child = _with_dataset(connection, child)
-        elif row["kind"] == ArtifactKind.finetune:
-            child = _with_checkpoints(connection, child)
-        self._ended[child.id] = child
-        return child
+
+def _child(row: Any, *, is_shared: bool) -> Child:
+    return Child(
+        id=row["id"],
+        phase=Phase(row["phase"]),
+        desired=Desired(row["desired"]),
+        is_shared=is_shared,
+        num_samples=row["num_samples"],
+        num_correct=row["num_correct"],
+    )
+
+
+def read_phases(connection: Connection, comparison_id: str) -> list[tuple[str, str, Phase]]:
+    """Key, id and phase of everything that a comparison has submitted, by key."""
+    jobs, children = schema.jobs, schema.children
+    query = select(children.c.key, jobs.c.id, jobs.c.phase).join(jobs, jobs.c.id == children.c.child_id)
+    rows = connection.execute(query.where(children.c.comparison_id == comparison_id).order_by(children.c.key))
+    return [(key, id_, Phase(phase)) for key, id_, phase in rows]
 
 
 def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
@@ -114,29 +124,43 @@ def _needed_by_others(comparison_id: str) -> Select[tuple[str]]:
     return query.where((children.c.comparison_id != comparison_id) & goes_on)
 
 
-def _with_flops(connection: Connection, child: Child) -> Child:
+def _flops(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     usage = schema.usage
-    query = select(func.sum(usage.c.flops), func.sum(usage.c.flops_paper)).where(
-        (usage.c.job_id == child.id) & (usage.c.outcome == "useful")
+    query = select(usage.c.job_id, func.sum(usage.c.flops), func.sum(usage.c.flops_paper)).where(
+        usage.c.job_id.in_(ids) & (usage.c.outcome == "useful")
     )
-    flops, paper = connection.execute(query).one()
-    return dataclasses.replace(child, useful_flops=flops or 0.0, useful_flops_paper=paper or 0.0)
+    rows = connection.execute(query.group_by(usage.c.job_id))
+    return {id_: {"useful_flops": flops, "useful_flops_paper": paper} for id_, flops, paper in rows}
 
 
-def _with_dataset(connection: Connection, child: Child) -> Child:
+def _datasets(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     parts = schema.parts
-    query = select(parts.c.path, parts.c.sha256).where(
-        (parts.c.job_id == child.id) & (parts.c.kind == TaskKind.select.value)
+    query = select(parts.c.job_id, parts.c.path, parts.c.sha256).where(
+        parts.c.job_id.in_(ids) & (parts.c.kind == TaskKind.select.value)
     )
-    row = connection.execute(query.order_by(parts.c.number.desc()).limit(1)).first()
-    return child if row is None else dataclasses.replace(child, dataset=(row[0], row[1]))
+    rows = connection.execute(query.order_by(parts.c.number))  # the last one counts
+    return {id_: {"dataset": (path, sha256)} for id_, path, sha256 in rows}
 
 
-def _with_checkpoints(connection: Connection, child: Child) -> Child:
+def _checkpoints(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By the names of models, which begin with the id of their finetune."""
     models = schema.models
-    query = select(models.c.document).where(models.c.name.startswith(f"{child.id}/step-", autoescape=True))
-    found = [from_json(ModelSpec, text) for text in connection.execute(query).scalars()]
-    return dataclasses.replace(child, checkpoints=tuple(sorted(found, key=_step)))
+    wanted = {id_ for id_ in ids if id_.startswith(PREFIXES[ArtifactKind.finetune])}
+    if not wanted:
+        return {}
+    # names first: one query for each finetune would go through all models as often
+    names = connection.execute(select(models.c.name).where(models.c.name.like("%/step-%"))).scalars()
+    mine = [name for name in names if name.rpartition("/")[0] in wanted]
+    found: dict[str, list[ModelSpec]] = {}
+    for batch in _batches(mine):
+        for text in connection.execute(select(models.c.document).where(models.c.name.in_(batch))).scalars():
+            checkpoint = from_json(ModelSpec, text)
+            found.setdefault(checkpoint.name.rpartition("/")[0], []).append(checkpoint)
+    return {id_: {"checkpoints": tuple(sorted(each, key=_step))} for id_, each in found.items()}
+
+
+def _batches(values: Sequence[str]) -> list[Sequence[str]]:
+    return [values[start : start + _BATCH] for start in range(0, len(values), _BATCH)]
 
 
 def _step(checkpoint: ModelSpec) -> int:

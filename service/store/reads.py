@@ -12,10 +12,11 @@ from service.cluster import TaskKind, Usage
 from service.currency import Currency
 from service.errors import NotFound
 from service.experiments.graph import Child
+from service.jobs import Phase
 from service.ledger import Account
 from service.planner.plan import HostView
 from service.store import schema
-from service.store.children import ChildReader
+from service.store.children import ChildReader, read_phases
 from service.store.codec import aware
 from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
@@ -141,6 +142,11 @@ class Reads:
         """What a comparison has submitted, by key."""
         with self._connect() as connection:
             return ChildReader().read(connection, comparison_id)
+
+    def child_phases(self, comparison_id: str) -> list[tuple[str, str, Phase]]:
+        """Key, id and phase of everything that a comparison has submitted, by key: `children` without results."""
+        with self._connect() as connection:
+            return read_phases(connection, comparison_id)
 
     def flops_by_stage(self, job_ids: Sequence[str]) -> dict[str, float]:
         """FLOPs of all these jobs together in exact accounting, useful and wasted, by stage."""
