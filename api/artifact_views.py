@@ -7,9 +7,10 @@ from typing import Any
 from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
 from service.artifacts import Artifact, checkpoint_model
-from service.checkpoints import read_checkpoint
+from service.checkpoints import read_document
 from service.cluster import FinetuneWork, TaskKind
 from service.config import Settings
+from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
 from service.planner.submit import job_dir
 from service.selection.lineage import read_lineage
@@ -46,15 +47,15 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
     assert isinstance(artifact.spec, FinetuneSpec)
     assert isinstance(artifact.work, FinetuneWork)
     parts = store.reads.parts(artifact.id, TaskKind.finetune)
-    log = finetune_log(settings, artifact)
+    logged = last_log_entry(settings, artifact)
     checkpoints = [_checkpoint(artifact, artifact.work, part) for part in parts]
-    steps_done = max([int(log[-1]["step"]) if log else 0, *(checkpoint.step for checkpoint in checkpoints)])
+    steps_done = max([int(logged["step"]) if logged else 0, *(checkpoint.step for checkpoint in checkpoints)])
     return FinetuneOut(
         **_shared(artifact),
         document=finetune_document(artifact.spec),
         steps=artifact.spec.training.steps,
         steps_done=steps_done,
-        loss=log[-1]["loss"] if log else None,
+        loss=logged["loss"] if logged else None,
         flops=sum(part.usage.flops for part in parts),
         flops_paper=sum(part.usage.flops_paper for part in parts),
         busy_s=sum(part.usage.busy_s for part in parts),
@@ -98,10 +99,14 @@ def _logs(settings: Settings, artifact: Artifact) -> list[Path]:
 
 
 def _checkpoint(artifact: Artifact, work: FinetuneWork, part: Part) -> CheckpointOut:
-    facts = read_checkpoint(Path(part.path).parent).facts
-    step = int(facts["step"])
+    directory = Path(part.path).parent
+    try:
+        loss = float(read_document(directory)["facts"]["loss"])
+    except CorruptFile:
+        loss = None  # one damaged file must not hide the others
+    step = int(directory.name.removeprefix("checkpoint-"))
     model = checkpoint_model(work.base, artifact.id, step=step, path=part.path, sha256=part.sha256)
-    return CheckpointOut(model=model.name, step=step, loss=facts["loss"], path=model.path)
+    return CheckpointOut(model=model.name, step=step, loss=loss, path=model.path)
 
 
 def _shared(artifact: Artifact) -> dict[str, Any]:

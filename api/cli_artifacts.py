@@ -226,7 +226,7 @@ def _finetune_lines(document: dict[str, Any]) -> list[str]:
         f"  base         {made['base']}",
         f"  dataset      {made['dataset']}",
         f"  training     {training}",
-        *(f"  checkpoint   {c['model']}  loss {c['loss']:.4g}  {c['path']}" for c in document["checkpoints"]),
+        *(f"  checkpoint   {c['model']}  loss {_loss(c) or 'unknown'}  {c['path']}" for c in document["checkpoints"]),
     ]
 
 

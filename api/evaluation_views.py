@@ -66,8 +66,8 @@ def evaluation_document(spec: EvaluationSpec) -> dict[str, Any]:
     }
 
 
-def evaluation_out(store: Store, artifact: Artifact) -> EvaluationOut:
-    """An evaluation as it goes out."""
+def evaluation_out(store: Store, artifact: Artifact, *, with_results: bool = True) -> EvaluationOut:
+    """An evaluation as it goes out; lists leave out results, for which every score has to be read."""
     assert isinstance(artifact.spec, EvaluationSpec)
     children = store.reads.child_phases(artifact.id)
     return EvaluationOut(
@@ -81,7 +81,9 @@ def evaluation_out(store: Store, artifact: Artifact) -> EvaluationOut:
         document=evaluation_document(artifact.spec),
         flops_by_stage=store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
         children=[ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
-        results=[
+        results=None
+        if not with_results
+        else [
             ModelResult(
                 measure=found.measure,
                 num_problems=found.num_problems,

@@ -27,7 +27,9 @@ def submit_evaluation(
 def list_evaluations(context: Context, limit: Limit = 50, cursor: Cursor = None) -> EvaluationList:
     """Evaluations, newest first."""
     page, next_cursor = artifact_page(context, ArtifactKind.evaluation, limit, cursor)
-    return EvaluationList(items=[evaluation_out(context.store, item) for item in page], next_cursor=next_cursor)
+    return EvaluationList(
+        items=[evaluation_out(context.store, item, with_results=False) for item in page], next_cursor=next_cursor
+    )
 
 
 @router.get("/{evaluation_id}")

@@ -114,7 +114,7 @@ class CheckpointOut(BaseModel):
 
     model: str
     step: int
-    loss: float
+    loss: float | None = Field(description="Mean since the checkpoint before; null where its file is damaged.")
     path: str
 
 

@@ -48,7 +48,7 @@ class EvaluationOut(BaseModel):
     document: dict[str, Any]
     flops_by_stage: dict[str, float]
     children: list[ChildOut]
-    results: list[ModelResult]
+    results: list[ModelResult] | None = Field(description="So far; null in lists.")
 
 
 class EvaluationList(BaseModel):

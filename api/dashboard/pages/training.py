@@ -198,7 +198,7 @@ class CheckpointLine:
 
     model: str
     step: int
-    loss: float
+    loss: float | None
     jobs: tuple[Link, ...]
     path: str
 
