@@ -7,6 +7,7 @@ sample, because samples of one problem are alike. Needs numpy; imports nothing o
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 # weights of one chunk of resamples: about 32 MB, so that 10^6 problems also fit
 _CHUNK_WEIGHTS = 4_000_000
 
@@ -40,6 +42,22 @@ class NotEstimable:
     """Stands where an Estimate would, when the data cannot tell; never a zero or a NaN that could be taken for one."""
 
     reason: str
+
+
+def wilson_interval(successes: int, trials: int) -> Estimate:
+    """A proportion with its Wilson score interval; `n` counts trials.
+
+    Raises:
+        ValueError: unless 0 <= successes <= trials and trials > 0.
+    Source: Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for n from about 10.
+    """
+    if not 0 <= successes <= trials or trials <= 0:
+        raise ValueError(f"need 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
+    share, z2 = successes / trials, _Z * _Z
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    # at 0 and at all successes the ends are exactly 0 and 1; rounding must not cut the value off
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
 
 
 def bootstrap_ratios(

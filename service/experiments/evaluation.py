@@ -18,7 +18,7 @@ from service.majority import load_votes, majority_per_problem
 from service.measures import STEPS_SCORER, Measures
 from service.paired import mean_of_runs
 from service.shards import read_receipt
-from service.stats import Estimate
+from service.stats import Estimate, bootstrap_ratio, wilson_interval
 from service.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -84,17 +84,48 @@ def accuracy_by_problem(store: Store, job_id: str, scorers: Sequence[str], measu
 
 
 def false_positive_rate(store: Store, job_ids: Sequence[str], scorers: Sequence[str]) -> float | None:
-    """Of all right answers whose steps could be judged, the share whose steps do not hold; None if there are none."""
-    if not Measures.of(scorers).has_steps:
+    """The value of `false_positives`."""
+    found = false_positives(store, job_ids, scorers)
+    return None if found is None else found.value
+
+
+def false_positives(store: Store, job_ids: Sequence[str], scorers: Sequence[str]) -> Estimate | None:
+    """Of all right answers whose steps could be judged, the share whose steps do not hold; None if there are none.
+
+    Args:
+        job_ids: one greedy job a seed, over the same problems.
+    """
+    if not Measures.of(scorers).has_steps or not job_ids:
         return None
-    num_judged = num_invalid = 0
+    num_problems = store.jobs.resolved(job_ids[0]).num_problems
+    judged, invalid = np.zeros(num_problems), np.zeros(num_problems)
     for job_id in job_ids:
         for part in store.reads.parts(job_id, TaskKind.score):
             delta = read_receipt(Path(part.path)).delta
             assert delta is not None, "a score part has a delta"
-            num_judged += int((delta.is_correct & (delta.steps >= 0)).sum())
-            num_invalid += int((delta.is_correct & (delta.steps == 0)).sum())
-    return num_invalid / num_judged if num_judged else None
+            np.add.at(judged, delta.problem, delta.is_correct & (delta.steps >= 0))
+            np.add.at(invalid, delta.problem, delta.is_correct & (delta.steps == 0))
+    return share_of_problems(invalid, judged)
+
+
+def share_of_problems(numerator: Floats, denominator: Floats) -> Estimate | None:
+    """A share of sums over problems with its interval; None where there is nothing to share.
+
+    Where every problem weighs one, or the share is 0 or 1, of which resampling would find no spread, it is Wilson's
+    interval over problems; otherwise a bootstrap over problems, whose samples of several seeds are alike.
+
+    Args:
+        numerator: [problems], at most `denominator`.
+        denominator: [problems], whole numbers.
+    """
+    total, top = float(denominator.sum()), float(numerator.sum())
+    if total == 0:
+        return None
+    if denominator.max() <= 1 or top in (0.0, total):
+        num_problems = int((denominator > 0).sum())
+        return wilson_interval(round(num_problems * top / total), num_problems)
+    found = bootstrap_ratio(numerator, denominator, resamples=RESAMPLES, seed=SEED)
+    return found if isinstance(found, Estimate) else None
 
 
 def done(children: Mapping[str, Child], key: str) -> Child | None:

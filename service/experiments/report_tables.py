@@ -195,7 +195,7 @@ def student_table(report: Report) -> Table:
     shown = [(seed, f"seed {seed}") for seed in report.seeds] if len(report.seeds) > 1 else []
     has_steps = report.checker is not None
     columns = ["student", "data", "drawn by", "budget", "measure", "accuracy [95 %]", "before"]
-    columns += [f"against {report.reference} [95 %]", "differs", *(["false positives"] if has_steps else [])]
+    columns += [f"against {report.reference} [95 %]", "differs", *(["false positives [95 %]"] if has_steps else [])]
     columns += [name for _, name in shown]
     rows: list[tuple[str, ...]] = []
     for found in report.found:
@@ -212,7 +212,7 @@ def student_table(report: Report) -> Table:
             "" if difference is None else "yes" if difference.is_difference else "no",
         ]
         if has_steps:
-            cells.append("" if found.false_positive_rate is None else wording.percent(found.false_positive_rate))
+            cells.append("" if found.false_positives is None else measured_text(Form.rate, found.false_positives))
         rows.append((*cells, *(wording.share(value) for value in found.by_seed[: len(shown)])))
     words = {"student", "data", "drawn by", "measure", "differs"}
     return Table(

@@ -197,5 +197,5 @@ def _judging_limits(report: Report) -> list[str]:
         return ["No step check: false positives and verified coverage are not measured."]
     return [
         f"Reasoning was judged by {report.checker}; in verified coverage what it could not judge counts as wrong, and "
-        "false positive rates are among right answers that it could judge. Those of students stand without interval."
+        "false positive rates are among right answers that it could judge."
     ]

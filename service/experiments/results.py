@@ -16,7 +16,7 @@ from service.experiments.evaluation import (
     SEED,
     accuracy_by_problem,
     done,
-    false_positive_rate,
+    false_positives,
     job_key,
 )
 from service.experiments.graph import Child, cell, run_name
@@ -56,7 +56,7 @@ class StudentFound:
         by_seed: mean over problems, one a seed.
         base: the same measure of the student before training.
         difference: to the reference arm's student, paired by problem and seed; None for the reference itself.
-        false_positive_rate: of greedy right answers, the share whose steps do not hold; None without a step check.
+        false_positives: of greedy right answers, the share whose steps do not hold; None without a step check.
     """
 
     student: str
@@ -68,7 +68,12 @@ class StudentFound:
     by_seed: tuple[float, ...]
     base: float | None
     difference: Comparison | None
-    false_positive_rate: float | None
+    false_positives: Estimate | None
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """The value of `false_positives` alone."""
+        return None if self.false_positives is None else self.false_positives.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +144,7 @@ def _students(store: Store, children: Mapping[str, Child], spec: ComparisonSpec)
                             difference=compare_runs(values, reference, resamples=RESAMPLES, seed=SEED)
                             if is_compared and reference is not None
                             else None,
-                            false_positive_rate=reader.false_positives(student, arm, num_samples)
+                            false_positives=reader.false_positives(student, arm, num_samples)
                             if measure == "greedy"
                             else None,
                         )
@@ -171,14 +176,14 @@ class _Reader:
         values = self._accuracy(f"base/{student.base}", measure)
         return None if values is None else float(values.mean())
 
-    def false_positives(self, student: StudentSpec, arm: str, num_samples: int) -> float | None:
+    def false_positives(self, student: StudentSpec, arm: str, num_samples: int) -> Estimate | None:
         """Of the right greedy answers of all seeds, the share whose steps do not hold."""
         names = [run_name(student.name, arm, num_samples, seed) for seed in self._spec.seeds]
         jobs = [done(self._children, f"greedy/{name}") for name in names]
         job_ids = [job.id for job in jobs if job is not None]
         if len(job_ids) < len(jobs):
             return None
-        return false_positive_rate(self._store, job_ids, self._spec.scorers)
+        return false_positives(self._store, job_ids, self._spec.scorers)
 
     def _accuracy(self, name: str, measure: str) -> Floats | None:
         job = done(self._children, f"{job_key(measure)}/{name}")

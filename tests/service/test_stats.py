@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.stats import (
     Estimate,
@@ -13,12 +15,37 @@ from service.stats import (
     mcnemar_exact,
     paired_difference,
     paired_ratio_difference,
+    wilson_interval,
 )
 
 
 def estimate_of(measured: Estimate | NotEstimable) -> Estimate:
     assert isinstance(measured, Estimate), measured
     return measured
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_matches_published_values(successes: int, trials: int, low: float, high: float) -> None:
+    interval = wilson_interval(successes, trials)
+
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@given(trials=st.integers(1, 10**6), data=st.data())
+def test_wilson_interval_holds_the_value_inside_0_and_1(trials: int, data: st.DataObject) -> None:
+    interval = wilson_interval(data.draw(st.integers(0, trials)), trials)
+
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 2)])
+def test_wilson_interval_impossible_counts_are_refused(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, trials)
 
 
 def test_bootstrap_mean_interval_holds_the_truth_about_as_often_as_it_says() -> None:
