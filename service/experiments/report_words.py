@@ -63,7 +63,10 @@ def findings(report: Report) -> list[str]:
 
 
 def _is_told(found: StudentFound) -> bool:
-    return found.measure in ("greedy", "transfer") and found.difference is not None
+    """Greedy and transfer whatever they say, votes only where they differ: a table has the others."""
+    if found.difference is None:
+        return False
+    return found.measure in ("greedy", "transfer") or found.difference.is_difference
 
 
 def data_finding(report: Report, bought: BudgetBought) -> list[str]:

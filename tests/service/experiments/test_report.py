@@ -140,6 +140,19 @@ def test_findings_name_kind_basis_and_what_is_no_difference() -> None:
     assert len(sentences) == 2 + 4
 
 
+def test_finding_of_a_vote_is_told_only_where_it_differs() -> None:
+    votes = tuple(
+        student("one", data, value=0.5, measure=measure, difference=None if data == "larger" else found)
+        for measure, found in (("maj@4", SAME), ("maj@8", BETTER))
+        for data in ("larger", "smaller")
+    )
+
+    sentences = findings(example_report(found=votes, bought=()))
+
+    assert len(sentences) == 1
+    assert "maj@8 accuracy" in sentences[0]
+
+
 def test_finding_of_arms_that_are_not_matched_says_by_how_much() -> None:
     far = example_report(bought=(bought(1, flops=1e12),))
 
