@@ -8,7 +8,6 @@ from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
 from service.artifacts import Artifact, checkpoint_model
 from service.checkpoints import read_document
-from service.cluster import FinetuneWork, TaskKind
 from service.config import Settings
 from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
@@ -17,6 +16,7 @@ from service.selection.lineage import read_lineage
 from service.selection.spec import SelectionSpec
 from service.store import Store
 from service.store.reads import Part
+from service.work import FinetuneWork, TaskKind
 
 _TAIL_BYTES = 4096
 """Of a log, enough for several lines."""

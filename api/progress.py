@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.cluster import TaskKind
 from service.currency import Currency, from_amount, in_currency
 from service.jobs import DRAWING_STAGES, Job
 from service.ledger import Account
 from service.store import Store
 from service.store.reads import UsageRow
+from service.work import TaskKind
 
 RATE_WINDOW = timedelta(minutes=3)
 """Long enough to hold several parts of a slow model, short enough to follow a change."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from api.wire.artifacts import FinetuneDocument, SelectionDocument, TrainingDocument
 from service.artifacts import ArtifactKind
-from service.cluster import FinetuneWork, SelectSource, SelectWork, TaskKind
 from service.errors import Conflict, InvalidInput
 from service.finetunes import FinetuneSpec, Method, TrainingSpec, preset
 from service.jobs import Job
@@ -16,6 +15,7 @@ from service.measures import Measures
 from service.planner.submit import manifest_path
 from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.store import Store
+from service.work import FinetuneWork, SelectSource, SelectWork, TaskKind
 
 
 def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tuple[SelectionSpec, SelectWork]:

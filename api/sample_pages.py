@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.cluster import TaskKind
 from service.errors import CorruptFile, InvalidInput
 from service.records import SAMPLE_SCHEMA, SCORE_SCHEMA
 from service.store import Store
 from service.store.reads import Part
+from service.work import TaskKind
 
 MAX_PARTS_PER_PAGE = 32
 VERDICTS = ("correct", "incorrect", "incomplete", "unparsable", "timeout", "error")

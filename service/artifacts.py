@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from service.cluster import FinetuneWork, SelectWork
 from service.experiments.spec import ComparisonSpec, ComparisonWork, EvaluationSpec, EvaluationWork
 from service.finetunes import FinetuneSpec
 from service.jobs import Desired, Phase
 from service.models import ModelSpec
 from service.selection.spec import SelectionSpec
+from service.work import FinetuneWork, SelectWork
 
 ArtifactSpec = SelectionSpec | FinetuneSpec | EvaluationSpec | ComparisonSpec
 ArtifactWork = SelectWork | FinetuneWork | EvaluationWork | ComparisonWork

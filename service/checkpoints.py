@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.cluster import Receipt, Usage
 from service.errors import CorruptFile
+from service.receipts import Receipt, Usage
 from service.records import SCHEMA_VERSION
 from service.shards import file_sha256, sync
 

@@ -18,16 +18,18 @@ import numpy as np
 
 from service import shards
 from service.allocation import AllocationState
-from service.cluster import Cluster, HostKind, HostState, Observation, Receipt, TaskKind
+from service.cluster import Cluster, HostKind, HostState, Observation
 from service.errors import AlreadyRunning, CorruptFile
 from service.manifest_writer import ManifestWriter
 from service.planner import Options, Plan, Seen, Snapshot, plan
 from service.planner.plan import JobView
 from service.planner.submit import attempt_dir
+from service.receipts import Receipt
 from service.status import ControllerStatus
 from service.store import Store
 from service.tasks import TaskState
 from service.wording import plural
+from service.work import TaskKind
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,10 @@ It keeps the contract of hosts (`service.fake_host`) and knows the truth (`servi
 ever spent, reported or not. No number it produces is a measurement.
 """
 
-from service.cluster import HostKind, HostSpec, HostState, NodeStatus, Observation, Orders, Receipt
+from service.cluster import HostKind, HostSpec, HostState, NodeStatus, Observation, Orders
 from service.fake_host import FakeHost
 from service.fake_world import FakeRecord, FakeWorld
+from service.receipts import Receipt
 
 
 class FakeCluster:

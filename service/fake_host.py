@@ -9,25 +9,21 @@ import numpy as np
 
 from service.cluster import (
     AttemptReport,
-    AttemptSpec,
     AttemptState,
-    GenerateWork,
     Grant,
     HostKind,
     HostReport,
     HostSpec,
     HostState,
     Orders,
-    PrepareWork,
-    Receipt,
-    ScoreWork,
     Stop,
     StopMode,
-    Usage,
 )
 from service.currency import actual, worst_case
 from service.fake_world import FakeRecord, FakeSample, FakeWorld
+from service.receipts import Receipt, Usage
 from service.tasks import expand_runs
+from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.cluster import AttemptSpec, GenerateWork, PrepareWork, Receipt, ScoreDelta, ScoreWork, Usage
 from service.currency import Currency, worst_case
 from service.flops import ForwardCost, paper_flops, sample_flops
+from service.receipts import Receipt, ScoreDelta, Usage
+from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

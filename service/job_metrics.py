@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.cluster import TaskKind
 from service.measures import Measures, only_measured
 from service.metrics import MetricsSummary, ScoredSamples, summarise
 from service.sample_columns import Judge, ShardPair, load_scored
 from service.store import Store
 from service.store.reads import Part
+from service.work import TaskKind
 
 KS = (1, 2, 3, 5, 10, 15, 30, 60, 90, 100, 200, 300, 1000)
 """Numbers of samples that metrics are quoted at, as far as a job reaches."""

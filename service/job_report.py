@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from service import figures, wording
-from service.cluster import TaskKind
 from service.comparison import coverage_curves, metric_lines, same_number_lines
 from service.currency import Currency, from_amount
 from service.errors import InvalidInput
@@ -21,6 +20,7 @@ from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
 from service.stats import Estimate
 from service.store import Store
+from service.work import TaskKind
 
 # a report sets budgets of both accountings side by side, so it names the exact one too
 _UNITS = wording.UNIT_WORDS | {Currency.flops.value: "FLOPs (exact)"}

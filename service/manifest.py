@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import TaskKind
 from service.jobs import Job, Resolved
 from service.planner.attempts import END_OF_ATTEMPT
 from service.planner.submit import job_dir
@@ -25,6 +24,7 @@ from service.store import Store
 from service.store.codec import to_json
 from service.store.reads import Part, Reads
 from service.tasks import Task
+from service.work import TaskKind
 
 MANIFEST_VERSION = 2
 _PLANS = "plan-*.parquet"

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import Indices, Receipt, ScoreDelta, Usage
 from service.errors import CorruptFile
+from service.receipts import Receipt, ScoreDelta, Usage
 from service.records import SCHEMA_VERSION
+from service.work import Indices
 
 _FOOTER_KEY = b"isoflop.receipt"
 _CHUNK_BYTES = 1 << 20

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from service.cluster import Indices, Runs, TaskKind
+from service.work import Indices, Runs, TaskKind
 
 MAX_LOST = 5
 """Attempts a task may lose to hosts that died without a word: preemption is normal on a large cluster. A generate task

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.cluster import Runs, Usage
 from service.currency import Currency, in_currency, to_amount
 from service.errors import CorruptFile, InvalidInput
 from service.flops import ForwardCost, paper_flops_array, sample_flops_array
 from service.manifest import MANIFEST_VERSION
+from service.receipts import Usage
 from service.shards import check_file, file_sha256
 from service.tasks import expand_runs
+from service.work import Runs
 
 _ROW_COLUMNS = [
     "problem_index",

@@ -24,7 +24,7 @@ from api.wire.artifacts import FinetuneDocument, SelectionDocument, SourceDocume
 from api.wire.comparisons import ComparisonDocument
 from api.wire.job_document import JobDocument
 from service.allocation import STRATEGIES
-from service.cluster import HostState, StopMode, TaskKind
+from service.cluster import HostState, StopMode
 from service.config import Settings
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
@@ -41,6 +41,7 @@ from service.status import ControllerStatus
 from service.store import Store
 from service.store.schema import metadata
 from service.tasks import TaskState
+from service.work import TaskKind
 from tests.simulation.world import Simulation
 
 ROOT = Path(__file__).parent.parent

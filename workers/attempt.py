@@ -16,19 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from service.cluster import (
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    GenerateWork,
-    Grant,
-    Indices,
-    Receipt,
-    StopMode,
-    Usage,
-)
+from service.cluster import AttemptReport, AttemptState, Grant, StopMode
 from service.currency import Currency, actual_costs, worst_cases
 from service.errors import InvalidInput
+from service.receipts import Receipt, Usage
+from service.work import AttemptSpec, GenerateWork, Indices
 from workers.engine_protocol import Finished
 from workers.prepared import Prepared
 from workers.samples import Drawn, IntArray, SampleSeeds, usage_of

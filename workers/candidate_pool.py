@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import SelectWork, Usage
 from service.errors import CorruptFile
+from service.receipts import Usage
 from service.scoring.normalize import equations_key, exact_key, normalized_key
 from service.selection.operators import Bools, Candidates, Ints, Keys
 from service.selection.source_job import Judged, Shard, SourceJob, read_judged, read_texts
 from service.selection.spec import Duplicates, Keep
+from service.work import SelectWork
 
 _KEYS = {
     Duplicates.exact: exact_key,

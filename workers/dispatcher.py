@@ -11,21 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.cluster import (
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    HostReport,
-    HostState,
-    Orders,
-    PrepareWork,
-    Receipt,
-    ScoreWork,
-    SelectWork,
-    StopMode,
-)
+from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
 from service.errors import InvalidInput, IsoflopError, UnknownName
+from service.receipts import Receipt
 from service.shards import find_receipts
+from service.work import AttemptSpec, PrepareWork, ScoreWork, SelectWork
 from workers.prepare import prepare
 from workers.recent_ids import RecentIds
 from workers.scoring import score

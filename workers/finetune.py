@@ -25,10 +25,11 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from service.checkpoints import CHECKPOINT_FILE, checkpoint_path, find_checkpoints
-from service.cluster import FinetuneWork, Receipt
 from service.errors import InvalidInput
 from service.finetunes import Method, TrainingSpec
+from service.receipts import Receipt
 from service.shards import make_directory
+from service.work import FinetuneWork
 from workers.finetune_checkpoints import check_resumable, resume_directory
 from workers.finetune_data import ReadingOrder, TrainingData, load_training_data
 from workers.finetune_model import adapter_config, load_student, load_tokenizer

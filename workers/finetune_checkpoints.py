@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.checkpoints import STATE_DIRECTORY, check_files, checkpoint_path, read_document, write_checkpoint
-from service.cluster import FinetuneWork, Receipt
 from service.errors import InvalidInput
 from service.models import ModelSpec
+from service.receipts import Receipt
+from service.work import FinetuneWork
 from workers.finetune_model import served_dtype, write_merged
 
 _ADAPTER_DIRECTORY = "adapter"

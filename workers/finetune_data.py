@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import FinetuneWork
 from service.errors import CorruptFile, InvalidInput
 from service.finetunes import TrainingSpec
 from service.shards import check_file
+from service.work import FinetuneWork
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

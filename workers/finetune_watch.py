@@ -19,9 +19,10 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from service.checkpoints import checkpoint_path, checkpoint_steps
-from service.cluster import FinetuneWork, Receipt, Usage
 from service.errors import InvalidInput
+from service.receipts import Receipt, Usage
 from service.training_flops import paper_training_flops, training_flops
+from service.work import FinetuneWork
 from workers.finetune_checkpoints import drop_old_states, publish
 from workers.finetune_data import ReadingOrder, TrainingData
 

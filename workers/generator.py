@@ -21,18 +21,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    GenerateWork,
-    HostReport,
-    HostState,
-    Orders,
-    StopMode,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
 from service.errors import InvalidInput
+from service.work import AttemptSpec, GenerateWork
 from workers.attempt import Attempt
 from workers.engine_protocol import Engine, Finished
 from workers.part_writer import PartWriter

@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 import psutil
 
 from service.checkpoints import find_checkpoints
-from service.cluster import (
-    HostReport,
-    HostSpec,
-    HostState,
-    NodeStatus,
-    Observation,
-    Orders,
-    Receipt,
-)
+from service.cluster import HostReport, HostSpec, HostState, NodeStatus, Observation, Orders
+from service.receipts import Receipt
 from service.shards import find_receipts
 from workers.dispatcher import thread_launcher
 from workers.hosts import HostRunner, MakeHost, make_host, merged

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2.exceptions import TemplateError
 
-from service.cluster import PrepareWork, Receipt
 from service.currency import Currency, worst_cases
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import PromptSpec
 from service.models import ModelSpec
+from service.receipts import Receipt
 from service.records import PROBLEM_SCHEMA
+from service.work import PrepareWork
 from workers.prepared import write_prepared
 from workers.prompts import Message, check_prompt, render
 from workers.samples import spec_id

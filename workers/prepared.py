@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import Receipt, Usage
 from service.errors import CorruptFile
+from service.receipts import Receipt, Usage
 from service.records import PREPARED_SCHEMA
 from service.shards import write_part
 

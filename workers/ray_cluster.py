@@ -27,8 +27,9 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, GetTimeoutEr
 from ray.experimental import internal_kv
 
 from service.checkpoints import find_checkpoints
-from service.cluster import HostSpec, NodeStatus, Observation, Orders, Receipt
+from service.cluster import HostSpec, NodeStatus, Observation, Orders
 from service.errors import InvalidInput, Unreachable
+from service.receipts import Receipt
 from service.shards import find_receipts
 from workers.host_link import HostLink
 from workers.hosts import Answer, MakeHost, Process, make_host, merged

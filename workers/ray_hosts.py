@@ -14,8 +14,10 @@ from ray.actor import exit_actor
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from service.cluster import AttemptSpec, HostKind, HostSpec, Orders, Receipt
+from service.cluster import HostKind, HostSpec, Orders
+from service.receipts import Receipt
 from service.shards import find_receipts
+from service.work import AttemptSpec
 from workers.dispatcher import Failure, Handle, Launch, outcome_of
 from workers.engine import engine_environment
 from workers.hosts import Answer, HostRunner, MakeHost, Process

@@ -18,9 +18,10 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from service.checkpoints import find_checkpoints
-from service.cluster import FinetuneWork, Receipt
 from service.errors import IsoflopError
+from service.receipts import Receipt
 from service.shards import make_directory
+from service.work import FinetuneWork
 from workers.finetune import finetune
 from workers.finetune_watch import LOG_FILE, LogEntry
 from workers.trainer import Progress, Train

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.cluster import AttemptSpec, GenerateWork, Indices, Usage
 from service.flops import paper_flops_array, sample_flops_array
 from service.jobs import PromptSpec, SamplingSpec
+from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
+from service.work import AttemptSpec, GenerateWork, Indices
 from workers.prepared import Prepared
 
 ENGINE_SEED_KEY = b"isoflop.engine_seed"

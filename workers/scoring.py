@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import Receipt, ScoreDelta, ScoreWork, Usage
 from service.errors import CorruptFile
+from service.receipts import Receipt, ScoreDelta, Usage
 from service.records import SCORE_SCHEMA
 from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named
 from service.scoring.answers import expected_answer
 from service.scoring.normalize import equations_key, exact_key
 from service.shards import check_file, write_part
+from service.work import ScoreWork
 
 _BATCH_ROWS = 4096
 _SAMPLE_COLUMNS = ["sample_id", "problem_index", "sample_index", "completion", "finish_reason", "error"]

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from service.cluster import Receipt, SelectWork, Usage
 from service.errors import InvalidInput
+from service.receipts import Receipt, Usage
 from service.records import SELECTED_SCHEMA
 from service.selection.decontaminate import Contamination, HeldOutSet, find_contaminated
 from service.selection.lineage import (
@@ -32,6 +32,7 @@ from service.selection.lineage import (
 from service.selection.operators import NO, YES, Bools, Chosen, Ints, choose
 from service.selection.source_job import SourceJob, check_scorers, read_source, read_texts
 from service.shards import file_sha256, make_directory, sync, write_part
+from service.work import SelectWork
 from workers.candidate_pool import Pool, Problems, by_shard, read_pool, read_problems, read_questions, solution_keys
 
 _TEXT_COLUMNS = ["prompt", "completion", "problem_id", "sample_id", "completion_tokens"]

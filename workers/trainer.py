@@ -18,18 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from service.checkpoints import read_document
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    FinetuneWork,
-    HostReport,
-    HostState,
-    Orders,
-    Receipt,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders
 from service.errors import InvalidInput, IsoflopError
+from service.receipts import Receipt
+from service.work import AttemptSpec, FinetuneWork
 from workers.dispatcher import Failure
 from workers.recent_ids import RecentIds
 

@@ -23,12 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from api.local.bench_machine import Machine, this_machine
-from service.cluster import SelectSource, SelectWork, Usage
+from service.receipts import Usage
 from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA
 from service.scoring.normalize import equations_key, exact_key
 from service.selection.lineage import read_lineage
 from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.shards import write_part
+from service.work import SelectSource, SelectWork
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "correct": {"held_out": ("held-out",)},

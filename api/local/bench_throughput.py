@@ -20,8 +20,9 @@ from api.client import Job
 from api.local.bench_machine import Machine, Spread, this_machine
 from api.local.bench_service import BenchService, moment
 from api.local.tiny_world import problem_file
-from service.cluster import HostKind, TaskKind
+from service.cluster import HostKind
 from service.errors import IsoflopError
+from service.work import TaskKind
 from workers.engine import engine_environment
 
 MODEL = "gsm-mini-small"

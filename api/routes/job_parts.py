@@ -18,10 +18,10 @@ from api.routes.jobs import progress_out
 from api.sample_pages import FILTERS, Cursor, SampleQuery, read_samples
 from api.wire.base import MAX_INT
 from api.wire.jobs import EventList, EventOut, FileList, FileOut, SampleList, SampleOut, TaskList, TaskOut
-from service.cluster import TaskKind
 from service.currency import from_amount
 from service.errors import InvalidInput, NotFound, UnknownName
 from service.store.reads import Event, Part
+from service.work import TaskKind
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 POLL_S = 0.5

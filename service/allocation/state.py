@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from service.cluster import Indices, Runs, ScoreDelta
+from service.receipts import ScoreDelta
+from service.work import Indices, Runs
 
 
 class AllocationState:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from service.cluster import TaskKind
 from service.experiments.graph import Child
 from service.experiments.spec import EvaluationSpec
 from service.majority import load_votes, majority_per_problem
@@ -20,6 +19,7 @@ from service.paired import mean_of_runs
 from service.shards import read_receipt
 from service.stats import Estimate, bootstrap_ratio, wilson_interval
 from service.store import Store
+from service.work import TaskKind
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from service.cluster import FinetuneWork, SelectSource, SelectWork
 from service.currency import Budget, Currency, to_amount
 from service.experiments.spec import (
     ArmSpec,
@@ -29,6 +28,7 @@ from service.finetunes import FinetuneSpec
 from service.jobs import Desired, JobSpec, Phase, Resolved, SamplingSpec
 from service.models import ModelSpec
 from service.selection.spec import SelectionSource, SelectionSpec
+from service.work import FinetuneWork, SelectSource, SelectWork
 
 NodeSpec = JobSpec | SelectionSpec | FinetuneSpec
 NodeWork = Resolved | SelectWork | FinetuneWork

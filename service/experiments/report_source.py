@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from service.artifacts import Artifact
 from service.checkpoints import read_document
-from service.cluster import TaskKind
 from service.currency import from_amount
 from service.experiments.graph import Child, cell, count_nodes
 from service.experiments.report import (
@@ -38,6 +37,7 @@ from service.job_report import report_jobs
 from service.measures import Measures
 from service.report import Comparison
 from service.store import Store
+from service.work import TaskKind
 
 MAX_LOSS_POINTS = 150
 CAPACITY = 16

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.cluster import TaskKind
 from service.experiments.evaluation import (
     RESAMPLES,
     SEED,
@@ -24,6 +23,7 @@ from service.experiments.spec import ArmSpec, ComparisonSpec, Split, StudentSpec
 from service.paired import Comparison, compare_runs, mean_of_runs
 from service.stats import Estimate
 from service.store import Store
+from service.work import TaskKind
 
 Floats = npt.NDArray[np.float64]
 

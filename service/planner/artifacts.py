@@ -10,27 +10,16 @@ import os
 from datetime import timedelta
 
 from service.artifacts import ArtifactKind, checkpoint_model
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    FinetuneWork,
-    HostKind,
-    HostState,
-    Receipt,
-    SelectWork,
-    Stop,
-    StopMode,
-    TaskKind,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostKind, HostState, Stop, StopMode
 from service.jobs import Desired, Phase
 from service.planner.comparisons import advance_comparison
 from service.planner.draft import Draft
 from service.planner.heard import Heard, hear
 from service.planner.plan import ArtifactView
 from service.planner.submit import attempt_dir
+from service.receipts import Receipt
 from service.tasks import MAX_FAILED, MAX_LOST, Task, TaskState, move
+from service.work import AttemptSpec, FinetuneWork, SelectWork, TaskKind
 
 
 def fold_artifacts(draft: Draft) -> None:

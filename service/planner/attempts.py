@@ -9,18 +9,7 @@ import dataclasses
 import math
 from datetime import timedelta
 
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptState,
-    HostState,
-    Receipt,
-    ScoreDelta,
-    Stop,
-    StopMode,
-    TaskKind,
-    Usage,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostState, Stop, StopMode
 from service.currency import Currency, from_amount, in_currency, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
@@ -28,7 +17,9 @@ from service.planner.draft import Draft
 from service.planner.heard import Heard, hear
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
+from service.receipts import Receipt, ScoreDelta, Usage
 from service.tasks import MAX_ENGINE_DEATHS, MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
+from service.work import TaskKind
 
 END_OF_ATTEMPT = -1
 """Number of the settlement that closes an attempt; parts count from 0."""

@@ -9,7 +9,7 @@ which would bias the data.
 import dataclasses
 
 from service import wording
-from service.cluster import AttemptReport, Grant, HostState, TaskKind
+from service.cluster import AttemptReport, Grant, HostState
 from service.currency import from_amount, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
@@ -17,6 +17,7 @@ from service.planner.attempts import is_over
 from service.planner.draft import Draft
 from service.planner.plan import JobView
 from service.tasks import Task, TaskState
+from service.work import TaskKind
 
 
 def grant_credit(draft: Draft) -> None:

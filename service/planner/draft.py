@@ -10,19 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from service.allocation import AllocationState
-from service.cluster import (
-    Acknowledge,
-    AttemptSpec,
-    Grant,
-    HostKind,
-    HostReport,
-    HostSpec,
-    Orders,
-    Receipt,
-    Stop,
-    TaskKind,
-    Usage,
-)
+from service.cluster import Acknowledge, Grant, HostKind, HostReport, HostSpec, Orders, Stop
 from service.experiments.graph import Node
 from service.jobs import Desired
 from service.ledger import Account, Transfer, TransferKind
@@ -46,7 +34,9 @@ from service.planner.plan import (
     TaskWrite,
     UsageWrite,
 )
+from service.receipts import Receipt, Usage
 from service.tasks import Task
+from service.work import AttemptSpec, TaskKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

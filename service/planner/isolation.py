@@ -10,10 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from service.cluster import Runs, TaskKind
 from service.planner.draft import Draft
 from service.planner.plan import StateChange
 from service.tasks import MAX_FAILED, MAX_LOST, Task, TaskState, count_samples, move
+from service.work import Runs, TaskKind
 
 
 def take_apart(draft: Draft, task: Task) -> bool:

@@ -8,23 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from service.artifacts import ArtifactKind, ArtifactSpec, ArtifactWork
-from service.cluster import (
-    HostKind,
-    HostSpec,
-    HostState,
-    Indices,
-    Observation,
-    Orders,
-    Receipt,
-    Runs,
-    ScoreDelta,
-    Usage,
-)
+from service.cluster import HostKind, HostSpec, HostState, Observation, Orders
 from service.experiments.graph import Child, Node
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
 from service.models import ModelSpec
+from service.receipts import Receipt, ScoreDelta, Usage
 from service.tasks import Task
+from service.work import Indices, Runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

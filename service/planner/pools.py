@@ -11,13 +11,14 @@ import dataclasses
 import re
 
 from service.artifacts import ArtifactKind
-from service.cluster import HostKind, HostReport, HostSpec, HostState, TaskKind
+from service.cluster import HostKind, HostReport, HostSpec, HostState
 from service.jobs import Desired
 from service.models import ModelSpec
 from service.planner.attempts import fail_job
 from service.planner.draft import Draft
 from service.planner.plan import HostView, JobView, PoolView
 from service.tasks import Task
+from service.work import TaskKind
 
 TURN_S = 3.0
 """An engine that has had no task for this long has nothing coming: tasks follow one another within a tick."""

@@ -5,10 +5,10 @@ Pure: the same task gives the same attempt, so sending one twice is harmless.
 
 import os
 
-from service.cluster import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
 from service.planner.draft import Options
 from service.planner.plan import JobView, Prepared
 from service.tasks import Task
+from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
 
 
 def attempt_spec(task: Task, job: JobView, options: Options) -> AttemptSpec:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Collection
 
 from service.allocation import strategy_for
-from service.cluster import HostKind, HostState, Runs, Stop, StopMode, TaskKind
+from service.cluster import HostKind, HostState, Stop, StopMode
 from service.currency import from_amount
 from service.jobs import Desired, Phase
 from service.models import ModelSpec
@@ -19,6 +19,7 @@ from service.planner.plan import HostView, JobView, StateChange
 from service.planner.pools import pool_of
 from service.planner.submit import attempt_spec
 from service.tasks import Task, TaskState, count_samples, move
+from service.work import Runs, TaskKind
 
 
 def wind_down(draft: Draft) -> None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from service.cluster import Usage
 from service.errors import CorruptFile
+from service.receipts import Usage
 from service.selection.decontaminate import Contamination
 from service.selection.operators import FilterCount
 from service.selection.spec import SelectionSpec

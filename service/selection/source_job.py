@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.cluster import Usage
 from service.errors import CorruptFile, InvalidInput
 from service.measures import STEPS_SCORER, Measures
+from service.receipts import Usage
 from service.scoring import Steps, Verdict
 from service.scoring.normalize import exact_key
 from service.selection.operators import NO, UNKNOWN, YES, Bools, Ints, Keys

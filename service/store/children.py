@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select, update
 
 from service.artifacts import ArtifactKind
-from service.cluster import TaskKind
 from service.experiments.graph import Child, Node
 from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.models import ModelSpec
@@ -24,6 +23,7 @@ from service.store.artifacts import PREFIXES, insert_artifact
 from service.store.codec import from_json, to_json
 from service.store.jobs import insert_job
 from service.store.rows import GENERATION
+from service.work import TaskKind
 
 _TERMINAL = [phase.value for phase in Phase if phase.is_terminal]
 _GONE = [Phase.failed.value, Phase.cancelled.value]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, func, insert, select, update
 
-from service.cluster import HostKind, HostState, Runs, Usage
+from service.cluster import HostKind, HostState
 from service.errors import StaleAttempt
 from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.ledger import TransferKind
@@ -30,6 +30,7 @@ from service.planner.plan import (
     TaskWrite,
     UsageWrite,
 )
+from service.receipts import Usage
 from service.shards import pack_array, unpack_array
 from service.store import schema
 from service.store.artifacts import read_artifacts, write_artifact
@@ -38,6 +39,7 @@ from service.store.codec import aware, from_json, to_json
 from service.store.database import lock_submissions
 from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
 from service.tasks import Task, TaskState, without
+from service.work import Runs
 
 TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
 _OPEN_STATES = tuple(state.value for state in TaskState if not state.is_terminal)

@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, func, select
 
-from service.cluster import TaskKind, Usage
 from service.currency import Currency
 from service.errors import NotFound
 from service.experiments.graph import Child
 from service.jobs import Phase
 from service.ledger import Account
 from service.planner.plan import HostView
+from service.receipts import Usage
 from service.store import schema
 from service.store.children import ChildReader, read_phases
 from service.store.codec import aware
@@ -22,6 +22,7 @@ from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
 from service.store.rows import IS_GENERATION, account_from_row, task_from_row
 from service.tasks import Task
+from service.work import TaskKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

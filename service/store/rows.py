@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from service.cluster import TaskKind
 from service.currency import Currency
 from service.jobs import JobSpec
 from service.ledger import Account
@@ -10,6 +9,7 @@ from service.shards import unpack_array
 from service.store import schema
 from service.store.codec import aware
 from service.tasks import ShardRef, Task, TaskState
+from service.work import TaskKind
 
 GENERATION = "generate"
 IS_GENERATION = schema.jobs.c.kind == GENERATION

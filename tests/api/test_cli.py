@@ -15,8 +15,8 @@ from api import cli_watch
 from api.cli import app
 from api.cli_output import ExitCode, table
 from api.job_files import read_job_file
-from service.cluster import TaskKind
 from service.errors import InvalidInput
+from service.work import TaskKind
 
 Run = Callable[..., Result]
 JOB = """

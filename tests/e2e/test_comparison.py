@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from service.cluster import HostKind, TaskKind
+from service.cluster import HostKind
+from service.work import TaskKind
 from tests.e2e.random_kills import MAX_KILLS
 from tests.e2e.service_process import ENDED, POLL_S, TINY_WORLD, ServiceProcess, until
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.allocation import AllocationState
-from service.cluster import HostKind, TaskKind
+from service.cluster import HostKind
 from service.controller import rebuild_state
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
@@ -18,6 +18,7 @@ from service.jobs import AllocationSpec, Desired, Phase
 from service.shards import read_receipt
 from service.stats import Estimate
 from service.verify import verify_directory
+from service.work import TaskKind
 from tests.e2e.builders import World
 from workers.local_cluster import LocalCluster
 

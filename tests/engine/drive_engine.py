@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from service.cluster import AttemptReport, AttemptSpec, AttemptState, Grant, HostState, Orders, Stop, StopMode
+from service.cluster import AttemptReport, AttemptState, Grant, HostState, Orders, Stop, StopMode
 from service.jobs import SamplingSpec
 from service.models import EngineOptions, ModelSpec
+from service.work import AttemptSpec
 from tests.workers.generate_attempts import COST, generate_attempt
 from workers.engine import VllmEngine
 from workers.generator import GeneratorHost

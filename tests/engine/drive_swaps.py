@@ -9,9 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from service.cluster import AttemptSpec, AttemptState, Grant, HostState, Orders
+from service.cluster import AttemptState, Grant, HostState, Orders
 from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.work import AttemptSpec
 from tests.engine.drive_engine import model_spec
 from tests.workers.generate_attempts import generate_attempt
 from workers.engine import VllmEngine

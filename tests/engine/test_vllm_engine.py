@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.cluster import PrepareWork
 from service.errors import InvalidInput
 from service.flops import sample_flops
 from service.jobs import PromptSpec, SamplingSpec
 from service.records import PROBLEM_SCHEMA
+from service.work import PrepareWork
 from tests.engine.drive_engine import model_spec
 from tests.engine.tiny_llama import build_model
 from tests.workers.generate_attempts import COST

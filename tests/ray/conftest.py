@@ -17,23 +17,20 @@ import pytest
 from service.cluster import (
     Acknowledge,
     AttemptReport,
-    AttemptSpec,
     AttemptState,
-    GenerateWork,
     Grant,
     HostKind,
     HostReport,
     HostSpec,
     HostState,
     Orders,
-    PrepareWork,
-    TaskKind,
 )
 from service.currency import Currency
 from service.flops import ForwardCost
 from service.jobs import PromptSpec, SamplingSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PROBLEM_SCHEMA, ProblemRow
+from service.work import AttemptSpec, GenerateWork, PrepareWork, TaskKind
 from workers.dispatcher import Launch, run_attempt
 from workers.engine_protocol import Engine
 from workers.generator import GeneratorHost

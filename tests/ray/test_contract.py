@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from service.cluster import AttemptState, HostState, Orders, ScoreWork, Stop, StopMode, TaskKind
+from service.cluster import AttemptState, HostState, Orders, Stop, StopMode
 from service.shards import check_file
+from service.work import ScoreWork, TaskKind
 
 NewDriver = Callable[..., Any]
 Drawn = Callable[[Sequence[str]], list[tuple[int, int]]]

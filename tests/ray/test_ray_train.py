@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from service.cluster import Receipt
 from service.errors import InvalidInput
 from service.finetunes import TrainingSpec
+from service.receipts import Receipt
 from tests.workers.finetune_work import BASE, finetune_work, write_dataset
 from workers.model_files import inspect_model
 from workers.ray_cluster import RayCluster

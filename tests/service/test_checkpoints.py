@@ -14,8 +14,8 @@ from service.checkpoints import (
     read_document,
     write_checkpoint,
 )
-from service.cluster import Receipt, Usage
 from service.errors import CorruptFile
+from service.receipts import Receipt, Usage
 from service.shards import file_sha256
 
 

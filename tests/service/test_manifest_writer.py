@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.cluster import TaskKind
 from service.currency import Budget, Currency
 from service.jobs import JobSpec, Resolved
 from service.manifest import write_manifest
@@ -18,6 +17,7 @@ from service.planner.plan import TaskWrite
 from service.planner.submit import manifest_path
 from service.store import Store
 from service.tasks import Task
+from service.work import TaskKind
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

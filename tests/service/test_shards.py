@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from service.cluster import Usage
+from service.receipts import Usage
 from service.shards import write_part
 
 

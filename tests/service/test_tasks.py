@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cluster import TaskKind
 from service.tasks import ALLOWED_MOVES, Task, TaskState, count_samples, expand_runs, move, without
+from service.work import TaskKind
 
 RUNS = st.lists(
     st.tuples(st.integers(0, 50), st.integers(0, 20), st.integers(1, 5)), max_size=20, unique_by=lambda run: run[0]

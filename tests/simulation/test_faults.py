@@ -4,12 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from service.cluster import HostKind, Orders, Receipt, TaskKind
+from service.cluster import HostKind, Orders
 from service.currency import Budget, Currency, to_amount
 from service.errors import CorruptFile
 from service.fake_cluster import FakeCluster
 from service.jobs import Phase
+from service.receipts import Receipt
 from service.store import Store
+from service.work import TaskKind
 from tests.simulation.world import SimulatedCrash, Simulation, rng
 
 

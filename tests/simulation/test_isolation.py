@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.cluster import TaskKind
 from service.currency import Budget, Currency
 from service.jobs import Phase
 from service.tasks import MAX_ENGINE_DEATHS, MAX_LOST
+from service.work import TaskKind
 from tests.simulation.world import Simulation
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from service.cluster import HostKind, Receipt, TaskKind
+from service.cluster import HostKind
 from service.controller import Controller
 from service.currency import Budget, Currency, from_amount
 from service.fake_cluster import FakeCluster
@@ -21,8 +21,10 @@ from service.models import ModelSpec
 from service.planner import Options
 from service.planner.submit import attempt_dir
 from service.problems import ProblemSet
+from service.receipts import Receipt
 from service.store import Store
 from service.tasks import TaskState, expand_runs
+from service.work import TaskKind
 
 COST = ForwardCost(
     body_flops_per_token=2e6,

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import AttemptSpec, FinetuneWork, TaskKind
 from service.finetunes import TrainingSpec
 from service.models import ModelSpec
 from service.records import SELECTED_SCHEMA
 from service.shards import file_sha256
+from service.work import AttemptSpec, FinetuneWork, TaskKind
 from tests.workers.generate_attempts import COST
 
 BASE = ModelSpec(name="base", path="nowhere", revision="sha256:0", context_len=192, cost=COST)

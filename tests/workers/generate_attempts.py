@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service.cluster import AttemptSpec, GenerateWork, TaskKind
 from service.currency import Currency
 from service.flops import AttentionTerm, ForwardCost
 from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.work import AttemptSpec, GenerateWork, TaskKind
 
 COST = ForwardCost(
     body_flops_per_token=1e6,

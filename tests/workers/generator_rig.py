@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from service.cluster import AttemptReport, AttemptSpec, Grant, Orders
+from service.cluster import AttemptReport, Grant, Orders
 from service.currency import Currency, worst_case
 from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.shards import check_file
+from service.work import AttemptSpec
 from tests.workers.generate_attempts import COST, generate_attempt
 from workers.generator import GeneratorHost
 from workers.prepared import write_prepared

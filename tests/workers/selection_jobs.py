@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.cluster import Receipt, ScoreWork, SelectSource, SelectWork, Usage
+from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, ProblemRow, SampleRow
 from service.selection.spec import SelectionSource, SelectionSpec
 from service.shards import write_part
+from service.work import ScoreWork, SelectSource, SelectWork
 from workers.scoring import score
 
 RIGHT, OTHER_RIGHT, BAD_STEP, WRONG = "2+3=5. #### 5", "3+2=5. #### 5", "2+3=6. #### 5", "2+4=6. #### 6"

@@ -9,28 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    GenerateWork,
-    HostState,
-    Orders,
-    PrepareWork,
-    Receipt,
-    ScoreWork,
-    Stop,
-    StopMode,
-    TaskKind,
-    Usage,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostState, Orders, Stop, StopMode
 from service.currency import Currency
 from service.errors import CorruptFile, InvalidInput
 from service.flops import ForwardCost
 from service.jobs import PromptSpec, SamplingSpec
 from service.models import EngineOptions, ModelSpec
+from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, ProblemRow
+from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
 from workers.dispatcher import DispatcherHost, Failure, Handle, run_attempt, thread_launcher
 
 MODEL = ModelSpec(

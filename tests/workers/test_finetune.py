@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from service.checkpoints import find_checkpoints, read_checkpoint
-from service.cluster import FinetuneWork, Receipt
 from service.errors import CorruptFile, InvalidInput
 from service.finetunes import Method, TrainingSpec
 from service.jobs import PromptSpec
 from service.models import ModelSpec
+from service.receipts import Receipt
 from service.shards import file_sha256
 from service.training_flops import training_flops
+from service.work import FinetuneWork
 from tests.workers.finetune_work import BASE, TRAINING, finetune_work, write_dataset
 from workers.finetune import OutOfMemory, finetune
 from workers.finetune_data import IGNORED_LABEL, ReadingOrder, load_training_data

@@ -7,18 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptState,
-    Grant,
-    HostState,
-    Orders,
-    Stop,
-    StopMode,
-    Usage,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, Grant, HostState, Orders, Stop, StopMode
 from service.currency import Currency, actual
+from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
 from service.shards import find_receipts, part_path
 from tests.workers.generate_attempts import COST

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from service.checkpoints import write_checkpoint
-from service.cluster import Receipt, Usage
 from service.errors import InvalidInput
 from service.models import ModelSpec
+from service.receipts import Receipt, Usage
 from tests.workers.generate_attempts import COST
 from workers.model_shape import check_revision, check_same_shape, shape_of
 

@@ -9,13 +9,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from service.cluster import PrepareWork
 from service.currency import Currency, worst_case
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import FewShot, PromptSpec, SamplingSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PREPARED_SCHEMA, PROBLEM_SCHEMA
 from service.shards import check_file
+from service.work import PrepareWork
 from tests.workers.generate_attempts import COST
 from workers.prepare import prepare
 from workers.prepared import read_prepared

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.cluster import Receipt, ScoreWork, Usage
 from service.errors import CorruptFile, UnknownName
+from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA, ProblemRow, SampleRow
 from service.scoring import SCORERS, Graded, Verdict
 from service.scoring.normalize import equations_key, exact_key
 from service.shards import check_file, read_receipt, write_part
+from service.work import ScoreWork
 from workers.scoring import score
 
 RIGHT, WRONG, WORDLESS, BAD_STEP = "2+3=5. #### 5", "2+4=6. #### 6", "I do not know.", "2+3=6. #### 5"

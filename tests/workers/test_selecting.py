@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.cluster import AttemptSpec, Receipt, TaskKind
 from service.errors import CorruptFile, InvalidInput
+from service.receipts import Receipt
 from service.records import SELECTED_SCHEMA
 from service.selection.lineage import read_lineage
 from service.selection.operators import NothingSelected
 from service.selection.spec import Duplicates, Keep
 from service.shards import check_file
+from service.work import AttemptSpec, TaskKind
 from tests.workers.selection_jobs import (
     BAD_STEP,
     OTHER_RIGHT,

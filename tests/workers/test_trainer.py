@@ -10,23 +10,10 @@ from pathlib import Path
 import pytest
 
 from service.checkpoints import write_checkpoint
-from service.cluster import (
-    Acknowledge,
-    AttemptReport,
-    AttemptSpec,
-    AttemptState,
-    FinetuneWork,
-    HostReport,
-    HostState,
-    Orders,
-    Receipt,
-    ScoreWork,
-    Stop,
-    StopMode,
-    TaskKind,
-    Usage,
-)
+from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders, Stop, StopMode
 from service.errors import InvalidInput
+from service.receipts import Receipt, Usage
+from service.work import AttemptSpec, FinetuneWork, ScoreWork, TaskKind
 from tests.workers.finetune_work import finetune_attempt, finetune_work
 from workers.trainer import Progress, TrainerHost
 

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from api.progress import amount_of
 from service import figures
-from service.cluster import TaskKind
 from service.currency import Currency, in_currency
 from service.errors import CorruptFile
 from service.jobs import Job
@@ -25,6 +24,7 @@ from service.metrics import MetricsSummary
 from service.stats import Estimate
 from service.store import Store
 from service.store.reads import Part, UsageRow
+from service.work import TaskKind
 
 MAX_POINTS = 200
 NUM_BINS = 24

@@ -15,7 +15,7 @@ from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of
 from api.version import VERSION
 from service.artifacts import ArtifactKind
-from service.cluster import HostKind, HostState, TaskKind
+from service.cluster import HostKind, HostState
 from service.currency import Currency
 from service.job_metrics import JobMetrics
 from service.jobs import Desired, Job, Phase, Resolved
@@ -26,6 +26,7 @@ from service.store import Store
 from service.store.reads import Part, UsageRow
 from service.tasks import Task, TaskState
 from service.wording import Tone
+from service.work import TaskKind
 
 JOBS_SHOWN = 30
 JOBS_COMPARABLE = 50

@@ -15,7 +15,6 @@ from api.dashboard.views.training import actions_of, names_of, selection_line
 from api.resolve_artifacts import selection_document
 from service import figures, wording
 from service.artifacts import ArtifactKind
-from service.cluster import TaskKind
 from service.errors import CorruptFile, NotFound
 from service.finetunes import FinetuneSpec
 from service.selection.lineage import Lineage, SourceOrigin, read_lineage
@@ -23,6 +22,7 @@ from service.selection.spec import Duplicates, Keep, SelectionSpec
 from service.store import Store
 from service.store.reads import Part
 from service.wording import Tone
+from service.work import TaskKind
 
 ROWS_SHOWN = 100
 STUDENTS_SHOWN = 200

@@ -12,13 +12,13 @@ from api.dashboard.views.jobs import POLL_S, shell_of
 from api.dashboard.views.links import link_to
 from service import figures
 from service.artifacts import Artifact, ArtifactKind
-from service.cluster import TaskKind
 from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
 from service.jobs import Desired, Phase
 from service.selection.lineage import read_lineage
 from service.selection.spec import SelectionSpec
 from service.store import Store
+from service.work import TaskKind
 
 LISTED = 50
 _ACTIVE = (Phase.running, Phase.pausing, Phase.cancelling)

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from api.artifact_views import finetune_log, last_log_entry
 from api.dashboard.views.finetune import eta
 from service.artifacts import Artifact, ArtifactKind, checkpoint_model
-from service.cluster import FinetuneWork
 from service.jobs import Desired
+from service.work import FinetuneWork
 from tests.api.conftest import World, make_world, work_off
 from tests.api.dashboard.test_router import text_of
 

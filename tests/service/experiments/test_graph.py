@@ -3,7 +3,6 @@
 import dataclasses
 
 from service.artifacts import checkpoint_model
-from service.cluster import FinetuneWork, SelectWork
 from service.currency import Currency
 from service.experiments.graph import Child, Node, best_checkpoint, count_nodes, due_nodes
 from service.experiments.spec import (
@@ -20,6 +19,7 @@ from service.finetunes import FinetuneSpec, TrainingSpec
 from service.jobs import JobSpec, Phase
 from service.models import ModelSpec
 from service.selection.spec import Keep, SelectionSpec
+from service.work import FinetuneWork, SelectWork
 from tests.simulation.world import COST
 
 LARGE = ModelSpec(name="large", path="/large", revision="sha256:l", context_len=64, cost=COST)

@@ -10,20 +10,13 @@ import pytest
 from service.artifacts import Artifact
 from service.cluster import (
     AttemptReport,
-    AttemptSpec,
     AttemptState,
-    FinetuneWork,
     HostKind,
     HostReport,
     HostState,
     NodeStatus,
     Observation,
-    Receipt,
-    SelectSource,
-    SelectWork,
     StopMode,
-    TaskKind,
-    Usage,
 )
 from service.errors import Conflict
 from service.finetunes import FinetuneSpec, TrainingSpec
@@ -31,8 +24,10 @@ from service.jobs import Desired, Phase
 from service.models import ModelSpec
 from service.planner import Options, Plan, Seen, plan
 from service.planner.trainers import TRAINER_IDLE_S
+from service.receipts import Receipt, Usage
 from service.selection.spec import SelectionSource, SelectionSpec
 from service.store import Store
+from service.work import AttemptSpec, FinetuneWork, SelectSource, SelectWork, TaskKind
 from tests.simulation.world import COST
 
 STUDENT = ModelSpec(name="m", path="/models/m", revision="sha256:0", context_len=64, cost=COST)

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Observation, TaskKind
+from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Observation
 from service.currency import Budget, Currency, to_amount
 from service.planner.credit import grant_credit
 from service.planner.draft import Draft
 from service.planner.plan import Seen
 from service.tasks import Task, TaskState
+from service.work import TaskKind
 from tests.simulation.world import Simulation
 
 

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from service.cluster import TaskKind
 from service.currency import Budget, Currency
 from service.jobs import Job
 from service.planner.draft import Draft
 from service.planner.plan import Seen
 from service.planner.work import lease_tasks
 from service.tasks import Task, TaskState
+from service.work import TaskKind
 from tests.simulation.world import Simulation
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from service.cluster import Receipt, Usage
+from service.receipts import Receipt, Usage
 from service.records import SELECTED_SCHEMA
 from service.selection.decontaminate import Contamination, Overlap
 from service.selection.lineage import (

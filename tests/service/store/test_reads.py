@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from service.cluster import TaskKind, Usage
 from service.currency import Budget, Currency
 from service.jobs import Desired, Job, JobSpec, Resolved
 from service.models import ModelSpec
 from service.planner import Plan
 from service.planner.plan import TaskWrite, UsageWrite
+from service.receipts import Usage
 from service.store import Store
 from service.tasks import Task
+from service.work import TaskKind
 from tests.simulation.world import COST
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
-from service.cluster import Receipt, TaskKind, Usage
 from service.currency import Budget, Currency
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt, UnknownName
 from service.experiments.graph import Node
@@ -20,8 +19,10 @@ from service.models import ModelSpec
 from service.planner import Plan
 from service.planner.plan import NodeWrite, PartWrite, TaskWrite, UsageWrite
 from service.problems import ProblemSet
+from service.receipts import Receipt, Usage
 from service.store import Store, schema
 from service.tasks import Task, TaskState, move
+from service.work import TaskKind
 from tests.simulation.world import COST
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
