@@ -3,22 +3,28 @@
 They are rows of the jobs' table with another `kind`: tasks, parts, events and usage refer to jobs of every kind alike.
 """
 
-import hashlib
-import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from service.artifacts import TYPES, Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
-from service.errors import Conflict, NotFound
+from service.errors import NotFound
 from service.experiments.graph import Child
 from service.jobs import Desired, Phase
 from service.planner.plan import ArtifactView, ArtifactWrite
 from service.store import schema
 from service.store.codec import aware, from_json, to_json
-from service.store.database import lock_submissions, reading
+from service.store.database import lock_submissions
+from service.store.submissions import (
+    TERMINAL_PHASES,
+    change_desired,
+    find_submitted,
+    get_row,
+    insert_row,
+    list_rows,
+)
 
 PREFIXES = {
     ArtifactKind.selection: "select",
@@ -27,8 +33,6 @@ PREFIXES = {
     ArtifactKind.comparison: "compare",
 }
 """What ids of each kind begin with."""
-_TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
-
 
 ReadChildren = Callable[[str], dict[str, Child]]
 """What a comparison has submitted, by key."""
@@ -48,19 +52,12 @@ class ArtifactStore:
         Raises:
             Conflict: the key was used for another document.
         """
-        kind = ArtifactKind.of(spec)
-        document = to_json(spec)
-        sha256 = hashlib.sha256(document.encode()).hexdigest()
-        jobs = schema.jobs
         with self._engine.begin() as connection:
             lock_submissions(connection)
-            if idempotency_key is not None:
-                known = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).mappings()
-                row = known.first()
-                if row is not None and (row["kind"] != kind.value or row["request_sha256"] != sha256):
-                    raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for {row['id']} with other content")
-                if row is not None:
-                    return _artifact(row)
+            kind = ArtifactKind.of(spec).value
+            known = find_submitted(connection, key=idempotency_key, kind=kind, document=to_json(spec))
+            if known is not None:
+                return _artifact(known)
             artifact_id = insert_artifact(
                 connection, spec, work, idempotency_key=idempotency_key, now=now or datetime.now(UTC)
             )
@@ -72,23 +69,16 @@ class ArtifactStore:
         Raises:
             NotFound: no such artifact, or none of that kind.
         """
-        jobs = schema.jobs
         kinds = [each.value for each in ArtifactKind] if kind is None else [kind.value]
-        query = select(jobs).where((jobs.c.id == artifact_id) & jobs.c.kind.in_(kinds))
-        with reading(self._engine) as connection:
-            row = connection.execute(query).mappings().first()
+        row = get_row(self._engine, artifact_id, kinds)
         if row is None:
             raise NotFound(f"no {kind or 'artifact'} {artifact_id!r}; GET /v1/{kind or 'selection'}s lists them")
         return _artifact(row)
 
     def list(self, kind: ArtifactKind, *, limit: int = 50, before: int | None = None) -> list[tuple[int, Artifact]]:
         """Artifacts of one kind with their numbers, newest first, below number `before`."""
-        jobs = schema.jobs
-        query = select(jobs).where(jobs.c.kind == kind.value).order_by(jobs.c.number.desc()).limit(limit)
-        if before is not None:
-            query = query.where(jobs.c.number < before)
-        with reading(self._engine) as connection:
-            return [(row["number"], _artifact(row)) for row in connection.execute(query).mappings()]
+        rows = list_rows(self._engine, kind.value, limit=limit, before=before)
+        return [(row["number"], _artifact(row)) for row in rows]
 
     def set_desired(self, artifact_id: str, desired: Desired, kind: ArtifactKind | None = None) -> Artifact:
         """Says what people want of an artifact. Wanting the same again changes nothing.
@@ -98,19 +88,7 @@ class ArtifactStore:
             Conflict: it has ended, or is being cancelled and asked to go on.
         """
         artifact = self.get(artifact_id, kind)
-        if artifact.desired is desired and not artifact.phase.is_terminal:
-            return artifact
-        if artifact.phase.is_terminal:
-            raise Conflict(f"{artifact_id} is {artifact.phase} and cannot be changed to {desired!s}")
-        if artifact.desired is Desired.cancel:
-            raise Conflict(f"{artifact_id} is being cancelled and cannot be changed to {desired!s}")
-        jobs = schema.jobs
-        fence = (jobs.c.id == artifact_id) & (jobs.c.desired == artifact.desired.value) & (jobs.c.ended_at.is_(None))
-        with self._engine.begin() as connection:
-            if connection.execute(update(jobs).where(fence).values(desired=desired.value)).rowcount != 1:
-                raise Conflict(f"{artifact_id} was changed by somebody else meanwhile; look at it again")
-            event = {"job_id": artifact_id, "kind": "desired", "message": f"asked to {desired!s}"}
-            connection.execute(insert(schema.events).values(**event, at=datetime.now(UTC)))
+        change_desired(self._engine, artifact_id, before=artifact.desired, phase=artifact.phase, desired=desired)
         return self.get(artifact_id)
 
 
@@ -118,34 +96,23 @@ def insert_artifact(
     connection: Connection, spec: ArtifactSpec, work: ArtifactWork, *, idempotency_key: str | None, now: datetime
 ) -> str:
     """Stores an artifact that is to be made; its id."""
-    jobs, kind, document = schema.jobs, ArtifactKind.of(spec), to_json(spec)
-    number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
-    artifact_id = f"{PREFIXES[kind]}-{number}-{secrets.token_hex(3)}"
-    connection.execute(
-        insert(jobs).values(
-            id=artifact_id,
-            number=number,
-            kind=kind.value,
-            name=spec.name,
-            document=document,
-            resolved=to_json(work),
-            idempotency_key=idempotency_key,
-            request_sha256=hashlib.sha256(document.encode()).hexdigest(),
-            desired=Desired.run.value,
-            phase=Phase.queued.value,
-            created_at=now,
-        )
+    kind = ArtifactKind.of(spec)
+    return insert_row(
+        connection,
+        prefix=PREFIXES[kind],
+        kind=kind.value,
+        spec=spec,
+        resolved=work,
+        idempotency_key=idempotency_key,
+        now=now,
     )
-    event = {"job_id": artifact_id, "kind": "submitted", "message": spec.name, "at": now}
-    connection.execute(insert(schema.events).values(**event))
-    return artifact_id
 
 
 def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple[ArtifactView, ...]:
     """Artifacts that are not over, as the planner sees them."""
     jobs, parts, tasks = schema.jobs, schema.parts, schema.tasks
     query = select(jobs).where(jobs.c.kind.in_([kind.value for kind in ArtifactKind]))
-    rows = connection.execute(query.where(jobs.c.phase.not_in(_TERMINAL_PHASES)).order_by(jobs.c.number)).mappings()
+    rows = connection.execute(query.where(jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)).mappings()
     views: list[ArtifactView] = []
     for row in rows.all():
         artifact = _artifact(row)

@@ -6,7 +6,6 @@ only what it has more.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,9 +22,9 @@ from service.store.artifacts import PREFIXES, insert_artifact
 from service.store.codec import from_json, to_json
 from service.store.jobs import insert_job
 from service.store.rows import GENERATION
+from service.store.submissions import TERMINAL_PHASES, sha256_of
 from service.work import TaskKind
 
-_TERMINAL = [phase.value for phase in Phase if phase.is_terminal]
 _GONE = [Phase.failed.value, Phase.cancelled.value]
 _BATCH = 1000
 """Ids of one query: databases bound how many values it may have."""
@@ -79,10 +78,9 @@ def read_phases(connection: Connection, comparison_id: str) -> list[tuple[str, s
 def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
     """Submits a node, or takes the job, selection or finetune that is the same."""
     node, jobs = write.node, schema.jobs
-    document = to_json(node.spec)
     kind = GENERATION if isinstance(node.spec, JobSpec) else ArtifactKind.of(node.spec).value
     same = (
-        (jobs.c.request_sha256 == hashlib.sha256(document.encode()).hexdigest())
+        (jobs.c.request_sha256 == sha256_of(to_json(node.spec)))
         & (jobs.c.kind == kind)
         & jobs.c.phase.not_in(_GONE)
         & (jobs.c.desired != Desired.cancel.value)
@@ -120,7 +118,7 @@ def _needed_by_others(comparison_id: str) -> Select[tuple[str]]:
     """Children of the other comparisons that go on: of two that end together each would leave them to the other."""
     jobs, children = schema.jobs, schema.children
     query = select(children.c.child_id).join(jobs, jobs.c.id == children.c.comparison_id)
-    goes_on = jobs.c.phase.not_in(_TERMINAL) & (jobs.c.desired != Desired.cancel.value) & jobs.c.error.is_(None)
+    goes_on = jobs.c.phase.not_in(TERMINAL_PHASES) & (jobs.c.desired != Desired.cancel.value) & jobs.c.error.is_(None)
     return query.where((children.c.comparison_id != comparison_id) & goes_on)
 
 

@@ -38,10 +38,10 @@ from service.store.children import ChildReader, want_of_children, write_node
 from service.store.codec import aware, from_json, to_json
 from service.store.database import lock_submissions
 from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
+from service.store.submissions import TERMINAL_PHASES
 from service.tasks import Task, TaskState, without
 from service.work import Runs
 
-TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
 _OPEN_STATES = tuple(state.value for state in TaskState if not state.is_terminal)
 _UNSENT_STATES = (TaskState.pending.value, TaskState.submitted.value)
 """States in which an attempt may have to be sent, which is the only use of a task's runs in a tick."""
