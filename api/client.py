@@ -8,219 +8,17 @@ Synchronous. Imports httpx and nothing heavier, for the command line starts with
 Idempotency-Key, so that it makes one job however often it arrives.
 """
 
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import httpx
 
-from api.client_artifacts import TERMINAL_PHASES, Artifacts
-from api.transport import RETRY_S, Document, Transport, WatchEvent, default_url, part_of_path, read_events
-from service.errors import InvalidInput
+from api.client_artifacts import Artifact, Artifacts
+from api.client_jobs import Documents, Job, Jobs
+from api.transport import Document, Transport, default_url, part_of_path, read_events
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_RECONNECT_S = 30.0
-"""A stream that cannot be opened again for this long is given up; the job goes on."""
-
-Documents = list[Document]
-
-
-def _job_path(job_id: str, rest: str = "") -> str:
-    return f"/v1/jobs/{part_of_path(job_id, 'job')}{rest}"
-
-
-class Job:
-    """A job on the service. `document` is what it was when last asked."""
-
-    def __init__(self, jobs: "Jobs", document: Document) -> None:
-        self._jobs, self.document = jobs, document
-        self.id: str = document["id"]
-
-    @property
-    def phase(self) -> str:
-        """The phase when last asked."""
-        return self.document["phase"]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the job will never change again."""
-        return self.phase in TERMINAL_PHASES
-
-    def refresh(self) -> Self:
-        """Asks again."""
-        self.document = self._jobs.get(self.id).document
-        return self
-
-    def watch(self, *, after: int = 0) -> Iterator[WatchEvent]:
-        """Events and progress until the job ends, see `Jobs.watch`."""
-        return self._jobs.watch(self.id, after=after)
-
-    def wait(self) -> Self:
-        """Returns when the job has ended."""
-        for _ in self.watch():
-            pass
-        return self.refresh()
-
-    def metrics(self) -> Document:
-        """Coverage, diversity, false positives, see `Jobs.metrics`."""
-        return self._jobs.metrics(self.id)
-
-    def samples(self, **filters: Any) -> Iterator[Document]:
-        """Samples with verdicts, see `Jobs.samples`."""
-        return self._jobs.samples(self.id, **filters)
-
-    def files(self, kind: Literal["generate", "score"] | None = None) -> Documents:
-        """Committed Parquet files."""
-        return self._jobs.files(self.id, kind=kind)
-
-    def table(self, kind: Literal["generate", "score"] = "generate") -> "pa.Table":
-        """Every committed sample (or score) as an Arrow table; the service's files must be readable from here."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from service.records import SAMPLE_SCHEMA, SCORE_SCHEMA
-
-        schema = SAMPLE_SCHEMA if kind == "generate" else SCORE_SCHEMA
-        tables = [pq.ParquetFile(file["path"]).read(columns=schema.names) for file in self.files(kind)]
-        return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
-
-    def cancel(self) -> Self:
-        """Drops running samples, keeps finished ones."""
-        self.document = self._jobs.cancel(self.id).document
-        return self
-
-    def pause(self) -> Self:
-        """Finishes running samples, starts no new ones."""
-        self.document = self._jobs.pause(self.id).document
-        return self
-
-    def resume(self) -> Self:
-        """Goes on."""
-        self.document = self._jobs.resume(self.id).document
-        return self
-
-
-class Jobs:
-    """/v1/jobs."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(
-        self,
-        document: Mapping[str, Any] | None = None,
-        *,
-        idempotency_key: str | None = None,
-        **fields: Any,
-    ) -> Job:
-        """Submits a job: a whole document, its fields as keywords, or both (keywords win)."""
-        body = {**(document or {}), **fields}
-        key = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
-        if not (0 < len(key) <= 200 and key.isascii() and key.isprintable() and " " not in key):
-            # other characters have no place in a header
-            raise InvalidInput(f"idempotency key: got {key[:200]!a}, allowed: 1 to 200 printable ASCII characters")
-        headers = {"Idempotency-Key": key}
-        response = self._transport.request("POST", "/v1/jobs", body=body, headers=headers, is_repeatable=True)
-        return Job(self, response.json())
-
-    def plan(self, document: Mapping[str, Any] | None = None, **fields: Any) -> Document:
-        """What a job would be and cost; nothing is stored."""
-        body = {**(document or {}), **fields}
-        params = {"dry_run": "true"}
-        return self._transport.request("POST", "/v1/jobs", params=params, body=body, is_repeatable=True).json()
-
-    def get(self, job_id: str) -> Job:
-        """One job."""
-        return Job(self, self._transport.get(_job_path(job_id)))
-
-    def list(self, *, limit: int = 50) -> list[Job]:
-        """The latest jobs, newest first."""
-        items: list[Job] = []
-        for item in self._transport.pages("/v1/jobs", limit=min(limit, 200)):
-            items.append(Job(self, item))
-            if len(items) == limit:
-                break
-        return items
-
-    def cancel(self, job_id: str) -> Job:
-        """Drops running samples, keeps finished ones."""
-        return self._act(job_id, "cancel")
-
-    def pause(self, job_id: str) -> Job:
-        """Finishes running samples, starts no new ones."""
-        return self._act(job_id, "pause")
-
-    def resume(self, job_id: str) -> Job:
-        """Goes on."""
-        return self._act(job_id, "resume")
-
-    def watch(
-        self, job_id: str, *, after: int = 0, on_reconnect: Callable[[], None] | None = None
-    ) -> Iterator[WatchEvent]:
-        """Events after an id, and progress, until the job ends. A broken connection is taken up where it broke.
-
-        Raises:
-            Unreachable: the service has not answered for half a minute; the job goes on without anybody watching.
-        """
-        last, lost_at = after, None
-        while True:
-            try:
-                for event in self._transport.stream(_job_path(job_id, "/events"), {"Last-Event-ID": str(last)}):
-                    lost_at = None
-                    last = int(event.id) if event.id else last
-                    yield event
-                    if event.kind == "end":
-                        return
-            except httpx.TransportError as error:
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > _RECONNECT_S:
-                    raise self._transport.unreachable(error) from error
-                if on_reconnect is not None:
-                    on_reconnect()
-            time.sleep(RETRY_S)
-
-    def metrics(self, job_id: str) -> Document:
-        """Coverage, diversity and false positives against FLOPs; `summary` is None before the first score."""
-        return self._transport.get(_job_path(job_id, "/metrics"))
-
-    def samples(
-        self,
-        job_id: str,
-        *,
-        verdict: str | None = None,
-        problem: str | None = None,
-        model: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Document]:
-        """Samples with what their scorers say, in the order of commitment; all of them without a limit."""
-        size = min(limit or 200, 200)
-        found = self._transport.pages(
-            _job_path(job_id, "/samples"), limit=size, verdict=verdict, problem=problem, model=model
-        )
-        for number, sample in enumerate(found):
-            if limit is not None and number == limit:
-                return
-            yield sample
-
-    def events(self, job_id: str, *, after: int = 0) -> Documents:
-        """Every event after an id."""
-        return list(read_events(self._transport, _job_path(job_id, "/events"), after))
-
-    def tasks(self, job_id: str, *, state: str | None = None) -> Documents:
-        """Tasks in order."""
-        return list(self._transport.pages(_job_path(job_id, "/tasks"), state=state))
-
-    def files(self, job_id: str, *, kind: str | None = None) -> Documents:
-        """Committed Parquet files in order."""
-        return list(self._transport.pages(_job_path(job_id, "/files"), kind=kind))
-
-    def _act(self, job_id: str, verb: str) -> Job:
-        response = self._transport.request("POST", _job_path(job_id, f"/{verb}"), is_repeatable=True)
-        return Job(self, response.json())
+__all__ = ["Artifact", "Artifacts", "Client", "Job", "Jobs", "Models", "Pools", "Problems"]
 
 
 class Models:
@@ -320,9 +118,9 @@ class Client:
         self.models = Models(self._transport)
         self.problems = Problems(self._transport)
         self.pools = Pools(self._transport)
-        self.selections = Artifacts(self._transport, "/v1/selections", "selection")
+        self.selections = Artifacts(self._transport, "/v1/selections", "selection", verbs=("cancel",))
         self.finetunes = Artifacts(self._transport, "/v1/finetunes", "finetune")
-        self.evaluations = Artifacts(self._transport, "/v1/evaluations", "evaluation")
+        self.evaluations = Artifacts(self._transport, "/v1/evaluations", "evaluation", verbs=("cancel",))
         self.comparisons = Artifacts(self._transport, "/v1/comparisons", "comparison")
 
     def artifacts_of(self, any_id: str) -> Artifacts | None:

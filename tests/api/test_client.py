@@ -1,5 +1,6 @@
 """The Python SDK against the real service on a real socket."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from api.client import Client
 from api.transport import ApiError, default_url, error_of, read_messages
 from service import errors
 from service.errors import IsoflopError
+from service.records import SAMPLE_SCHEMA
 
 ERROR_CLASSES = [found for found in IsoflopError.__subclasses__() if found.__module__ == errors.__name__]
 
@@ -63,6 +65,19 @@ def test_create_repeats_after_a_lost_answer_and_makes_one_job(served, job_docume
 
     assert lost == [job.id]
     assert len(served.world.store.jobs.list()) == 1
+
+
+@pytest.mark.parametrize("key", ["", "schlüssel", "two words", "a\nb", "x" * 201])
+def test_create_with_a_key_that_no_header_holds_is_refused(client: Client, job_document, key: str) -> None:
+    for resources in (client.jobs, client.selections, client.finetunes, client.evaluations, client.comparisons):
+        with pytest.raises(errors.InvalidInput, match="allowed: 1 to 200 printable ASCII characters"):
+            resources.create(job_document(), idempotency_key=key)
+
+
+def test_what_a_kind_cannot_do_is_refused_with_what_it_can(client: Client) -> None:
+    for resources, noun in ((client.selections, "selection"), (client.evaluations, "evaluation")):
+        with pytest.raises(errors.InvalidInput, match=f"pause: got {noun} 'x-1-aaaaaa', allowed for one: cancel"):
+            resources.pause("x-1-aaaaaa")
 
 
 def test_plan_prices_and_stores_nothing(client: Client, job_document) -> None:
@@ -189,6 +204,33 @@ def test_samples_and_table_agree(reader) -> None:
     assert job.table("score").num_rows == 48
     assert job.metrics()["summary"]["num_samples"] == 24
     assert [file["kind"] for file in client.scores(job_id)] == ["score"] * len(job.files("score"))
+
+
+def test_job_is_a_dataset_with_the_view_that_trl_trains_on(reader) -> None:
+    client, job_id = reader
+    job = client.jobs.get(job_id)
+
+    dataset, view = job.dataset(), job.to_trl()
+
+    assert dataset.column_names == SAMPLE_SCHEMA.names
+    assert dataset.num_rows == job.table().num_rows
+    assert view.column_names == ["prompt", "completion"]
+    assert view[0]["completion"] == dataset[0]["completion"]
+
+
+def test_job_as_a_dataset_leaves_out_errors_and_needs_the_files(served, client: Client, run_jobs, job_document) -> None:
+    lines = [json.dumps({"question": question, "answer": 2}) for question in ("1+1?", "x" * 1000)]
+    (served.world.root / "long.jsonl").write_text("\n".join(lines))
+    client.problems.register(name="long", path=served.world.root / "long.jsonl")
+    job = client.jobs.create(job_document(models=["simulated"], problems="long"))
+    run_jobs(served.world)
+
+    assert job.wait().table()["error"].null_count == 2
+    assert job.dataset().num_rows == 2
+    assert job.table().num_rows == 3
+    Path(job.files("generate")[0]["path"]).unlink()
+    with pytest.raises(errors.InvalidInput, match="no file here; allowed: a machine that can read"):
+        job.dataset()
 
 
 def test_usage_events_tasks_health_read(reader) -> None:
