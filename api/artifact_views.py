@@ -1,4 +1,4 @@
-"""Selections and finetunes as they go out: what is stored, and what the training log says so far."""
+"""Selections and finetunes as they go out, what is stored and what the log says; and what all views share."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,17 @@ from typing import Any
 
 from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
+from api.wire.submitted import ChildOut, Measured
 from service.artifacts import Artifact, checkpoint_model
 from service.checkpoints import read_document
 from service.config import Settings
 from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
+from service.jobs import Job
 from service.planner.submit import job_dir
 from service.selection.lineage import read_lineage
 from service.selection.spec import SelectionSpec
+from service.stats import Estimate
 from service.store import Store
 from service.store.reads import Part
 from service.work import FinetuneWork, TaskKind
@@ -22,13 +25,40 @@ _TAIL_BYTES = 4096
 """Of a log, enough for several lines."""
 
 
+def shared_fields(submitted: Job | Artifact) -> dict[str, Any]:
+    """Fields of `SubmittedOut` but the document."""
+    return {
+        "id": submitted.id,
+        "name": submitted.spec.name,
+        "phase": submitted.phase,
+        "desired": submitted.desired,
+        "created_at": submitted.created_at,
+        "ended_at": submitted.ended_at,
+        "error": submitted.error,
+    }
+
+
+def parent_fields(store: Store, artifact: Artifact) -> dict[str, Any]:
+    """Fields of `ParentOut` but the document. Reads no scores: lists and people who wait ask for it often."""
+    children = store.reads.child_phases(artifact.id)
+    return shared_fields(artifact) | {
+        "flops_by_stage": store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
+        "children": [ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
+    }
+
+
+def measured(estimate: Estimate) -> Measured:
+    """An estimate with its interval as it goes out."""
+    return Measured(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
 def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
     """A selection as it goes out."""
     assert isinstance(artifact.spec, SelectionSpec)
     parts = store.reads.parts(artifact.id, TaskKind.select)
     made = parts[-1] if parts else None
     return SelectionOut(
-        **_shared(artifact),
+        **shared_fields(artifact),
         document=selection_document(artifact.spec),
         rows=made.rows if made else None,
         rows_after=_rows_after(made.path) if made else {},
@@ -51,7 +81,7 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
     checkpoints = [_checkpoint(artifact, artifact.work, part) for part in parts]
     steps_done = max([int(logged["step"]) if logged else 0, *(checkpoint.step for checkpoint in checkpoints)])
     return FinetuneOut(
-        **_shared(artifact),
+        **shared_fields(artifact),
         document=finetune_document(artifact.spec),
         steps=artifact.spec.training.steps,
         steps_done=steps_done,
@@ -107,15 +137,3 @@ def _checkpoint(artifact: Artifact, work: FinetuneWork, part: Part) -> Checkpoin
     step = int(directory.name.removeprefix("checkpoint-"))
     model = checkpoint_model(work.base, artifact.id, step=step, path=part.path, sha256=part.sha256)
     return CheckpointOut(model=model.name, step=step, loss=loss, path=model.path)
-
-
-def _shared(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "id": artifact.id,
-        "name": artifact.spec.name,
-        "phase": artifact.phase,
-        "desired": artifact.desired,
-        "created_at": artifact.created_at,
-        "ended_at": artifact.ended_at,
-        "error": artifact.error,
-    }

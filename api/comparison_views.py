@@ -1,32 +1,25 @@
 """Comparisons as they go out."""
 
+from api.artifact_views import measured, parent_fields
 from api.resolve_comparison import comparison_document
-from api.wire.comparisons import ArmResult, ChildOut, ComparisonOut, Measured, ResultsOut, StudentResult
+from api.wire.comparisons import ArmResult, ComparisonOut, ResultsOut, StudentResult
 from service.artifacts import Artifact
 from service.experiments.graph import count_nodes
 from service.experiments.results import ArmFound, StudentFound, collect_results
 from service.experiments.spec import ComparisonSpec
-from service.stats import Estimate
+from service.jobs import Phase
 from service.store import Store
 
 
 def comparison_out(store: Store, artifact: Artifact) -> ComparisonOut:
     """A comparison as it goes out."""
     assert isinstance(artifact.spec, ComparisonSpec)
-    children = store.reads.child_phases(artifact.id)
+    fields = parent_fields(store, artifact)
     return ComparisonOut(
-        id=artifact.id,
-        name=artifact.spec.name,
-        phase=artifact.phase,
-        desired=artifact.desired,
-        created_at=artifact.created_at,
-        ended_at=artifact.ended_at,
-        error=artifact.error,
+        **fields,
         document=comparison_document(artifact.spec),
         nodes=count_nodes(artifact.spec),
-        nodes_done=sum(phase.is_done for _, _, phase in children),
-        flops_by_stage=store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
-        children=[ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
+        nodes_done=sum(Phase(child.phase).is_done for child in fields["children"]),
     )
 
 
@@ -59,15 +52,11 @@ def _student(found: StudentFound) -> StudentResult:
         measure=found.measure,
         num_seeds=len(found.by_seed),
         num_problems=found.num_problems,
-        accuracy=_measured(found.accuracy),
+        accuracy=measured(found.accuracy),
         by_seed=list(found.by_seed),
         base=found.base,
-        difference=None if found.difference is None else _measured(found.difference.estimate),
+        difference=None if found.difference is None else measured(found.difference.estimate),
         is_difference=None if found.difference is None else found.difference.is_difference,
         p_value=None if found.difference is None else found.difference.p_value,
         false_positive_rate=found.false_positive_rate,
     )
-
-
-def _measured(estimate: Estimate) -> Measured:
-    return Measured(value=estimate.value, low=estimate.low, high=estimate.high)

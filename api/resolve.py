@@ -12,6 +12,7 @@ from typing import Any
 
 from api.resolve_parts import (
     allocation_document,
+    check_max_tokens,
     check_scorers,
     prompt_document,
     sampling_document,
@@ -20,6 +21,7 @@ from api.resolve_parts import (
     to_sampling,
 )
 from api.wire.job_document import BudgetDocument, JobDocument
+from service import wording
 from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput
 from service.flops import MFLOP
@@ -40,7 +42,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
     models = tuple(store.catalogue.model(name) for name in document.models)
     num_problems = min(problems.num_problems, document.max_problems or problems.num_problems)
     sampling = to_sampling(document.sampling)
-    _check_max_tokens(sampling.max_tokens, models)
+    check_max_tokens("sampling", sampling, models)
     allocation = to_allocation(document.allocation)
     spec = JobSpec(
         name=document.name or f"{document.problems} by {', '.join(document.models)}"[:200],
@@ -153,15 +155,6 @@ def may_have_chat_template(directory: Path) -> bool:
     return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
-def _check_max_tokens(max_tokens: int | None, models: Iterable[ModelSpec]) -> None:
-    for model in models:
-        if max_tokens is not None and max_tokens >= model.context_len:
-            raise InvalidInput(
-                f"sampling.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1}, for {model.name} has a "
-                f"context of {model.context_len} tokens and a prompt needs at least one; or 'auto'"
-            )
-
-
 def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     """Refuses what cannot pay a sample whatever the prompts are; the planner knows the real ones later."""
     currency = spec.budget.currency
@@ -170,7 +163,7 @@ def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     limit = from_amount(currency, spec.budget.limit)
     if cheapest[name] > limit:
         raise BudgetTooSmall(
-            f"budget: got {limit:.4g} {currency}, allowed: at least {cheapest[name]:.4g}, what one sample of {name} "
-            "may cost with the cheapest possible prompt; every sample reserves its worst case, so lower "
-            "sampling.max_tokens or raise the budget"
+            f"budget: got {wording.amount(limit, currency)}, allowed: at least "
+            f"{wording.amount(cheapest[name], currency)}, what one sample of {name} may cost with the cheapest "
+            "possible prompt; every sample reserves its worst case, so lower sampling.max_tokens or raise the budget"
         )

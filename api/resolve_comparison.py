@@ -11,13 +11,16 @@ from typing import Any
 from api.resolve_artifacts import to_training
 from api.resolve_parts import (
     allocation_document,
+    check_max_tokens,
     check_scorers,
+    evaluate_document,
     prompt_document,
     sampling_document,
     to_allocation,
+    to_evaluate,
     to_prompt,
+    to_resolved_set,
     to_sampling,
-    to_votes,
 )
 from api.wire.comparisons import ComparisonDocument
 from service.currency import Budget, Currency
@@ -27,9 +30,7 @@ from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
     ComparisonWork,
-    EvaluateSpec,
     MatchBy,
-    ResolvedSet,
     SelectionRules,
     Split,
     StudentSpec,
@@ -94,18 +95,14 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
             rows=document.select.rows,
             ngram=document.select.ngram,
         ),
-        evaluate=EvaluateSpec(maj_at=to_votes(document.evaluate.maj_at), temperature=document.evaluate.temperature),
+        evaluate=to_evaluate(document.evaluate),
         prompt=to_prompt(document.prompt),
         sampling=to_sampling(document.sampling),
         scorers=tuple(document.scorers),
         seed=document.seed,
         max_problems=document.max_problems,
     )
-    resolved = {
-        split: ResolvedSet(name=item.name, path=item.path, num_problems=item.num_problems, fingerprint=item.fingerprint)
-        for split, item in sets.items()
-    }
-    work = ComparisonWork(models=models, sets=resolved)
+    work = ComparisonWork(models=models, sets={split: to_resolved_set(item) for split, item in sets.items()})
     _check(spec, work)
     return spec, work
 
@@ -155,15 +152,10 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
             raise InvalidInput(f"arms.{arm.name}: keep 'verified' needs 'steps' among the scorers")
     if not Measures.of(spec.scorers).has_answers:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
-    asked = [("sampling", spec.sampling, model) for model in work.models]
+    check_max_tokens("sampling", spec.sampling, work.models)
     for arm in spec.arms:
         if arm.sampling is not None:
-            asked += [(f"arms.{arm.name}.sampling", arm.sampling, work.model(name)) for name in arm.models]
-    for where, sampling, model in asked:
-        if sampling.max_tokens is not None and sampling.max_tokens >= model.context_len:
-            raise InvalidInput(
-                f"{where}.max_tokens: got {sampling.max_tokens}, allowed: 1 to {model.context_len - 1} for {model.name}"
-            )
+            check_max_tokens(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, arm.models))
     for student in spec.students:
         if work.model(student.base).engine.simulated:
             raise InvalidInput(f"students.{student.name}: base {student.base!r} is simulated and has no weights")
@@ -218,7 +210,7 @@ def comparison_document(spec: ComparisonSpec) -> dict[str, Any]:
             "seeds": len(spec.seeds),
             "learning_rates": list(spec.learning_rates),
         },
-        "evaluate": {"maj_at": list(spec.evaluate.maj_at), "temperature": spec.evaluate.temperature},
+        "evaluate": evaluate_document(spec.evaluate),
         "prompt": prompt_document(spec.prompt),
         "sampling": sampling_document(spec.sampling),
         "scorers": list(spec.scorers),

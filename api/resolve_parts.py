@@ -1,15 +1,20 @@
-"""Parts that job and comparison documents share, from document to domain and back: prompt, sampling, allocation.
+"""Parts that documents share, from document to domain and back: prompt, sampling, allocation, evaluation.
 
 Names of strategies and scorers are checked here. Must not import workers.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+from api.wire.comparisons import EvaluateDocument
 from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
 from service.allocation import STRATEGIES, strategy_for
 from service.errors import InvalidInput, UnknownName
+from service.experiments.spec import EvaluateSpec, ResolvedSet
 from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
 from service.measures import Measures
+from service.models import ModelSpec
+from service.problems import ProblemSet
 from service.scoring import scorer_named
 
 PLAIN_TEMPLATE = PromptSpec().template
@@ -71,7 +76,7 @@ def sampling_document(sampling: SamplingSpec) -> dict[str, Any]:
     }
 
 
-def to_votes(sizes: list[int]) -> tuple[int, ...]:
+def _to_votes(sizes: list[int]) -> tuple[int, ...]:
     """Sizes of majority votes, ascending, each once.
 
     Raises:
@@ -80,6 +85,48 @@ def to_votes(sizes: list[int]) -> tuple[int, ...]:
     if any(not 1 <= size <= MAX_VOTES for size in sizes):
         raise InvalidInput(f"evaluate.maj_at: got {sizes}, allowed: numbers >= 1, at most {MAX_VOTES}")
     return tuple(sorted(set(sizes)))
+
+
+def to_evaluate(document: EvaluateDocument) -> EvaluateSpec:
+    """How a model is measured.
+
+    Raises:
+        InvalidInput: sizes of votes that make no sense.
+    """
+    return EvaluateSpec(maj_at=_to_votes(document.maj_at), temperature=document.temperature)
+
+
+def evaluate_document(evaluate: EvaluateSpec) -> dict[str, Any]:
+    """The inverse of `to_evaluate`."""
+    return {"maj_at": list(evaluate.maj_at), "temperature": evaluate.temperature}
+
+
+def to_resolved_set(problems: ProblemSet) -> ResolvedSet:
+    """What the name of a problem set stands for now."""
+    return ResolvedSet(
+        name=problems.name,
+        path=problems.path,
+        num_problems=problems.num_problems,
+        fingerprint=problems.fingerprint,
+    )
+
+
+def check_max_tokens(field: str, sampling: SamplingSpec, models: Iterable[ModelSpec]) -> None:
+    """Refuses completions that leave no room for a prompt.
+
+    Args:
+        field: where the sampling stands in its document.
+
+    Raises:
+        InvalidInput: `max_tokens` is as long as the context of a model, or longer.
+    """
+    max_tokens = sampling.max_tokens
+    for model in models:
+        if max_tokens is not None and max_tokens >= model.context_len:
+            raise InvalidInput(
+                f"{field}.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1}, for {model.name} has a "
+                f"context of {model.context_len} tokens and a prompt needs at least one; or 'auto'"
+            )
 
 
 def to_allocation(document: AllocationDocument) -> AllocationSpec:

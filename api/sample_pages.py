@@ -5,7 +5,7 @@ only; the number of parts looked at for one page is bounded, so that a rare verd
 not one long one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,8 @@ def read_samples(store: Store, job_id: str, cursor: Cursor, query: SampleQuery) 
     """
     scores = {(part.source_attempt, part.source_part): part for part in store.reads.parts(job_id, TaskKind.score)}
     parts = store.reads.parts(job_id, TaskKind.generate)
-    if cursor != Cursor.parse(None) and all(part.number != cursor.number for part in parts):
-        raise InvalidInput(f"cursor: got '{cursor}', allowed: a `next_cursor` of an earlier page of {job_id}")
+    if cursor != Cursor.parse(None):
+        check_cursor(cursor, cursor.number, (part.number for part in parts), job_id)
     parts = [part for part in parts if part.number >= cursor.number]
     found: list[dict[str, Any]] = []
     for num_read, part in enumerate(parts):
@@ -103,6 +103,20 @@ def read_samples(store: Store, job_id: str, cursor: Cursor, query: SampleQuery) 
                 return SamplePage(samples=found, next_cursor=sample["cursor"])
             found.append(sample)
     return SamplePage(samples=found, next_cursor=None)
+
+
+def check_cursor(cursor: object, place: int, places: Iterable[int], job_id: str) -> None:
+    """Refuses a cursor of another job, from which a page would silently begin somewhere.
+
+    Args:
+        place: where the cursor says that the next page begins.
+        places: where it can begin.
+
+    Raises:
+        InvalidInput: nothing of the job is there.
+    """
+    if place not in places:
+        raise InvalidInput(f"cursor: got '{cursor}', allowed: a `next_cursor` of an earlier page of {job_id}")
 
 
 def _matching(part: Part, score_part: Part | None, first: int, query: SampleQuery) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,13 @@
-"""/v1/evaluations: submit, list, look at, cancel."""
+"""/v1/evaluations: submit, list, look at, results, cancel."""
 
 from fastapi import APIRouter, Response
 
 from api.context import Context
-from api.evaluation_views import evaluation_out, to_evaluation
+from api.evaluation_views import evaluation_out, evaluation_results_out
+from api.resolve_evaluation import to_evaluation
 from api.routes.artifacts import Cursor, Limit, artifact_page, submit_artifact, want_of_artifact
 from api.routes.jobs import IdempotencyKey
-from api.wire.evaluations import EvaluationDocument, EvaluationList, EvaluationOut
+from api.wire.evaluations import EvaluationDocument, EvaluationList, EvaluationOut, EvaluationResultsOut
 from service.artifacts import ArtifactKind
 from service.jobs import Desired
 
@@ -27,15 +28,19 @@ def submit_evaluation(
 def list_evaluations(context: Context, limit: Limit = 50, cursor: Cursor = None) -> EvaluationList:
     """Evaluations, newest first."""
     page, next_cursor = artifact_page(context, ArtifactKind.evaluation, limit, cursor)
-    return EvaluationList(
-        items=[evaluation_out(context.store, item, with_results=False) for item in page], next_cursor=next_cursor
-    )
+    return EvaluationList(items=[evaluation_out(context.store, item) for item in page], next_cursor=next_cursor)
 
 
 @router.get("/{evaluation_id}")
 def get_evaluation(context: Context, evaluation_id: str) -> EvaluationOut:
-    """One evaluation with what it has found so far."""
+    """One evaluation: where its jobs stand, what they have cost."""
     return evaluation_out(context.store, context.store.artifacts.get(evaluation_id, ArtifactKind.evaluation))
+
+
+@router.get("/{evaluation_id}/results")
+def get_evaluation_results(context: Context, evaluation_id: str) -> EvaluationResultsOut:
+    """What is found so far: accuracy by each measure whose job has ended, with intervals."""
+    return evaluation_results_out(context.store, context.store.artifacts.get(evaluation_id, ArtifactKind.evaluation))
 
 
 @router.post("/{evaluation_id}/cancel")

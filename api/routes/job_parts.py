@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from api.context import AppContext, Context
 from api.progress import job_progress
 from api.routes.jobs import progress_out
-from api.sample_pages import FILTERS, Cursor, SampleQuery, read_samples
+from api.sample_pages import FILTERS, Cursor, SampleQuery, check_cursor, read_samples
 from api.wire.base import MAX_INT
 from api.wire.jobs import EventList, EventOut, FileList, FileOut, SampleList, SampleOut, TaskList, TaskOut
 from service.currency import from_amount
@@ -27,7 +27,12 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 POLL_S = 0.5
 """A person watching does not see a difference below this, and each look is two small queries."""
 
-After = Annotated[int, Query(ge=0, le=MAX_INT, description="Only what comes after this id.")]
+After = Annotated[
+    int,
+    Query(
+        ge=0, le=MAX_INT, description="Only what comes after this id; ids grow over all jobs, so any event's will do."
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -77,11 +82,10 @@ def list_tasks(
 ) -> TaskList:
     """Tasks of a job in their order."""
     currency = context.store.jobs.get(job_id).spec.budget.currency
-    found = [
-        task
-        for task in context.store.reads.tasks(job_id)
-        if task.order >= cursor and (state is None or task.state == state)
-    ]
+    tasks = context.store.reads.tasks(job_id)
+    if cursor:
+        check_cursor(cursor, cursor, (task.order for task in tasks), job_id)
+    found = [task for task in tasks if task.order >= cursor and (state is None or task.state == state)]
     same = [name for name in TaskOut.model_fields if name not in ("credit", "settled")]
     items = [
         TaskOut(
@@ -106,7 +110,7 @@ def list_files(
     context.store.jobs.get(job_id)
     kinds = [TaskKind(kind)] if kind else [TaskKind.generate, TaskKind.score]
     parts = [part for kind in kinds for part in context.store.reads.parts(job_id, kind)]
-    return file_page(parts, cursor=cursor, limit=limit)
+    return file_page(parts, job_id, cursor=cursor, limit=limit)
 
 
 @router.get("/scores", tags=["scores"])
@@ -118,11 +122,17 @@ def list_scores(
 ) -> FileList:
     """Score files of a job: one row for each sample and scorer, joined to samples by `sample_id`."""
     context.store.jobs.get(job)
-    return file_page(context.store.reads.parts(job, TaskKind.score), cursor=cursor, limit=limit)
+    return file_page(context.store.reads.parts(job, TaskKind.score), job, cursor=cursor, limit=limit)
 
 
-def file_page(parts: list[Part], *, cursor: int, limit: int) -> FileList:
-    """Parts from number `cursor` on as a page."""
+def file_page(parts: list[Part], job_id: str, *, cursor: int, limit: int) -> FileList:
+    """Parts of a job from number `cursor` on as a page; 0 is the first.
+
+    Raises:
+        InvalidInput: a cursor of another job.
+    """
+    if cursor:
+        check_cursor(cursor, cursor, (part.number for part in parts), job_id)
     found = sorted((part for part in parts if part.number >= cursor), key=lambda part: part.number)
     items = [FileOut(**{name: getattr(part, name) for name in FileOut.model_fields}) for part in found[:limit]]
     return FileList(items=items, next_cursor=str(found[limit].number) if len(found) > limit else None)

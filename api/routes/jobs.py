@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
+from api.artifact_views import shared_fields
 from api.context import AppContext, Context
 from api.estimate import sample_costs
 from api.progress import Progress, job_progress, jobs_progress
@@ -109,13 +110,7 @@ def job_out(
     """A job as it goes out."""
     resolved = resolved or context.store.jobs.resolved(job.id)
     return JobOut(
-        id=job.id,
-        name=job.spec.name,
-        phase=job.phase,
-        desired=job.desired,
-        created_at=job.created_at,
-        ended_at=job.ended_at,
-        error=job.error,
+        **shared_fields(job),
         num_problems=resolved.num_problems,
         problems_fingerprint=resolved.problems_fingerprint,
         document=document_of(job.spec, resolved.num_problems),

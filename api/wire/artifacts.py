@@ -1,12 +1,12 @@
 """Selections and finetunes: their documents as they come in, and what goes out."""
 
-from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
+from api.wire.submitted import SubmittedOut
 
 
 class SourceDocument(InputModel):
@@ -87,20 +87,7 @@ class FinetuneDocument(InputModel):
     training: TrainingDocument = Field(default_factory=TrainingDocument)
 
 
-class ArtifactOut(BaseModel):
-    """What selections and finetunes share."""
-
-    id: str
-    name: str
-    phase: str = Field(description="As of a job: queued, running, pausing, paused, cancelling, succeeded, failed, ...")
-    desired: str = Field(description="run, pause or cancel.")
-    created_at: datetime
-    ended_at: datetime | None
-    error: str | None
-    document: dict[str, Any] = Field(description="The resolved document.")
-
-
-class SelectionOut(ArtifactOut):
+class SelectionOut(SubmittedOut):
     """A training set."""
 
     rows: int | None = Field(description="Rows of the training set; null before it is made.")
@@ -118,7 +105,7 @@ class CheckpointOut(BaseModel):
     path: str
 
 
-class FinetuneOut(ArtifactOut):
+class FinetuneOut(SubmittedOut):
     """A training run."""
 
     steps: int = Field(description="Optimizer steps wanted.")

@@ -1,6 +1,5 @@
 """The comparison document as it comes in, and comparisons as they go out."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
@@ -9,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from api.wire.artifacts import TrainingDocument
 from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole
 from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
+from api.wire.submitted import Measured, ParentOut
 
 Keep = Literal["correct", "verified", "majority", "all"]
 By = Literal["flops", "flops_paper", "number"]
@@ -111,14 +111,6 @@ class ComparisonDocument(InputModel):
         return self
 
 
-class ChildOut(BaseModel):
-    """A node of the graph that was submitted."""
-
-    key: str
-    id: str
-    phase: str
-
-
 class ArmResult(BaseModel):
     """What an arm's budget bought."""
 
@@ -129,14 +121,6 @@ class ArmResult(BaseModel):
     correct: int
     useful_flops: float
     rows: int | None = Field(description="Of its training set; null before it is made.")
-
-
-class Measured(BaseModel):
-    """A number over problems and seeds with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class StudentResult(BaseModel):
@@ -157,21 +141,11 @@ class StudentResult(BaseModel):
     false_positive_rate: float | None = Field(description="Of right answers, the share whose steps do not hold.")
 
 
-class ComparisonOut(BaseModel):
+class ComparisonOut(ParentOut):
     """A comparison."""
 
-    id: str
-    name: str
-    phase: str
-    desired: str
-    created_at: datetime
-    ended_at: datetime | None
-    error: str | None
-    document: dict[str, Any]
     nodes: int = Field(description="Jobs, selections and finetunes it takes in all.")
     nodes_done: int
-    flops_by_stage: dict[str, float] = Field(description="Of all its children, useful and wasted; shared ones too.")
-    children: list[ChildOut]
 
 
 class ResultsOut(BaseModel):

@@ -1,13 +1,11 @@
 """The evaluation document as it comes in, and evaluations as they go out."""
 
-from datetime import datetime
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
-from api.wire.comparisons import ChildOut, EvaluateDocument, Measured
+from api.wire.comparisons import EvaluateDocument
 from api.wire.job_document import PromptDocument, SamplingDocument
+from api.wire.submitted import Measured, ParentOut
 
 
 class EvaluationDocument(InputModel):
@@ -35,20 +33,14 @@ class ModelResult(BaseModel):
     false_positive_rate: float | None = Field(description="Of right answers, the share whose steps do not hold.")
 
 
-class EvaluationOut(BaseModel):
-    """An evaluation with what it has found so far."""
+class EvaluationOut(ParentOut):
+    """An evaluation."""
 
-    id: str
-    name: str
-    phase: str
-    desired: str
-    created_at: datetime
-    ended_at: datetime | None
-    error: str | None
-    document: dict[str, Any]
-    flops_by_stage: dict[str, float]
-    children: list[ChildOut]
-    results: list[ModelResult] | None = Field(description="So far; null in lists.")
+
+class EvaluationResultsOut(BaseModel):
+    """What an evaluation has found so far."""
+
+    measures: list[ModelResult] = Field(description="Those whose job has ended, in order: greedy, then maj@k.")
 
 
 class EvaluationList(BaseModel):

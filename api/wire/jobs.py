@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.wire.submitted import SubmittedOut
+
 
 class BudgetOut(BaseModel):
     """The account of a job, in natural units of its currency."""
@@ -44,22 +46,11 @@ class ProgressOut(BaseModel):
     eta_s: float | None = Field(description="Seconds until the budget is used up at that rate.")
 
 
-class JobOut(BaseModel):
+class JobOut(SubmittedOut):
     """A job."""
 
-    id: str
-    name: str
-    phase: str = Field(
-        description="queued, preparing, running, pausing, paused, cancelling, succeeded, finished_with_errors, failed, "
-        "cancelled."
-    )
-    desired: str = Field(description="run, pause or cancel.")
-    created_at: datetime
-    ended_at: datetime | None
-    error: str | None
     num_problems: int
     problems_fingerprint: str
-    document: dict[str, Any] = Field(description="The resolved job document; submitting it again asks for the same.")
     progress: ProgressOut
 
 

@@ -261,8 +261,9 @@ def test_evaluation_of_a_model_gives_its_accuracy(world: World, run_jobs) -> Non
 
         assert (found["phase"], found["error"]) == ("succeeded", None)
         assert {child["key"] for child in found["children"]} == {"greedy", "majority"}
-        assert [result["measure"] for result in found["results"]] == ["greedy", "maj@1", "maj@3"]
-        for result in found["results"]:
+        results = client.get(f"{made.headers['Location']}/results").json()["measures"]
+        assert [result["measure"] for result in results] == ["greedy", "maj@1", "maj@3"]
+        for result in results:
             accuracy = result["accuracy"]
             assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
             assert result["num_problems"] == 6

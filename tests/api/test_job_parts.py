@@ -118,6 +118,16 @@ def test_samples_cursor_of_another_job_is_422(world, client: TestClient, job_doc
     assert f"allowed: a `next_cursor` of an earlier page of {mine}" in response.json()["detail"]
 
 
+@pytest.mark.parametrize(("part", "cursor"), [("files", 10**6), ("tasks", 10**6)])
+def test_cursor_that_no_page_of_the_job_gave_is_422(reader, part: str, cursor: int) -> None:
+    client, path = reader
+
+    response = client.get(f"{path}/{part}", params={"cursor": cursor})
+
+    assert response.status_code == 422
+    assert f"cursor: got '{cursor}', allowed: a `next_cursor` of an earlier page of job-" in response.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
