@@ -20,6 +20,7 @@ from api import (
     cli_export,
     cli_jobs,
     cli_local,
+    cli_reads,
     cli_report,
 )
 from api.cli_output import CliContext, exit_code_of, print_error
@@ -70,6 +71,7 @@ def options(
 
 cli_local.register(app)
 cli_jobs.register(app)
+cli_reads.register(app)
 cli_artifacts.register(app)
 cli_evaluate.register(app)
 cli_compare.register(app)

@@ -1,16 +1,28 @@
 """Verbs about comparisons: compare, comparisons."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli_artifacts import show_artifact
-from api.cli_output import JsonFlag, client_of, print_json, print_lines, state_of, table
+from api.cli_output import (
+    DryRunFlag,
+    JsonFlag,
+    KeyOption,
+    LimitOption,
+    WatchFlag,
+    client_of,
+    interval,
+    print_json,
+    print_lines,
+    state_of,
+    table,
+)
+from api.cli_shown import Shown, show_artifacts, submit_artifact
 from service import wording
 
 if TYPE_CHECKING:
-    from api.client import Client
+    from api.transport import Document
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +37,9 @@ def compare(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="e.g. finetune.seeds=3 seed=1")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it until it ends, then its results.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; nothing is stored.")] = False,
-    key: Annotated[str | None, typer.Option("--key", help="Idempotency key: the same key makes one.")] = None,
+    watch: WatchFlag = False,
+    dry_run: DryRunFlag = False,
+    key: KeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare what data makes the better student: draw, select, finetune, evaluate, at equal compute."""
@@ -35,46 +47,42 @@ def compare(
 
     state_of(context).is_json = as_json
     document = read_job_file(file, overrides or [])
-    with client_of(context, is_json=as_json) as client:
-        if dry_run:
+    if dry_run:
+        with client_of(context, is_json=as_json) as client:
             plan = client.comparisons.plan(document)
-            print_json(plan) if as_json else print_lines(_plan_lines(plan))
-            return
-        made = client.comparisons.create(document, idempotency_key=key)
-        code = show_artifact(made, is_watching=watch, is_json=as_json)
-        if watch and not as_json:
-            print_lines(result_lines(client.comparisons.results(made.id)))
-        raise typer.Exit(code)
+        print_json(plan) if as_json else print_lines(_plan_lines(plan))
+        return
+    submit_artifact(context, COMPARISONS, document, key=key, is_watching=watch, is_json=as_json)
 
 
 def comparisons(
     context: typer.Context,
     comparison: Annotated[str | None, typer.Argument(metavar="[COMPARISON]", help="One with its results.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: LimitOption = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Show comparisons, or one with what it has found so far."""
-    with client_of(context, is_json=as_json) as client:
-        if comparison is not None:
-            _show_one(client, comparison, as_json)
-            return
-        listed = [item.document for item in client.comparisons.list(limit=limit)]
-        rows = [
-            (
-                d["id"],
-                wording.state_word(wording.JOB_WORDS, d["phase"]).word,
-                f"{d['nodes_done']:,} of {d['nodes']:,}",
-                wording.flops(sum(d["flops_by_stage"].values())),
-                d["name"],
-            )
-            for d in listed
-        ]
-        header = ("comparison", "phase", "done", "FLOPs", "name")
-        print_json(listed) if as_json else print_lines(table(header, rows, right=(2, 3)))
+    show_artifacts(context, COMPARISONS, comparison, limit=limit, is_json=as_json)
 
 
-def result_lines(results: dict[str, Any]) -> list[str]:
-    """Both tables of results."""
+def _words(document: "Document") -> list[str]:
+    active = [child["key"] for child in document["children"] if child["phase"] in ("preparing", "running")]
+    done = f"{document['nodes_done']:,} of {wording.plural(document['nodes'], 'node')}"
+    return [done, f"{_spent(document)} FLOPs", *active[:2]]
+
+
+def _fields(document: "Document") -> list[tuple[str, object]]:
+    spent = ", ".join(f"{stage} {wording.flops(flops)}" for stage, flops in document["flops_by_stage"].items())
+    active = [child for child in document["children"] if child["phase"] not in ("succeeded", "finished_with_errors")]
+    return [("FLOPs", spent or "none yet"), *((child["phase"], f"{child['key']}  {child['id']}") for child in active)]
+
+
+def _spent(document: "Document") -> str:
+    return wording.flops(sum(document["flops_by_stage"].values()))
+
+
+def _result_lines(results: "Document") -> list[str]:
+    """The tables of results."""
     lines: list[str] = []
     if results["arms"]:
         rows = [
@@ -98,9 +106,9 @@ def result_lines(results: dict[str, Any]) -> list[str]:
                 found["arm"],
                 found["samples_per_problem"],
                 found["measure"],
-                _interval(found["accuracy"]),
+                interval(found["accuracy"]),
                 wording.share(found["base"]),
-                "" if found["difference"] is None else _interval(found["difference"], is_signed=True),
+                "" if found["difference"] is None else interval(found["difference"], is_signed=True),
                 "" if found["is_difference"] is None else "yes" if found["is_difference"] else "no",
                 "" if found["false_positive_rate"] is None else wording.percent(found["false_positive_rate"]),
                 found["num_seeds"],
@@ -123,27 +131,7 @@ def result_lines(results: dict[str, Any]) -> list[str]:
     return lines or ["nothing is found yet"]
 
 
-def _show_one(client: "Client", comparison: str, as_json: bool) -> None:
-    document = client.comparisons.get(comparison).document
-    results = client.comparisons.results(comparison)
-    if as_json:
-        print_json(document | {"results": results})
-        return
-    spent = ", ".join(f"{stage} {wording.flops(flops)}" for stage, flops in document["flops_by_stage"].items())
-    lines = [
-        f"{document['id']}  {document['name']}",
-        f"  phase        {wording.state_word(wording.JOB_WORDS, document['phase']).word}",
-        f"  nodes        {document['nodes_done']:,} of {document['nodes']:,} done",
-        f"  FLOPs        {spent or 'none yet'}",
-    ]
-    if document["error"]:
-        lines.append(f"  error        {document['error']}")
-    active = [child for child in document["children"] if child["phase"] not in ("succeeded", "finished_with_errors")]
-    lines += [f"  {child['phase']:<12} {child['key']}  {child['id']}" for child in active]
-    print_lines([*lines, "", *result_lines(results)])
-
-
-def _plan_lines(plan: dict[str, Any]) -> list[str]:
+def _plan_lines(plan: "Document") -> list[str]:
     document = plan["document"]
     return [
         f"dry run: {document['name']}",
@@ -158,6 +146,12 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _interval(value: dict[str, float], *, is_signed: bool = False) -> str:
-    write = wording.signed_share if is_signed else wording.share
-    return f"{write(value['value'])} [{write(value['low'])}, {write(value['high'])}]"
+COMPARISONS = Shown(
+    noun="comparison",
+    of=lambda client: client.comparisons,
+    words=_words,
+    columns=("done", "FLOPs"),
+    cells=lambda document: (f"{document['nodes_done']:,} of {document['nodes']:,}", _spent(document)),
+    fields=_fields,
+    results=_result_lines,
+)

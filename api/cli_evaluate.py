@@ -1,12 +1,15 @@
 """Verbs about evaluations: evaluate, evaluations."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli_artifacts import KeyOption, WatchFlag, show_artifact, split_words
-from api.cli_output import JsonFlag, client_of, print_json, print_lines, table
+from api.cli_output import JsonFlag, KeyOption, LimitOption, WatchFlag, interval, table
+from api.cli_shown import Shown, document_of_two, phase_word, show_artifacts, submit_artifact
 from service import wording
+
+if TYPE_CHECKING:
+    from api.transport import Document
 
 
 def register(app: typer.Typer) -> None:
@@ -26,47 +29,45 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a model or a student's checkpoint on a problem set: greedy, and by majority vote."""
-    names, document = split_words(words)
-    if len(names) not in (0, 2):
-        raise typer.BadParameter(f"got {len(names)} names, allowed: a model and a problem set, or a file")
-    if names:
-        document |= {"model": names[0], "problems": names[1]}
-    with client_of(context, is_json=as_json) as client:
-        made = client.evaluations.create(document, idempotency_key=key)
-        code = show_artifact(made, is_watching=watch, is_json=as_json)
-        if watch and not as_json:
-            print_lines(result_lines(made.refresh().document))
-        raise typer.Exit(code)
+    document = document_of_two(words, ("model", "problems"), "a model and a problem set")
+    submit_artifact(context, EVALUATIONS, document, key=key, is_watching=watch, is_json=as_json)
 
 
 def evaluations(
     context: typer.Context,
     evaluation: Annotated[str | None, typer.Argument(metavar="[EVALUATION]", help="One with its results.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: LimitOption = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Show evaluations, or one with what it has found."""
-    with client_of(context, is_json=as_json) as client:
-        if evaluation is not None:
-            found = client.evaluations.get(evaluation).document
-            print_json(found) if as_json else print_lines([f"{found['id']}  {found['name']}", *result_lines(found)])
-            return
-        listed = [item.document for item in client.evaluations.list(limit=limit)]
-        rows = [(d["id"], wording.state_word(wording.JOB_WORDS, d["phase"]).word, d["name"]) for d in listed]
-        print_json(listed) if as_json else print_lines(table(("evaluation", "phase", "name"), rows))
+    show_artifacts(context, EVALUATIONS, evaluation, limit=limit, is_json=as_json)
 
 
-def result_lines(document: dict[str, Any]) -> list[str]:
+def _fields(document: "Document") -> list[tuple[str, object]]:
+    made = document["document"]
+    spent = wording.flops(sum(document["flops_by_stage"].values()))
+    return [("model", made["model"]), ("problems", made["problems"]), ("FLOPs", spent)]
+
+
+def _result_lines(results: "Document") -> list[str]:
     """The table of what is found."""
     rows = [
         (
             found["measure"],
-            f"{wording.share(found['accuracy']['value'])} [{wording.share(found['accuracy']['low'])}, "
-            f"{wording.share(found['accuracy']['high'])}]",
+            interval(found["accuracy"]),
             "" if found["false_positive_rate"] is None else wording.percent(found["false_positive_rate"]),
             f"{found['num_problems']:,}",
         )
-        for found in document["results"]
+        for found in results["measures"]
     ]
     header = ("measure", "accuracy [95 %]", "false positives", "problems")
     return table(header, rows, right=(2, 3)) if rows else ["nothing is measured yet"]
+
+
+EVALUATIONS = Shown(
+    noun="evaluation",
+    of=lambda client: client.evaluations,
+    words=lambda document: [f"{child['key']} {phase_word(child)}" for child in document["children"]],
+    fields=_fields,
+    results=_result_lines,
+)

@@ -1,6 +1,6 @@
 """How the command line speaks: plain aligned lines, JSON on request, errors in the order what, got, allowed.
 
-Owns exit codes. Must start fast: no rich, no HTTP before a command needs it.
+Owns exit codes, and the options that verbs share. Must start fast: no rich, no HTTP before a command needs it.
 """
 
 import json
@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service import wording
 from service.errors import BudgetTooSmall, InvalidInput, IsoflopError, NotFound, UnknownName
 
 if TYPE_CHECKING:
     from api.client import Client
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+WatchFlag = Annotated[bool, typer.Option("--watch", help="Show it until it ends, and what it has found.")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Plan only: what it would be and cost; nothing is stored.")]
+KeyOption = Annotated[str | None, typer.Option("--key", help="Idempotency key: the same key and document make one.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, from `isoflop status`.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="The latest so many.")]
 
 
 class ExitCode(IntEnum):
@@ -108,6 +114,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Seq
         ]
         lines.append("  ".join(aligned).rstrip())
     return lines
+
+
+def interval(value: dict[str, float], *, is_signed: bool = False) -> str:
+    """A share, or a difference of two, with its interval: `.632 [.611, .653]`."""
+    write = wording.signed_share if is_signed else wording.share
+    return f"{write(value['value'])} [{write(value['low'])}, {write(value['high'])}]"
 
 
 def print_lines(lines: Sequence[str]) -> None:
