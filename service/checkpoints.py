@@ -39,6 +39,11 @@ def checkpoint_path(out_dir: str | Path, step: int) -> Path:
     return Path(out_dir) / f"checkpoint-{step}"
 
 
+def checkpoint_step(directory: str | Path) -> int:
+    """Steps after which the checkpoint in `directory` was made, by its name; what it holds may be damaged."""
+    return int(Path(directory).name.rpartition("-")[2])
+
+
 def write_checkpoint(directory: Path, receipt: Receipt, details: Mapping[str, Any]) -> Receipt:
     """Makes a complete directory count, and returns its receipt with path and hash.
 

@@ -24,13 +24,13 @@ from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from service.checkpoints import CHECKPOINT_FILE, checkpoint_path, find_checkpoints
-from service.errors import InvalidInput
+from service.checkpoints import CHECKPOINT_FILE, checkpoint_path, checkpoint_step, find_checkpoints
+from service.errors import CorruptFile, InvalidInput
 from service.finetunes import Method, TrainingSpec
 from service.receipts import Receipt
 from service.shards import make_directory
 from service.work import FinetuneWork
-from workers.finetune_checkpoints import check_resumable, resume_directory
+from workers.finetune_checkpoints import check_resumable, find_whole, resume_directory
 from workers.finetune_data import ReadingOrder, TrainingData, load_training_data
 from workers.finetune_model import adapter_config, load_student, load_tokenizer
 from workers.finetune_watch import LogEntry, Start, TrainingWatch, cut_log, num_processes, process_rank, wait_for_all
@@ -131,13 +131,25 @@ def _start(work: FinetuneWork, out: Path, on_checkpoint: Callable[[Receipt], Non
     for receipt in earlier:
         if is_first:
             on_checkpoint(receipt)
-    checkpoint = Path(work.resume_from) if work.resume_from else None
     if earlier:
         checkpoint = checkpoint_path(out, int(earlier[-1].facts["step"]))
-    if checkpoint is None:
-        return Start()
-    step = check_resumable(work, checkpoint, _identity(work))
-    return Start(step=step, checkpoint=checkpoint, num_parts=len(earlier))
+        step = check_resumable(work, checkpoint, _identity(work))
+        return Start(step=step, checkpoint=checkpoint, num_parts=len(earlier), committed_step=step)
+    return Start() if work.resume_from is None else _start_after(work, Path(work.resume_from), out)
+
+
+def _start_after(work: FinetuneWork, checkpoint: Path, out: Path) -> Start:
+    """At a committed checkpoint of an earlier attempt; if it is damaged, further back on the way to it."""
+    committed_step = checkpoint_step(checkpoint)
+    try:
+        step = check_resumable(work, checkpoint, _identity(work))
+    except CorruptFile:
+        if committed_step >= work.training.steps:
+            raise  # it is what the run was for, and is committed: training it again would not mend it
+        whole = find_whole(work, out, checkpoint, _identity(work))
+        step = 0 if whole is None else checkpoint_step(whole)
+        return Start(step=step, checkpoint=whole, committed_step=committed_step)
+    return Start(step=step, checkpoint=checkpoint, committed_step=step)
 
 
 def _train(

@@ -4,7 +4,9 @@ Owns the layout of a checkpoint directory. At the top a model like its base: the
 settings and tokenizer, byte for byte, and weights in the base's precision. In `adapter/` the adapters, if some were
 trained; their top level is the base with them merged in, for not every engine takes adapters, and a comparison should
 not depend on how they are applied. In `state/` what only a resumed run needs: optimizer, schedule, random numbers, and
-trained weights in float32 if those at the top are not. Nothing pickled lies at the top. Must not import ray or vllm.
+trained weights in float32 if those at the top are not. Nothing pickled lies at the top. Attempts at a run lie side by
+side and are called `<task>.<number>`: together they keep the states of their two newest checkpoints, one to go on from
+and one for when that is damaged. Must not import ray or vllm.
 """
 
 import json
@@ -16,8 +18,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.checkpoints import STATE_DIRECTORY, check_files, checkpoint_path, read_document, write_checkpoint
-from service.errors import InvalidInput
+from service.checkpoints import (
+    CHECKPOINT_FILE,
+    STATE_DIRECTORY,
+    check_files,
+    checkpoint_step,
+    read_document,
+    write_checkpoint,
+)
+from service.errors import CorruptFile, InvalidInput
 from service.models import ModelSpec
 from service.receipts import Receipt
 from service.work import FinetuneWork
@@ -39,7 +48,7 @@ _DESCRIPTION_FILES = (
     "*.jinja",
 )
 _STATES_KEPT = 2
-"""Newest checkpoints of an attempt whose `state/` is kept: it is three times as large as the model."""
+"""Newest checkpoints of a run whose `state/` is kept: it is three times as large as the model."""
 
 
 def publish(saved: Path, final: Path, base: ModelSpec, receipt: Receipt, details: Mapping[str, Any]) -> Receipt:
@@ -66,14 +75,26 @@ def publish(saved: Path, final: Path, base: ModelSpec, receipt: Receipt, details
     return write_checkpoint(final, receipt, details)
 
 
-def drop_old_states(out_dir: Path, steps: list[int]) -> None:
-    """Removes what nobody will resume from.
+def drop_old_states(out_dir: Path) -> None:
+    """Removes what nobody will resume from, earlier attempts' included.
 
     Args:
-        steps: of this attempt's checkpoints, in order.
+        out_dir: of the attempt that trains now.
     """
-    for step in steps[:-_STATES_KEPT]:
-        shutil.rmtree(checkpoint_path(out_dir, step) / STATE_DIRECTORY, ignore_errors=True)
+    for directory in _with_state(out_dir)[:-_STATES_KEPT]:
+        shutil.rmtree(directory / STATE_DIRECTORY, ignore_errors=True)
+
+
+def find_whole(work: FinetuneWork, out_dir: Path, damaged: Path, identity: Mapping[str, Any]) -> Path | None:
+    """Where a run goes on that cannot go on from `damaged`: its newest checkpoint before that one that is whole."""
+    for directory in reversed(_with_state(out_dir)):
+        if checkpoint_step(directory) < checkpoint_step(damaged):
+            try:
+                check_resumable(work, directory, identity)
+            except (CorruptFile, InvalidInput):
+                continue
+            return directory
+    return None
 
 
 def check_resumable(work: FinetuneWork, checkpoint: Path, identity: Mapping[str, Any]) -> int:
@@ -108,6 +129,20 @@ def resume_directory(checkpoint: Path, view: Path) -> Path:
     for file in files:
         (view / file.name).symlink_to(file.resolve())
     return view
+
+
+def _with_state(out_dir: Path) -> list[Path]:
+    """Checkpoints that were resumable once: earlier attempts' before this one's, then in the order of their steps."""
+    task, _, number = out_dir.name.rpartition(".")
+    attempts = [out_dir]
+    if number.isdigit():
+        attempts = [out_dir.with_name(f"{task}.{earlier}") for earlier in range(1, int(number) + 1)]
+    return [
+        directory
+        for attempt in attempts
+        for directory in sorted(attempt.glob("checkpoint-*"), key=checkpoint_step)
+        if (directory / CHECKPOINT_FILE).exists() and (directory / STATE_DIRECTORY).exists()
+    ]
 
 
 def _round_weights(saved: Path, state: Path, dtype: torch.dtype) -> None:

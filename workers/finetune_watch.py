@@ -65,11 +65,13 @@ class Start:
         step: steps done before.
         checkpoint: directory it goes on from; None at the beginning.
         num_parts: checkpoints that lie in the attempt's own directory already.
+        committed_step: of the newest checkpoint, damaged or not: none is made again.
     """
 
     step: int = 0
     checkpoint: Path | None = None
     num_parts: int = 0
+    committed_step: int = 0
 
 
 def num_processes() -> int:
@@ -120,8 +122,8 @@ class TrainingWatch(TrainerCallback):
         self._on_checkpoint = on_checkpoint
         self._should_stop = should_stop
         self._steps = checkpoint_steps(work.training.steps, work.training.num_checkpoints)
-        done = [step for step in self._steps if step <= start.step]
-        self._published = done[len(done) - start.num_parts :]
+        self._num_parts = start.num_parts
+        self._due = {step for step in self._steps if step > start.committed_step}
         self._last_step = start.step
         self._logged_step = start.step
         self._entry: LogEntry | None = None
@@ -137,7 +139,7 @@ class TrainingWatch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Asks for a log line and a checkpoint where they are due, and for the end where it is wanted."""
-        if state.global_step in self._steps:
+        if state.global_step in self._due:
             control.should_log = control.should_save = True
         if self._is_to_stop():
             control.should_training_stop = True
@@ -196,9 +198,9 @@ class TrainingWatch(TrainerCallback):
             details = self._details | {"log": dataclasses.asdict(self._entry)}
             written = publish(saved, checkpoint_path(self._out_dir, step), self._work.base, receipt, details)
             self._on_checkpoint(written)
-            drop_old_states(self._out_dir, [*self._published, step])
+            drop_old_states(self._out_dir)
         wait_for_all()
-        self._published.append(step)
+        self._num_parts += 1
         self._last_step, self._loss_sum = step, 0.0
 
     def _receipt(self, step: int) -> Receipt:
@@ -212,7 +214,7 @@ class TrainingWatch(TrainerCallback):
         now = time.monotonic()
         busy_s, self._marked_at = now - self._marked_at, now
         return Receipt(
-            part=len(self._published),
+            part=self._num_parts,
             path="",
             sha256="",
             rows=len(rows),

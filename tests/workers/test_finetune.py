@@ -1,6 +1,7 @@
 """Real training of a model of two layers with the tiny world's tokenizer: a few steps at a time."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -94,14 +95,19 @@ class Heard:
 
 
 def run(work: FinetuneWork, out_dir: Path, *, stop_after: int | None = None) -> Heard:
-    """Trains, and ends after step `stop_after`."""
+    """Trains, and ends after `stop_after` steps."""
     heard = Heard()
+    asked = itertools.count()  # before the first step, then after each
 
     def should_stop() -> bool:
-        return bool(heard.lines) and heard.lines[-1].step + 1 == stop_after
+        return next(asked) == stop_after
 
     finetune(work, out_dir, on_log=heard.lines.append, on_checkpoint=heard.receipts.append, should_stop=should_stop)
     return heard
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -226,19 +232,40 @@ def test_resuming_from_the_last_checkpoint_trains_nothing(
     assert (again.lines, again.receipts) == ([], [])
 
 
-def test_checkpoint_of_another_run_is_refused_and_a_damaged_one_too(
-    base: ModelSpec, dataset: Path, tmp_path: Path
-) -> None:
+def test_checkpoint_of_another_run_is_refused(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
     work = finetune_work(base, dataset=dataset)
     first = run(work, tmp_path / "a.1", stop_after=3)
     resumed = dataclasses.replace(work, resume_from=str(first.last_directory))
     hotter = dataclasses.replace(TRAINING, learning_rate=2e-3)
     with pytest.raises(InvalidInput, match=r"belongs to another run .* different: training"):
         run(dataclasses.replace(resumed, training=hotter), tmp_path / "a.2")
-    optimizer = first.last_directory / "state" / "optimizer.pt"
-    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(("num_checkpoints", "goes_on_after"), [(4, 2), (2, 0)])
+def test_run_whose_newest_checkpoint_is_damaged_goes_on_from_one_before_and_makes_none_twice(
+    base: ModelSpec, dataset: Path, through: Heard, tmp_path: Path, num_checkpoints: int, goes_on_after: int
+) -> None:
+    training = dataclasses.replace(TRAINING, num_checkpoints=num_checkpoints)
+    work = finetune_work(base, dataset=dataset, training=training)
+    first = run(work, tmp_path / "a.1", stop_after=3)
+    damage(first.last_directory / "state" / "optimizer.pt")
+
+    resumed = run(dataclasses.replace(work, resume_from=str(first.last_directory)), tmp_path / "a.2")
+
+    assert [line.step for line in resumed.lines] == list(range(goes_on_after + 1, 5))
+    assert [(part.part, part.facts["step"]) for part in resumed.receipts] == [(0, 4)]
+    assert resumed.receipts[0].rows == TRAINING.batch_size * (4 - goes_on_after)
+    torch.testing.assert_close(weights(resumed.last_directory), weights(through.last_directory), **EXACT)
+
+
+def test_damaged_last_checkpoint_is_not_made_again(
+    base: ModelSpec, dataset: Path, through: Heard, tmp_path: Path
+) -> None:
+    shutil.copytree(through.last_directory.parent, tmp_path / "a.1")
+    last = tmp_path / "a.1" / "checkpoint-4"
+    damage(last / "state" / "optimizer.pt")
     with pytest.raises(CorruptFile, match=r"optimizer\.pt: \d+ bytes"):
-        run(resumed, tmp_path / "a.3")
+        run(finetune_work(base, dataset=dataset, resume_from=str(last)), tmp_path / "a.2")
 
 
 def test_lora_checkpoint_is_the_base_with_its_adapter_merged_in(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
@@ -267,6 +294,26 @@ def test_only_the_newest_checkpoints_keep_what_a_resumed_run_needs(
     has_state = [(Path(part.path).parent / "state").exists() for part in heard.receipts]
     assert has_state == [False, False, True, True]
     assert [read_checkpoint(Path(part.path).parent) for part in heard.receipts] == heard.receipts
+
+
+def test_attempts_at_a_run_keep_two_states_between_them(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
+    def with_state() -> list[str]:
+        return sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/checkpoint-*/state"))
+
+    work = finetune_work(base, dataset=dataset, training=dataclasses.replace(TRAINING, num_checkpoints=4))
+    run(work, tmp_path / "b.1", stop_after=1)
+    newest, found = None, []
+    for number, steps in ((1, 2), (2, 1), (3, 1)):
+        resumed = dataclasses.replace(work, resume_from=newest)
+        newest = str(run(resumed, tmp_path / f"a.{number}", stop_after=steps).last_directory)
+        found.append(with_state())
+
+    other = "b.1/checkpoint-1"
+    assert found == [
+        ["a.1/checkpoint-1", "a.1/checkpoint-2", other],
+        ["a.1/checkpoint-2", "a.2/checkpoint-3", other],
+        ["a.2/checkpoint-3", "a.3/checkpoint-4", other],
+    ]
 
 
 def test_micro_batches_change_memory_and_not_the_result(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
