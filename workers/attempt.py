@@ -87,6 +87,16 @@ class Attempt:
         """Whether it has ended, and everything of it is written."""
         return self.outcome is not None and not self.pending_writes and not self.in_flight
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether what is inside the engine is to leave it unfinished."""
+        return self.stop is StopMode.abort
+
+    def take_stop(self, mode: StopMode) -> None:
+        """Admits no more; an abort is not taken back."""
+        if not self.is_aborted:
+            self.stop = mode
+
     def in_flight_text(self) -> str:
         """What is inside the engine, for people."""
         problems = sorted({problem for problem, _ in self.in_flight.values()})

@@ -12,31 +12,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
-from service.errors import InvalidInput, IsoflopError, UnknownName
+from service.errors import InvalidInput, IsoflopError
 from service.receipts import Receipt
 from service.shards import find_receipts
 from service.work import AttemptSpec, PrepareWork, ScoreWork, SelectWork
+from workers.host_attempts import Failure, HostAttempts, PlainAttempt
 from workers.prepare import prepare
-from workers.recent_ids import RecentIds
 from workers.scoring import score
 from workers.selecting import select
 
 Progress = Callable[[int, int], None]
 """Called with items done and items in all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why an attempt has no receipt. Text, because not every exception survives the way between processes."""
-
-    error: str
-    is_retriable: bool
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Failure":
-        """What an exception says; work that is stated wrongly stays wrong, everything else may pass."""
-        is_retriable = not isinstance(error, InvalidInput | UnknownName)
-        return cls(error=f"{type(error).__name__}: {error}", is_retriable=is_retriable)
 
 
 class Handle(Protocol):
@@ -58,40 +44,43 @@ class Handle(Protocol):
 Launch = Callable[[AttemptSpec], Handle]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Attempt:
-    spec: AttemptSpec
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Attempt(PlainAttempt):
     handle: Handle | None = None
-    state: AttemptState = AttemptState.running
-    receipt: Receipt | None = None
-    error: str | None = None
-    is_retriable: bool = True
     is_stopped: bool = False
 
     @property
     def is_over(self) -> bool:
-        return self.state is not AttemptState.running
+        # one that is forgotten has been cancelled as well as it can be: what it still does takes nobody's place
+        return self.state is not AttemptState.running or self.is_forgotten
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether it is on its way."""
+        return self.handle is not None and not self.is_over
 
     def finish(self, result: Receipt | Failure) -> None:
         """Takes the outcome; a receipt counts even when the attempt was told to stop."""
         if isinstance(result, Receipt):
-            self.state, self.receipt = AttemptState.succeeded, result
+            self.state = AttemptState.succeeded
+            self.receipts.append(result)
         elif self.is_stopped:
             self.state = AttemptState.stopped
         else:
-            self.state = AttemptState.failed
-            self.error, self.is_retriable = result.error, result.is_retriable
+            self.fail(result)
+
+    def take_stop(self, mode: StopMode) -> None:
+        """What waits is stopped; what runs goes on unless it is aborted."""
+        if self.state is not AttemptState.running:
+            return
+        if self.handle is None:
+            self.state = AttemptState.stopped
+        elif mode is StopMode.abort and not self.is_stopped:
+            self.is_stopped = True
+            self.handle.cancel()
 
     def report(self) -> AttemptReport:
-        return AttemptReport(
-            attempt_id=self.spec.attempt_id,
-            state=self.state,
-            error=self.error,
-            is_retriable=self.is_retriable,
-            receipts=() if self.receipt is None else (self.receipt,),
-            admitted=int(self.handle is not None),
-            finished=int(self.is_over),
-        )
+        return self.report_progress(admitted=int(self.handle is not None), finished=int(self.is_over))
 
 
 class DispatcherHost:
@@ -110,8 +99,7 @@ class DispatcherHost:
         self._max_running = max_running
         self._node = node
         self._lock = threading.Lock()
-        self._attempts: dict[str, _Attempt] = {}
-        self._forgotten = RecentIds()
+        self._attempts = HostAttempts(self._begin)
         self._is_draining = False
         self._busy_s = 0.0
 
@@ -125,7 +113,7 @@ class DispatcherHost:
         """Whether nothing runs any more and nothing will."""
         with self._lock:
             self._advance()
-            return self._is_draining and all(attempt.is_over for attempt in self._attempts.values())
+            return self._is_draining and self._attempts.are_over()
 
     def start(self) -> None:
         """Nothing: attempts start with `exchange`."""
@@ -133,19 +121,13 @@ class DispatcherHost:
     def exchange(self, orders: Orders) -> HostReport:
         """Takes orders, returns facts."""
         with self._lock:
-            for spec in orders.submits:
-                self._submit(spec)
-            for stop in orders.stops:
-                self._stop(stop.attempt_id, stop.mode)
-            for acknowledge in orders.acknowledges:
-                self._acknowledge(acknowledge.attempt_id, acknowledge.num_parts, acknowledge.is_forgotten)
+            self._attempts.take(orders)
             self._advance()
-            running = sum(attempt.handle is not None and not attempt.is_over for attempt in self._attempts.values())
             return HostReport(
                 state=self.state,
-                attempts=tuple(attempt.report() for attempt in self._attempts.values()),
+                attempts=tuple(attempt.report() for attempt in self._attempts.reported()),
                 node=self._node,
-                running_requests=running,
+                running_requests=sum(attempt.is_launched for attempt in self._attempts),
                 busy_s=self._busy_s,
             )
 
@@ -153,60 +135,35 @@ class DispatcherHost:
         """Starts nothing more; what runs goes on, what waits is stopped."""
         with self._lock:
             self._is_draining = True
-            for attempt_id in list(self._attempts):
-                self._stop(attempt_id, StopMode.finish)
+            self._attempts.stop_all(StopMode.finish)
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Drains and drops what runs."""
         self.drain()
         with self._lock:
-            for attempt_id in list(self._attempts):
-                self._stop(attempt_id, StopMode.abort)
+            self._attempts.stop_all(StopMode.abort)
 
-    def _submit(self, spec: AttemptSpec) -> None:
-        if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
-            return
-        attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec)
+    def _begin(self, spec: AttemptSpec) -> _Attempt:
+        attempt = _Attempt(spec=spec)
         if not isinstance(spec.work, PrepareWork | ScoreWork | SelectWork):
             refusal = f"a dispatcher runs prepare, score and select attempts, got {spec.kind.value}"
-            attempt.finish(Failure.of(InvalidInput(refusal)))
+            attempt.fail(Failure.of(InvalidInput(refusal)))
         elif self._is_draining:
             attempt.state = AttemptState.stopped
-
-    def _stop(self, attempt_id: str, mode: StopMode) -> None:
-        attempt = self._attempts.get(attempt_id)
-        if attempt is None or attempt.is_over:
-            return
-        if attempt.handle is None:
-            attempt.state = AttemptState.stopped
-        elif mode is StopMode.abort and not attempt.is_stopped:
-            attempt.is_stopped = True
-            attempt.handle.cancel()
-
-    def _acknowledge(self, attempt_id: str, num_parts: int, is_forgotten: bool) -> None:
-        attempt = self._attempts.get(attempt_id)
-        if attempt is None:
-            return
-        if num_parts > 0:
-            attempt.receipt = None
-        if is_forgotten:
-            if attempt.handle is not None and not attempt.is_over:
-                attempt.handle.cancel()
-            del self._attempts[attempt_id]
-            self._forgotten.add(attempt_id)
+        return attempt
 
     def _advance(self) -> None:
         """Takes what is done, and starts what waits while there is room."""
         running = 0
-        for attempt in self._attempts.values():
+        for attempt in self._attempts:
             if attempt.handle is None or attempt.is_over:
                 continue
             if attempt.handle.is_done():
                 attempt.finish(attempt.handle.result())
-                self._busy_s += attempt.receipt.usage.busy_s if attempt.receipt is not None else 0.0
+                self._busy_s += sum(receipt.usage.busy_s for receipt in attempt.receipts)
             else:
                 running += 1
-        for attempt in self._attempts.values():
+        for attempt in self._attempts:
             if running >= self._max_running:
                 return
             if attempt.handle is None and not attempt.is_over:

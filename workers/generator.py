@@ -2,8 +2,7 @@
 
 Owns who runs when. The *engine thread* loads the engine, admits samples, steps, settles; it never touches a file. The
 *writer thread* opens prompts and writes parts, so that no fsync ever stops the engine. `exchange` takes orders and
-reports under one lock that nobody holds across a step or a write. Attempts are served in order of submission and
-samples in the order of the plan; a later attempt moves ahead only while the first waits for credit, or for its weights.
+reports under one lock that nobody holds across a step or a write. `workers.in_flight` owns what is inside the engine.
 
 An attempt is drawn from the weights of its own model and no others. One that wants other weights than are loaded waits
 until the engine is empty; then they are swapped (`workers.turns`). Weights that cannot be loaded fail the attempt that
@@ -21,22 +20,18 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
+from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
 from service.errors import InvalidInput
 from service.work import AttemptSpec, GenerateWork
 from workers.attempt import Attempt
-from workers.engine_protocol import Engine, Finished
+from workers.engine_protocol import Engine
+from workers.host_attempts import HostAttempts
+from workers.in_flight import InFlight
 from workers.part_writer import PartWriter
-from workers.prepared import Prepared
-from workers.recent_ids import RecentIds
 from workers.samples import SampleSeeds
-from workers.turns import Turns, has_weights
+from workers.turns import Turns
 
-_WINDOW = 1.25  # samples inside the engine per running slot: the surplus waits, so that no step has an empty slot
-_ADMISSIONS_PER_STEP = 256  # bounds how long the lock is held, and the wait before the first step
-_PENDING_WRITES = 8  # parts an attempt may have waiting for storage before it admits no more
 _IDLE_WAIT_S = 0.5
-_TOKEN_COUNT_S = 0.5
 
 
 class GeneratorHost:
@@ -63,23 +58,14 @@ class GeneratorHost:
         self._error: str | None = None
         self._loading_since: float | None = None
         self._load_s: float | None = None
-        self._busy_s = 0.0
         self._turns = Turns()
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._attempts: dict[str, Attempt] = {}
-        self._forgotten = RecentIds()
-        self._owner: dict[str, Attempt] = {}
-        self._num_requests = 0
+        self._attempts = HostAttempts(self._begin)
+        self._in_flight = InFlight(self._turns)
         self._writer = PartWriter(lock=self._lock, on_done=self._wake.set)
         self._is_draining = False
         self._is_closing = False
-        self._settled_tokens = 0
-        self._total_tokens = 0
-        self._counted_at = float("-inf")
-        self._finished = 0
-        self._finished_before = 0
-        self._turnover = 0
         self._threads: tuple[threading.Thread, ...] = ()
 
     @property
@@ -91,21 +77,15 @@ class GeneratorHost:
     def is_drained(self) -> bool:
         """Whether the host admits nothing more and has written everything."""
         with self._lock:
-            return self._is_draining and all(attempt.is_over for attempt in self._attempts.values())
+            return self._is_draining and self._attempts.are_over()
 
     def exchange(self, orders: Orders) -> HostReport:
         """Takes orders, returns facts."""
         with self._lock:
-            for spec in orders.submits:
-                self._submit(spec)
+            self._attempts.take(orders)
             for grant in orders.grants:
                 if (attempt := self._attempts.get(grant.attempt_id)) is not None:
                     attempt.grant(grant)
-            for stop in orders.stops:
-                if (attempt := self._attempts.get(stop.attempt_id)) is not None and attempt.stop is not StopMode.abort:
-                    attempt.stop = stop.mode
-            for acknowledge in orders.acknowledges:
-                self._acknowledge(acknowledge)
             report = self._report()
         self._wake.set()
         return report
@@ -126,8 +106,7 @@ class GeneratorHost:
             self._is_draining = True
             if self._state in (HostState.loading, HostState.ready):
                 self._state = HostState.draining
-            for attempt in self._attempts.values():
-                attempt.stop = attempt.stop or StopMode.finish
+            self._attempts.stop_all(StopMode.finish)
         self._wake.set()
 
     def close(self, timeout_s: float = 60.0) -> None:
@@ -155,10 +134,9 @@ class GeneratorHost:
         engine = self._engine
         assert engine is not None, "load() comes before step_once()"
         with self._lock:
-            self._drop_stopped(engine)
-            with self._turns.admission():
-                has_admitted = self._admit(engine)
-            has_work = bool(self._owner)
+            self._in_flight.drop_aborted(engine, self._attempts)
+            has_admitted = self._in_flight.admit(engine, self._attempts, self._clock())
+            has_work = len(self._in_flight) > 0
             next_in_turn = None if has_work else self._turns.waiting
         if next_in_turn is not None:
             self._swap(engine, next_in_turn)
@@ -167,10 +145,10 @@ class GeneratorHost:
             started = self._clock()
             finished = engine.step()
             with self._lock:
-                self._settle(finished, self._clock() - started)
+                self._in_flight.settle(self._attempts, finished, self._clock() - started)
         with self._lock:
-            self._count_tokens(engine)
-            for attempt in list(self._attempts.values()):
+            self._in_flight.count_tokens(engine, self._clock())
+            for attempt in self._attempts:
                 self._end_if_done(attempt)
                 self._flush_if_due(attempt)
         return has_work or has_admitted
@@ -183,20 +161,16 @@ class GeneratorHost:
         """Ends the host: saves what is finished, then reports `failed`. The engine thread's last act."""
         message = f"{type(error).__name__}: {error}"
         with self._lock:
-            lost: dict[str, str] = {}
-            for attempt in self._attempts.values():
-                if attempt.in_flight:
-                    lost[attempt.id] = attempt.in_flight_text()
-                    attempt.lose_in_flight()
+            lost = self._in_flight.lose(self._attempts)
+            for attempt in self._attempts:
                 self._writer.write_later(attempt)
-            self._owner.clear()
             self._is_draining = True
         self._writer.call_later(lambda: self._become_failed(message, lost))
         self._writer.end_later()
 
     def _become_failed(self, message: str, lost: dict[str, str]) -> None:
         with self._lock:
-            for attempt in self._attempts.values():
+            for attempt in self._attempts:
                 if attempt.id in lost:
                     attempt.end(AttemptState.failed, error=f"engine lost with {lost[attempt.id]}: {message}")
                 elif attempt.outcome is None:
@@ -219,35 +193,6 @@ class GeneratorHost:
                 self._wake.clear()
         self._writer.end_later()
 
-    def _admit(self, engine: Engine) -> bool:
-        """Adds samples in order, attempt after attempt, until credit or window ends."""
-        room = min(int(_WINDOW * engine.max_num_seqs) - len(self._owner), _ADMISSIONS_PER_STEP)
-        num_rows = _ADMISSIONS_PER_STEP
-        has_admitted = False
-        now = self._clock()
-        for attempt in self._attempts.values():
-            prepared = attempt.prepared
-            if prepared is None or not attempt.is_open or attempt.pending_writes >= _PENDING_WRITES:
-                continue
-            is_loaded = has_weights(engine, attempt)
-            while (sample := attempt.peek()) is not None and num_rows and attempt.fits(sample[0]):
-                error = prepared.errors.get(sample[0])
-                if error is None and not is_loaded:
-                    self._turns.wait(attempt, now)
-                    break
-                if error is None and (room <= 0 or self._turns.must_hold(now)):
-                    return has_admitted
-                attempt.advance()
-                has_admitted = True
-                if error is not None:
-                    attempt.fail_row(*sample, error)
-                    self._finished += 1
-                    num_rows -= 1
-                else:
-                    self._enter(engine, attempt, prepared, sample)
-                    room -= 1
-        return has_admitted
-
     def _swap(self, engine: Engine, attempt: Attempt) -> None:
         """Gives an empty engine the attempt's weights, or fails the attempt."""
         try:
@@ -258,51 +203,6 @@ class GeneratorHost:
                 if attempt.outcome is None:
                     attempt.end(AttemptState.failed, error=str(error), is_retriable=False)
                     self._flush_if_due(attempt)  # before anybody hears that it has ended
-
-    def _enter(self, engine: Engine, attempt: Attempt, prepared: Prepared, sample: tuple[int, int]) -> None:
-        problem, sample_index = sample
-        self._num_requests += 1
-        request_id = str(self._num_requests)
-        # in flight before the engine knows of it: if add() raises, its worst case stays accounted for
-        attempt.enter(request_id, problem, sample_index)
-        self._owner[request_id] = attempt
-        engine.add(
-            request_id,
-            prepared.tokens(problem),
-            max_tokens=int(prepared.max_tokens[problem]),
-            sampling=attempt.work.sampling,
-            seed=attempt.seeds.of(prepared.problem_ids[problem], sample_index),
-        )
-
-    def _settle(self, finished: list[Finished], step_s: float) -> None:
-        self._busy_s += step_s
-        share_s = step_s / len(self._owner)
-        by_attempt: dict[Attempt, list[Finished]] = {}
-        for attempt in self._attempts.values():
-            if attempt.in_flight:
-                attempt.busy_s += share_s * len(attempt.in_flight)
-                by_attempt[attempt] = []
-        for request in finished:
-            by_attempt[self._owner.pop(request.request_id)].append(request)
-        for attempt, requests in by_attempt.items():
-            attempt.settle(requests)
-        self._finished += len(finished)
-        self._settled_tokens += sum(request.completion_tokens for request in finished)
-
-    def _drop_stopped(self, engine: Engine) -> None:
-        for attempt in list(self._attempts.values()):
-            if attempt.stop is StopMode.abort and attempt.in_flight:
-                ids = list(attempt.in_flight)
-                partial = engine.abort(ids)
-                self._settled_tokens += sum(request.completion_tokens for request in partial)
-                attempt.drop_in_flight(partial)
-                for request_id in ids:
-                    del self._owner[request_id]
-
-    def _count_tokens(self, engine: Engine) -> None:
-        if self._clock() - self._counted_at >= _TOKEN_COUNT_S:
-            self._counted_at = self._clock()
-            self._total_tokens = max(self._total_tokens, self._settled_tokens + engine.unfinished_tokens())
 
     def _end_if_done(self, attempt: Attempt) -> None:
         if attempt.outcome is not None or attempt.in_flight:
@@ -324,33 +224,19 @@ class GeneratorHost:
 
     # orders, under the lock
 
-    def _submit(self, spec: AttemptSpec) -> None:
-        if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
-            return
+    def _begin(self, spec: AttemptSpec) -> Attempt:
         if not isinstance(spec.work, GenerateWork):
             raise TypeError(f"{spec.attempt_id}: a generator host takes generate attempts, got {spec.kind}")
         attempt = Attempt(
             spec=spec, work=spec.work, seeds=SampleSeeds(spec.work.seed, spec.work.model.name), flushed_at=self._clock()
         )
-        self._attempts[spec.attempt_id] = attempt
         if self._is_draining:
             attempt.end(AttemptState.stopped)
         else:
             self._writer.open_later(attempt)
-
-    def _acknowledge(self, order: Acknowledge) -> None:
-        attempt = self._attempts.get(order.attempt_id)
-        if attempt is None:
-            return
-        attempt.receipts = [receipt for receipt in attempt.receipts if receipt.part >= order.num_parts]
-        if order.is_forgotten:
-            self._forgotten.add(order.attempt_id)
-            attempt.is_forgotten = True
-            attempt.stop = StopMode.abort
+        return attempt
 
     def _report(self) -> HostReport:
-        for attempt in [a for a in self._attempts.values() if a.is_forgotten and a.is_over]:
-            del self._attempts[attempt.id]
         now = self._clock()
         load_s = self._load_s if self._loading_since is None else now - self._loading_since
         state, load_s = self._turns.shown(self._state, load_s, now)
@@ -361,28 +247,21 @@ class GeneratorHost:
             pid=os.getpid(),
             node=self._node,
             engine_version=self._writer.engine_version,
-            running_requests=len(self._owner),
-            total_tokens=self._total_tokens,
-            busy_s=self._busy_s,
+            running_requests=len(self._in_flight),
+            total_tokens=self._in_flight.total_tokens,
+            busy_s=self._in_flight.busy_s,
             load_s=load_s,
             num_swaps=self._turns.num_swaps,
             swap_s=self._turns.swap_s,
         )
 
     def _report_attempts(self) -> tuple[AttemptReport, ...]:
-        # What left since the last exchange will leave until the next one too: twice that much more keeps the engine
-        # full even when the answer to this report comes one exchange late.
-        self._turnover = max(self._finished - self._finished_before, self._turnover // 2)
-        self._finished_before = self._finished
-        slots = 0
-        if self._engine is not None:
-            slots = int(_WINDOW * self._engine.max_num_seqs) - len(self._owner) + 2 * self._turnover
-        reports = []
-        for attempt in self._attempts.values():
-            if not attempt.is_forgotten:
-                ahead, taken = attempt.worst_of_next(slots)
-                slots -= taken
-                reports.append(attempt.report(ahead))
+        slots = 0 if self._engine is None else self._in_flight.slots_ahead(self._engine)
+        reports: list[AttemptReport] = []
+        for attempt in self._attempts.reported():
+            ahead, taken = attempt.worst_of_next(slots)
+            slots -= taken
+            reports.append(attempt.report(ahead))
         return tuple(reports)
 
 

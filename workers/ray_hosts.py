@@ -18,8 +18,9 @@ from service.cluster import HostKind, HostSpec, Orders
 from service.receipts import Receipt
 from service.shards import find_receipts
 from service.work import AttemptSpec
-from workers.dispatcher import Failure, Handle, Launch, outcome_of
+from workers.dispatcher import Handle, Launch, outcome_of
 from workers.engine import engine_environment
+from workers.host_attempts import Failure
 from workers.hosts import Answer, HostRunner, MakeHost, Process
 from workers.trainer import Train, TrainerHost
 

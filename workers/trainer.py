@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from service.checkpoints import read_document
-from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders
+from service.checkpoints import checkpoint_step
+from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
 from service.errors import InvalidInput, IsoflopError
 from service.receipts import Receipt
 from service.work import AttemptSpec, FinetuneWork
-from workers.dispatcher import Failure
-from workers.recent_ids import RecentIds
+from workers.host_attempts import Failure, HostAttempts, PlainAttempt
 
 
 class Progress(Protocol):
@@ -67,27 +66,22 @@ def load_training() -> Train:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Attempt:
+class _Attempt(PlainAttempt):
     """One attempt; its fields are guarded by the host's lock, `is_to_stop` may be set at any time."""
 
-    spec: AttemptSpec
     steps: int
     future: Future[None] | None = None
-    state: AttemptState = AttemptState.running
     is_to_stop: threading.Event = field(default_factory=threading.Event)
-    receipts: list[Receipt] = field(default_factory=list)
     step: int = 0
     checkpoint_step: int = 0
-    error: str | None = None
-    is_retriable: bool = True
-    is_forgotten: bool = False
 
-    @property
-    def is_over(self) -> bool:
-        return self.state is not AttemptState.running
-
-    def fail(self, failure: Failure) -> None:
-        self.state, self.error, self.is_retriable = AttemptState.failed, failure.error, failure.is_retriable
+    def take_stop(self, mode: StopMode) -> None:
+        """Both modes end the same way: what is done is in the last checkpoint, and the rest is cheap to redo."""
+        if self.is_over:
+            return
+        self.is_to_stop.set()
+        if self.future is None:
+            self.state = AttemptState.stopped
 
     def end(self, error: BaseException | None) -> None:
         """Takes how training ended."""
@@ -103,15 +97,7 @@ class _Attempt:
             self.fail(Failure(error=ended, is_retriable=True))
 
     def report(self) -> AttemptReport:
-        return AttemptReport(
-            attempt_id=self.spec.attempt_id,
-            state=self.state,
-            error=self.error,
-            is_retriable=self.is_retriable,
-            receipts=tuple(self.receipts),
-            admitted=self.steps,
-            finished=self.step,
-        )
+        return self.report_progress(admitted=self.steps, finished=self.step)
 
 
 class TrainerHost:
@@ -143,8 +129,7 @@ class TrainerHost:
         self._load_s: float | None = None
         self._error: str | None = None
         self._is_draining = False
-        self._attempts: dict[str, _Attempt] = {}
-        self._forgotten = RecentIds()
+        self._attempts = HostAttempts(self._begin)
         self._tokens = 0
         self._busy_s = 0.0
 
@@ -160,7 +145,7 @@ class TrainerHost:
         """Whether nothing trains any more and nothing will."""
         with self._lock:
             self._advance()
-            return self._is_draining and all(attempt.is_over for attempt in self._attempts.values())
+            return self._is_draining and self._attempts.are_over()
 
     def start(self) -> None:
         """Begins to load."""
@@ -171,12 +156,7 @@ class TrainerHost:
     def exchange(self, orders: Orders) -> HostReport:
         """Takes orders, returns facts."""
         with self._lock:
-            for spec in orders.submits:
-                self._submit(spec)
-            for stop in orders.stops:
-                self._stop(self._attempts.get(stop.attempt_id))
-            for acknowledge in orders.acknowledges:
-                self._acknowledge(acknowledge)
+            self._attempts.take(orders)
             self._advance()
             return self._report()
 
@@ -184,67 +164,43 @@ class TrainerHost:
         """Takes no more: what trains ends after its step, and can be resumed from its last checkpoint."""
         with self._lock:
             self._is_draining = True
-            for attempt in self._attempts.values():
-                self._stop(attempt)
+            self._attempts.stop_all(StopMode.finish)
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Drains, then waits for the thread, or gives up after `timeout_s`."""
         self.drain()
         with self._lock:
-            futures = [self._loading, *(attempt.future for attempt in self._attempts.values())]
+            futures = [self._loading, *(attempt.future for attempt in self._attempts)]
         wait([future for future in futures if future is not None], timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # all below: under the lock, or called by the thread that trains
 
-    def _submit(self, spec: AttemptSpec) -> None:
-        if spec.attempt_id in self._attempts or spec.attempt_id in self._forgotten:
-            return
+    def _begin(self, spec: AttemptSpec) -> _Attempt:
         if not isinstance(spec.work, FinetuneWork):
-            attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec, steps=0)
+            attempt = _Attempt(spec=spec, steps=0)
             attempt.fail(Failure.of(InvalidInput(f"a trainer runs finetune attempts, got {spec.kind.value}")))
-            return
-        attempt = self._attempts[spec.attempt_id] = _Attempt(spec=spec, steps=spec.work.training.steps)
+            return attempt
+        attempt = _Attempt(spec=spec, steps=spec.work.training.steps)
         if self._is_draining or self._error is not None:
             attempt.state = AttemptState.stopped
-
-    def _stop(self, attempt: _Attempt | None) -> None:
-        # both modes end the same way: what is done is in the last checkpoint, and the rest is cheap to redo
-        if attempt is None or attempt.is_over:
-            return
-        attempt.is_to_stop.set()
-        if attempt.future is None:
-            attempt.state = AttemptState.stopped
-
-    def _acknowledge(self, order: Acknowledge) -> None:
-        attempt = self._attempts.get(order.attempt_id)
-        if attempt is None:
-            return
-        attempt.receipts = [receipt for receipt in attempt.receipts if receipt.part >= order.num_parts]
-        if order.is_forgotten:
-            self._forgotten.add(order.attempt_id)
-            attempt.is_forgotten = True
-            self._stop(attempt)
+        return attempt
 
     def _advance(self) -> None:
         """Takes what is done, starts what waits."""
         if self._loading is not None and self._loading.done():
             self._take_loaded(self._loading)
-        for attempt in self._attempts.values():
+        for attempt in self._attempts:
             if attempt.future is None or not attempt.future.done():
                 continue
             error = attempt.future.exception()
             attempt.end(error)
             if error is not None and not isinstance(error, IsoflopError):
                 self._end_host(f"{attempt.spec.attempt_id} raised {type(error).__name__}: {error}")
-        for attempt_id in [
-            name for name, attempt in self._attempts.items() if attempt.is_forgotten and attempt.is_over
-        ]:
-            del self._attempts[attempt_id]
-        is_busy = any(attempt.future is not None for attempt in self._attempts.values())
+        is_busy = any(attempt.future is not None for attempt in self._attempts)
         if self._train is None or is_busy or self._error is not None:
             return
-        for attempt in self._attempts.values():
+        for attempt in self._attempts:
             if not attempt.is_over:
                 attempt.future = self._pool.submit(self._run, attempt, self._train)
                 return
@@ -260,8 +216,7 @@ class TrainerHost:
 
     def _end_host(self, error: str) -> None:
         self._error = self._error or error
-        for attempt in self._attempts.values():
-            self._stop(attempt)
+        self._attempts.stop_all(StopMode.finish)
 
     def _run(self, attempt: _Attempt, train: Train) -> None:
         """In the thread that trains."""
@@ -293,7 +248,7 @@ class TrainerHost:
             )
             if work.resume_from is not None:
                 # the last checkpoint may be an earlier attempt's that was lost before it could say that it was done
-                step = int(read_document(work.resume_from)["facts"]["step"])
+                step = checkpoint_step(work.resume_from)
                 with self._lock:
                     attempt.checkpoint_step = max(attempt.checkpoint_step, step)
                     attempt.step = max(attempt.step, step)
@@ -313,10 +268,10 @@ class TrainerHost:
     def _report(self) -> HostReport:
         return HostReport(
             state=self._state(),
-            attempts=tuple(attempt.report() for attempt in self._attempts.values() if not attempt.is_forgotten),
+            attempts=tuple(attempt.report() for attempt in self._attempts.reported()),
             error=self._error,
             node=self._node,
-            running_requests=sum(attempt.future is not None for attempt in self._attempts.values()),
+            running_requests=sum(attempt.future is not None for attempt in self._attempts),
             total_tokens=self._tokens,
             busy_s=self._busy_s,
             load_s=self._load_s if self._loading_since is None else self._clock() - self._loading_since,

@@ -18,7 +18,8 @@ from service.models import EngineOptions, ModelSpec
 from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, ProblemRow
 from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
-from workers.dispatcher import DispatcherHost, Failure, Handle, run_attempt, thread_launcher
+from workers.dispatcher import DispatcherHost, Handle, run_attempt, thread_launcher
+from workers.host_attempts import Failure
 
 MODEL = ModelSpec(
     name="sim",
