@@ -1,4 +1,4 @@
-# make demo    the whole story on this machine
+# make demo    the whole story on this machine, in minutes; make demo-full with every problem, budget and seed
 # make test    every check, and every test but the long ones of make chaos
 # Both build .venv first.  VARIANT=cpu | cuda; without it, cuda where an NVIDIA GPU answers.
 SHELL   := /bin/bash
@@ -17,10 +17,13 @@ STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tool
 COMPILE := uv pip compile pyproject.toml --group dev --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
              --only-binary :all: --no-header --no-annotate -q
 
-.PHONY: demo test lint format chaos tiny-world venv lock clean-venv
+.PHONY: demo demo-full test lint format chaos tiny-world venv lock clean-venv
 
 demo: $(STAMP)
 	$(BIN)/isoflop demo
+
+demo-full: $(STAMP)
+	$(BIN)/isoflop demo --full --directory runs/demo-full
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest tests -m "not chaos"

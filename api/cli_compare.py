@@ -128,6 +128,35 @@ def _result_lines(results: "Document") -> list[str]:
             "seeds",
         )
         lines += [*table(header, rows, right=(2, 5, 8, 9)), ""]
+    if results["rounds"]:
+        rows = [
+            (
+                found["student"],
+                found["arm"],
+                found["samples_per_problem"],
+                found["round"],
+                f"{found['samples']:,.0f}",
+                f"{found['correct']:,.0f}",
+                f"{found['rows']:,.0f}",
+                wording.flops(found["draw_flops"]),
+                wording.flops(found["train_flops"]),
+                "" if found["accuracy"] is None else interval(found["accuracy"]),
+            )
+            for found in results["rounds"]
+        ]
+        header = (
+            "student",
+            "data",
+            "budget",
+            "round",
+            "samples",
+            "correct",
+            "rows",
+            "drawing",
+            "training",
+            "greedy after",
+        )
+        lines += [*table(header, rows, right=(2, 3, 4, 5, 6, 7, 8)), ""]
     return lines or ["nothing is found yet"]
 
 

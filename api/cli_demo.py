@@ -18,14 +18,23 @@ def demo(
     ] = 400,
     samples: Annotated[int, typer.Option(min=1, max=100, help="Samples of the larger model per problem.")] = 10,
     seed: Annotated[int, typer.Option(help="Orders problems and seeds engines.")] = 0,
+    is_full: Annotated[
+        bool, typer.Option("--full", help="Both budgets, every problem, three seeds of training: an hour or more.")
+    ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 for any free one.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service and its dashboard running.")] = False,
 ) -> None:
-    """Compare a larger and a smaller model at equal FLOPs, on this machine, in a few minutes."""
+    """Compare a larger and a smaller model at equal FLOPs, and students of each, on this machine in a few minutes."""
     from api.local.demo import DemoOptions, run_demo
     from api.local.demo_screen import DemoScreen
 
     options = DemoOptions(
-        directory=directory, num_problems=num_problems, samples=samples, seed=seed, port=port, keep=keep
+        directory=directory,
+        is_full=is_full,
+        num_problems=num_problems,
+        samples=samples,
+        seed=seed,
+        port=port,
+        keep=keep,
     )
     raise typer.Exit(run_demo(options, DemoScreen()))

@@ -2,10 +2,10 @@
 
 from api.artifact_views import measured, parent_fields
 from api.resolve_comparison import comparison_document
-from api.wire.comparisons import ArmResult, ComparisonOut, ResultsOut, StudentResult
+from api.wire.comparisons import ArmResult, ComparisonOut, ResultsOut, RoundResult, StudentResult
 from service.artifacts import Artifact
 from service.experiments.graph import count_nodes
-from service.experiments.results import ArmFound, StudentFound, collect_results
+from service.experiments.results import ArmFound, RoundFound, StudentFound, collect_results
 from service.experiments.spec import ComparisonSpec
 from service.jobs import Phase
 from service.store import Store
@@ -28,7 +28,9 @@ def results_out(store: Store, artifact: Artifact) -> ResultsOut:
     assert isinstance(artifact.spec, ComparisonSpec)
     results = collect_results(store, artifact.id, artifact.spec)
     return ResultsOut(
-        arms=[_arm(found) for found in results.arms], students=[_student(found) for found in results.students]
+        arms=[_arm(found) for found in results.arms],
+        students=[_student(found) for found in results.students],
+        rounds=[_round(found) for found in results.rounds],
     )
 
 
@@ -59,4 +61,19 @@ def _student(found: StudentFound) -> StudentResult:
         is_difference=None if found.difference is None else found.difference.is_difference,
         p_value=None if found.difference is None else found.difference.p_value,
         false_positive_rate=found.false_positive_rate,
+    )
+
+
+def _round(found: RoundFound) -> RoundResult:
+    return RoundResult(
+        student=found.student,
+        arm=found.arm,
+        samples_per_problem=found.num_samples,
+        round=found.round,
+        samples=found.samples,
+        correct=found.correct,
+        rows=found.rows,
+        draw_flops=found.draw_flops,
+        train_flops=found.train_flops,
+        accuracy=None if found.accuracy is None else measured(found.accuracy),
     )

@@ -23,7 +23,7 @@ from api.resolve_parts import (
 from api.wire.job_document import BudgetDocument, JobDocument
 from service import wording
 from service.currency import Budget, Currency, from_amount, worst_case
-from service.errors import BudgetTooSmall, InvalidInput
+from service.errors import BudgetTooSmall, InvalidInput, NotFound
 from service.flops import MFLOP
 from service.jobs import JobSpec, Resolved
 from service.models import ModelSpec
@@ -60,6 +60,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
     _check_chat_template(spec, models)
     check_scorers(spec, num_problems)
     _check_budget(spec, models)
+    _check_history(spec, problems.fingerprint, num_problems, store)
     resolved = Resolved(
         models=models,
         problems_path=problems.path,
@@ -67,6 +68,22 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         problems_fingerprint=problems.fingerprint,
     )
     return spec, resolved
+
+
+def _check_history(spec: JobSpec, fingerprint: str, num_problems: int, store: Store) -> None:
+    """Earlier rounds count problems by their place in the set, so it has to be the same one."""
+    for job_id in spec.allocation.history:
+        try:
+            job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
+        except NotFound:
+            raise InvalidInput(f"allocation.history: got {job_id!r}, allowed: ids of jobs") from None
+        if not job.phase.is_done:
+            raise InvalidInput(f"allocation.history: got {job_id!r}, which is {job.phase}, allowed: jobs that are done")
+        if (resolved.problems_fingerprint, resolved.num_problems) != (fingerprint, num_problems):
+            raise InvalidInput(
+                f"allocation.history: got {job_id!r}, which drew from other problems; allowed: jobs on all the "
+                f"{num_problems:,} problems of this one"
+            )
 
 
 def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Must not import workers.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from api.resolve_artifacts import to_training
@@ -22,14 +23,16 @@ from api.resolve_parts import (
     to_resolved_set,
     to_sampling,
 )
-from api.wire.comparisons import ComparisonDocument
+from api.wire.comparisons import ComparisonDocument, MatchDocument
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
 from service.experiments.graph import count_nodes
+from service.experiments.nodes import num_train_problems
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
     ComparisonWork,
+    Lengths,
     MatchBy,
     SelectionRules,
     Split,
@@ -71,6 +74,8 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
             sampling=None if arm.sampling is None else to_sampling(arm.sampling),
             keep=None if arm.keep is None else Keep(arm.keep),
             match=None if arm.match is None else MatchBy(arm.match),
+            rounds=arm.rounds,
+            warm_start=arm.warm_start,
         )
         for arm in document.arms
     )
@@ -101,6 +106,7 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
         scorers=tuple(document.scorers),
         seed=document.seed,
         max_problems=document.max_problems,
+        lengths=_lengths(document.match, arms),
     )
     work = ComparisonWork(models=models, sets={split: to_resolved_set(item) for split, item in sets.items()})
     _check(spec, work)
@@ -115,6 +121,18 @@ def _reference(document: ComparisonDocument) -> str:
         allowed = ", ".join(arm.name for arm in document.arms)
         raise InvalidInput(f"match.reference: got {wanted!r}, allowed: an arm ({allowed}), or the model of one arm")
     return found[0]
+
+
+def _lengths(match: MatchDocument, arms: Sequence[ArmSpec]) -> Lengths | None:
+    is_needed = MatchBy(match.by).is_nominal or any(arm.match is not None and arm.match.is_nominal for arm in arms)
+    stated = (match.prompt_tokens, match.completion_tokens)
+    if not is_needed and stated != (None, None):
+        raise InvalidInput("match: got lengths, allowed without nominal matching: neither of them, it measures")
+    if match.prompt_tokens is None or match.completion_tokens is None:
+        if is_needed:
+            raise InvalidInput("match: nominal matching needs prompt_tokens and completion_tokens [tokens a sample]")
+        return None
+    return Lengths(prompt_tokens=match.prompt_tokens, completion_tokens=match.completion_tokens)
 
 
 def _check_disjoint(names: dict[Split, str]) -> None:
@@ -143,10 +161,26 @@ def _check_sizes(spec: ComparisonSpec) -> None:
         )
 
 
+def _check_rounds(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec) -> None:
+    if arm.allocation.history:
+        raise InvalidInput(f"arms.{arm.name}.allocation.history: allowed: leave it out, rounds fill it in")
+    if arm.rounds == 1:
+        return
+    # without students nobody would draw the second round; with too small a budget, nothing
+    smallest = min(spec.budgets) * num_train_problems(spec, work)
+    most = 1 if not spec.students or arm.name == spec.reference else min(spec.training.steps, smallest)
+    if arm.rounds > most:
+        why = "with these steps and budgets"
+        if not spec.students or arm.name == spec.reference:
+            why = "of the reference arm" if spec.students else "without students"
+        raise InvalidInput(f"arms.{arm.name}.rounds: got {arm.rounds}, allowed {why}: 1 to {most}")
+
+
 def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
     _check_sizes(spec)
     for arm in spec.arms:
         check_scorers(_as_job(spec, arm), work.sets[Split.train].num_problems)
+        _check_rounds(spec, work, arm)
         keep = arm.keep or spec.selection.keep
         if keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
             raise InvalidInput(f"arms.{arm.name}: keep 'verified' needs 'steps' among the scorers")
@@ -185,6 +219,7 @@ def comparison_document(spec: ComparisonSpec) -> dict[str, Any]:
             "by": spec.match.value,
             "reference": spec.reference,
             "samples_per_problem": list(spec.budgets),
+            **({} if spec.lengths is None else dataclasses.asdict(spec.lengths)),
         },
         "arms": [
             {
@@ -194,6 +229,8 @@ def comparison_document(spec: ComparisonSpec) -> dict[str, Any]:
                 "sampling": None if arm.sampling is None else sampling_document(arm.sampling),
                 "keep": None if arm.keep is None else arm.keep.value,
                 "match": None if arm.match is None else arm.match.value,
+                "rounds": arm.rounds,
+                "warm_start": arm.warm_start,
             }
             for arm in spec.arms
         ],

@@ -20,7 +20,12 @@ from service.scoring import scorer_named
 PLAIN_TEMPLATE = PromptSpec().template
 MAX_VOTES = 256
 """Samples that vote: an exact expectation over all subsets takes time and memory by the square of it."""
-_STRATEGIES_WITHOUT_FIELDS = ("uniform",)
+_FIELDS = {
+    "uniform": ("collect",),
+    "until_correct": ("target_correct", "k", "max_samples", "collect"),
+    "adastar": ("max_samples", "collect", "history"),
+}
+"""What a strategy reads of its document; `counts` says which verdicts it goes by, if it goes by any."""
 
 
 def to_prompt(document: PromptDocument) -> PromptSpec:
@@ -138,31 +143,37 @@ def to_allocation(document: AllocationDocument) -> AllocationSpec:
     """
     if document.strategy not in STRATEGIES:
         raise UnknownName(kind="strategy", got=document.strategy, allowed=STRATEGIES)
-    given = [name for name in ("target_correct", "k", "max_samples") if getattr(document, name) is not None]
-    given += ["counts"] if document.counts != "answer" else []
-    if given and document.strategy in _STRATEGIES_WITHOUT_FIELDS:
+    read = _FIELDS[document.strategy]
+    given = [name for name in ("target_correct", "k", "max_samples", "collect", "history") if getattr(document, name)]
+    # which verdicts count matters only to what goes by verdicts
+    reads_verdicts = document.strategy != "uniform" or document.collect is not None
+    given += ["counts"] if document.counts != "answer" and not reads_verdicts else []
+    if unread := [name for name in given if name not in read]:
         raise InvalidInput(
-            f"allocation: got {', '.join(given)} with strategy {document.strategy!r}, which reads none of them; "
-            "allowed: leave them out, or strategy 'until_correct'"
+            f"allocation: got {', '.join(unread)} with strategy {document.strategy!r}, allowed with it: "
+            f"{', '.join(read)}"
         )
     return AllocationSpec(
         strategy=document.strategy,
         target_correct=document.target_correct or document.k or 1,
         max_samples=document.max_samples,
         counts=document.counts,
+        collect=document.collect,
+        history=tuple(document.history),
     )
 
 
 def allocation_document(allocation: AllocationSpec) -> dict[str, Any]:
     """The inverse of `to_allocation`."""
-    if allocation.strategy in _STRATEGIES_WITHOUT_FIELDS:
-        return {"strategy": allocation.strategy}
-    return {
-        "strategy": allocation.strategy,
-        "target_correct": allocation.target_correct,
-        "max_samples": allocation.max_samples,
-        "counts": allocation.counts,
-    }
+    read = _FIELDS[allocation.strategy]
+    fields = {name: getattr(allocation, name) for name in read if name != "k"}
+    if allocation.strategy != "uniform" or allocation.collect is not None:
+        fields["counts"] = allocation.counts
+    if allocation.collect is None:
+        del fields["collect"]
+    if "history" in fields:
+        fields["history"] = list(allocation.history)
+    return {"strategy": allocation.strategy, **fields}
 
 
 def check_scorers(spec: JobSpec, num_problems: int) -> None:

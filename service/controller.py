@@ -10,19 +10,20 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from service import shards
-from service.allocation import AllocationState
+from service.allocation import AllocationState, PastRound, visits_after
 from service.cluster import Cluster, HostKind, HostState, Observation
 from service.errors import AlreadyRunning, CorruptFile
+from service.jobs import AllocationSpec
 from service.manifest_writer import ManifestWriter
 from service.planner import Options, Plan, Seen, Snapshot, plan
-from service.planner.plan import JobView
+from service.planner.plan import Due, JobView
 from service.planner.submit import attempt_dir
 from service.receipts import Receipt
 from service.status import ControllerStatus
@@ -76,6 +77,7 @@ class Controller:
         self._states: dict[str, AllocationState] = {}
         self._sent_at: dict[str, datetime] = {}
         self._rates: dict[str, float] = {}
+        self._due: dict[str, Due] = {}
         self._progress: dict[str, tuple[int, float]] = {}
         self._looked_at = clock()
         self._broken: dict[str, str] = {}
@@ -142,6 +144,7 @@ class Controller:
             broken_jobs=dict(self._broken),
             sealed_jobs=written.sealed,
             manifest_errors=written.errors,
+            due=self._due,
             is_draining=self._is_draining,
         )
 
@@ -173,6 +176,7 @@ class Controller:
         return frozenset(name for name, (_, stalled_s) in progress.items() if stalled_s > STALL_S)
 
     def _remember(self, decided: Plan, now: datetime) -> None:
+        self._due = decided.due
         for change in decided.state_changes:
             state = self._states[change.job_id]
             if change.planned is not None:
@@ -281,8 +285,14 @@ class Controller:
 
 
 def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Receipt]) -> AllocationState:
-    """A job's allocation state from its committed tasks and score files, in the order of commitment."""
-    state = new_state(job)
+    """A job's allocation state from its committed tasks and score files, in the order of commitment.
+
+    Raises:
+        CorruptFile: one of these files, or one of an earlier round, cannot be read.
+    """
+    allocation = job.spec.allocation
+    past = [past_round(store, id_, job.num_problems, allocation, read_receipt) for id_ in allocation.history]
+    state = new_state(job, past)
     for prepared in job.prepared.values():
         if prepared.excluded is not None and len(prepared.excluded):
             state.exclude(prepared.excluded)
@@ -301,7 +311,20 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
     return state
 
 
-def new_state(job: JobView) -> AllocationState:
+def past_round(
+    store: Store, job_id: str, num_problems: int, allocation: AllocationSpec, read_receipt: Callable[[str], Receipt]
+) -> PastRound:
+    """What an earlier job on the same problems has found, by the verdict that counts in `allocation`."""
+    state = AllocationState(num_models=1, num_problems=num_problems)
+    for part in store.reads.parts(job_id, TaskKind.score):
+        delta = read_receipt(part.path).delta
+        if delta is not None:
+            state.fold(0, delta)
+    correct = state.verified if allocation.counts == "verified" else state.correct
+    return PastRound(seed=store.jobs.get(job_id).spec.seed, scored=state.scored[0], correct=correct[0])
+
+
+def new_state(job: JobView, past: Sequence[PastRound] = ()) -> AllocationState:
     """The state of a job of which nothing is committed."""
     allocation = job.spec.allocation
     return AllocationState(
@@ -309,4 +332,5 @@ def new_state(job: JobView) -> AllocationState:
         num_problems=job.num_problems,
         target=allocation.target_correct,
         needs_steps=allocation.counts == "verified",
+        visits=visits_after(past, job.num_problems),
     )

@@ -87,7 +87,7 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
         return dataclasses.replace(found, num_samples=store.reads.count_rows(job_id, TaskKind.generate))
     samples = load_samples(store, job_id, scores=scores)
     deepest = int(np.bincount(samples.problem).max()) if len(samples.problem) else 0
-    even = None if job.spec.allocation.strategy == "uniform" else 1
+    even = None if job.spec.allocation.is_even else 1
     ks = tuple(k for k in KS if k <= (even or deepest)) or (1,)
     summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
     return dataclasses.replace(

@@ -105,7 +105,7 @@ def report_jobs(
     measures = [Measures.of((*job.spec.scorers, *(["steps"] if judge is not None else []))) for job in jobs]
     judged = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
     found = metric_lines(samples, seed=jobs[0].spec.seed)
-    if all(job.spec.allocation.strategy == "uniform" for job in jobs):
+    if all(job.spec.allocation.is_even for job in jobs):
         found += same_number_lines(samples, seed=jobs[0].spec.seed)
     lines = tuple(only_measured_line(line, judged) for line in found)
     has_steps = all(found.has_steps for found in measures)
@@ -185,7 +185,7 @@ def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
     unfinished = [job.id for job in jobs if not job.phase.is_terminal]
     if unfinished:
         notes.append(f"Not finished, so these numbers will change: {', '.join(unfinished)}.")
-    adaptive = [job.id for job in jobs if job.spec.allocation.strategy != "uniform"]
+    adaptive = [job.id for job in jobs if not job.spec.allocation.is_even]
     if adaptive:
         notes.append(
             f"Results decided how {', '.join(adaptive)} was sampled: its numbers are what it realised, and a curve "
@@ -221,7 +221,7 @@ def _figures(
     curves = [
         coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
         for job, name, scored, found in zip(jobs, names, samples, measures, strict=True)
-        if job.spec.allocation.strategy == "uniform" and found.has_answers
+        if job.spec.allocation.is_even and found.has_answers
     ]
 
     def of(metric: str) -> list[Curve]:

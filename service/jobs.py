@@ -104,14 +104,23 @@ class AllocationSpec:
     Args:
         strategy: a name in `service.allocation.STRATEGIES`.
         target_correct: unique correct solutions wanted per problem (`until_correct`).
-        max_samples: most samples for one problem; None means no cap (`until_correct`).
+        max_samples: most samples for one problem; None means no cap (`until_correct`, `adastar`).
         counts: which verdict counts as correct: the answer alone, or the answer and the step check.
+        collect: the job ends once it has so many right answers; None goes on until the strategy or the budget ends.
+        history: ids of the jobs of earlier rounds on the same problems, the oldest first (`adastar`).
     """
 
     strategy: str = "uniform"
     target_correct: int = 1
     max_samples: int | None = None
     counts: Literal["answer", "verified"] = "answer"
+    collect: int | None = None
+    history: tuple[str, ...] = ()
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every problem gets as many samples, whatever they turn out to be: estimates need no correction."""
+        return self.strategy == "uniform" and self.collect is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

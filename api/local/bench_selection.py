@@ -8,8 +8,6 @@ filter must leave is known when they are made, so a selection that is fast becau
 """
 
 import json
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,17 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from api.local.bench_machine import Machine, this_machine
-from service.receipts import Usage
-from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA
-from service.scoring.normalize import equations_key, exact_key
+from api.local.bench_process import measure_apart, peak_mib
+from api.local.bench_samples import SCORERS, make_questions, make_solutions, write_problems, write_shards
+from service.receipts import Receipt
 from service.selection.lineage import read_lineage
 from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
-from service.shards import write_part
 from service.work import SelectSource, SelectWork
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,29 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 NUM_JOBS = 2
 _SAMPLES_PER_PROBLEM = 100
-_SHARD_ROWS = 10_000
 _SHARED_PROBLEMS = 50
 """Training questions that occur in the held-out set as well."""
 _HELD_OUT = 1000
-_TEXTS = 4096
-_WORDS = ("apples", "pens", "costs", "each", "then", "buys", "more", "has", "total", "remaining", "twice", "half")
-_WORDS += (
-    "price",
-    "dollars",
-    "friends",
-    "days",
-    "walks",
-    "miles",
-    "gives",
-    "away",
-    "sold",
-    "every",
-    "week",
-    "before",
-    "home",
-)
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +93,7 @@ def bench_selection(directory: Path, samples: int, variants: Sequence[str] = tup
     machine = this_machine()
     num_problems = samples // _SAMPLES_PER_PROBLEM
     num_kept = _write_jobs(directory, samples, num_problems)
-    runs = tuple(_run(directory, variant) for variant in variants)
+    runs = tuple(SelectionRun(**measure_apart("api.local.bench_selection", directory, variant)) for variant in variants)
     made = {"correct": num_kept, "all": samples}
     for run in runs:
         if (got := run.filters["keep"]) != (wanted := made.get(run.variant, got)):
@@ -130,14 +105,6 @@ def bench_selection(directory: Path, samples: int, variants: Sequence[str] = tup
         num_bytes=sum(path.stat().st_size for path in directory.glob("job-*/attempts/**/*.parquet")),
         runs=runs,
     )
-
-
-def _run(directory: Path, variant: str) -> SelectionRun:
-    command = [sys.executable, "-m", "api.local.bench_selection", str(directory), variant]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{variant}: the selection failed:\n{done.stderr[-4000:]}")
-    return SelectionRun(**json.loads(done.stdout))
 
 
 def _select_once(directory: Path, variant: str) -> SelectionRun:
@@ -159,7 +126,7 @@ def _select_once(directory: Path, variant: str) -> SelectionRun:
         ),
         held_out=tuple(str(directory / f"{name}.parquet") for name in held_out),
     )
-    idle_mib = _peak_mib()
+    idle_mib = peak_mib()
     started, cpu_started = time.perf_counter(), time.process_time()
     receipt = select(work, directory / "sets" / variant)
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
@@ -170,7 +137,7 @@ def _select_once(directory: Path, variant: str) -> SelectionRun:
         variant=variant,
         seconds=seconds,
         cpu_s=cpu_s,
-        peak_mib=_peak_mib(),
+        peak_mib=peak_mib(),
         idle_mib=idle_mib,
         rows=receipt.rows,
         filters={name: round(rows) for name, rows in receipt.facts.items()},
@@ -181,133 +148,56 @@ def _num_shared(directory: Path) -> int:
     return pq.read_metadata(directory / "held-out.parquet").num_rows - _HELD_OUT
 
 
-def _peak_mib() -> float:
-    """Highest resident memory of this process; `getrusage` would count its parent's as well."""
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None, "Linux writes it"
-    return int(found[1]) / 1024
-
-
 def _write_jobs(directory: Path, samples: int, num_problems: int) -> int:
     """Problems, a held-out set, and jobs with their manifests; how many samples are right and end by themselves."""
     rng = np.random.default_rng(0)
-    questions = [_question(rng, number) for number in range(num_problems)]
+    questions = make_questions(rng, 0, num_problems)
+    write_problems(directory / "problems.parquet", questions)
     shared = questions[: min(_SHARED_PROBLEMS, num_problems // 10)]
-    _write_problems(directory / "problems.parquet", questions)
-    held_out = [_question(rng, num_problems + number) for number in range(_HELD_OUT)]
-    _write_problems(directory / "held-out.parquet", [*held_out, *shared])
-    texts = [_solution(rng, number) for number in range(_TEXTS)]
+    held_out = make_questions(rng, num_problems, _HELD_OUT)
+    write_problems(directory / "held-out.parquet", [*held_out, *shared])
+    solutions = make_solutions(rng)
     num_kept = 0
     for number in range(NUM_JOBS):
         of_job = samples // NUM_JOBS + (number < samples % NUM_JOBS)
-        num_kept += _write_job(directory / f"job-{number}", rng, questions, texts, of_job)
+        num_kept += _write_job(directory / f"job-{number}", rng, questions, solutions, of_job)
     return num_kept
 
 
-def _write_job(directory: Path, rng: np.random.Generator, questions: list[str], texts: list[str], samples: int) -> int:
-    prompts, completions = pa.array([f"{question}\n" for question in questions]), pa.array(texts)
-    keys = {
-        "solution_key": np.array([exact_key(text) for text in texts], dtype=np.uint64),
-        "equations_key": np.array([equations_key(text) for text in texts], dtype=np.uint64),
-    }
-    shards: list[dict[str, Any]] = []
+def _write_job(
+    directory: Path, rng: np.random.Generator, questions: list[str], solutions: list[str], samples: int
+) -> int:
+    drawn: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     num_kept = 0
-    for shard, start in enumerate(range(0, samples, _SHARD_ROWS)):
-        problem = np.arange(start, min(start + _SHARD_ROWS, samples), dtype=np.int64) % len(questions)
-        text = (problem * 31 + rng.geometric(0.15, len(problem))) % len(texts)
-        is_correct, is_cut = rng.random(len(problem)) < 0.5, rng.random(len(problem)) < 0.03
-        num_kept += int((is_correct & ~is_cut).sum())
-        names = rng.bytes(16 * len(problem)).hex()
-        ids = [names[at : at + 32] for at in range(0, len(names), 32)]
-        samples_table = _samples(directory.name, ids, problem, prompts, completions, text, is_cut)
-        drawn = {"path": f"attempts/t{shard}.1/part-00000.parquet", "attempt": f"t{shard}.1", "part": 0, "model": "m"}
-        shards.append(drawn | _written(directory / "attempts" / f"t{shard}.1", samples_table))
-        steps = rng.choice(["valid", "invalid", "unknown"], len(problem))
-        scores_table = _scores(ids, problem, is_correct, steps, {name: key[text] for name, key in keys.items()})
-        graded = {"path": f"attempts/s{shard}.1/part-00000.parquet", "source_attempt": f"t{shard}.1", "source_part": 0}
-        scores.append(graded | _written(directory / "attempts" / f"s{shard}.1", scores_table))
+    problem = np.arange(samples, dtype=np.int64) % len(questions)
+    for number, shard in enumerate(write_shards(directory, rng, questions, solutions, problem=problem)):
+        num_kept += int((shard.delta.is_correct & ~shard.is_cut).sum())
+        attempt = f"t{number}.1"
+        drawn.append({"attempt": attempt, "part": 0, "model": "m", **_file(directory, shard.samples)})
+        scores.append({"source_attempt": attempt, "source_part": 0, **_file(directory, shard.scores)})
     manifest = {
         "manifest_version": 2,
         "is_sealed": True,
         "job_id": directory.name,
-        "job": {"problems": "problems", "scorers": ["math_answer", "steps"]},
+        "job": {"problems": "problems", "scorers": SCORERS},
         "models": [{"name": "m", "path": "", "revision": "sha256:0", "cost": {"parameters": 1}}],
         "problems": {"fingerprint": "sha256:1", "num_problems": len(questions)},
         "versions": {},
         "account": {"currency": "samples", "limit": samples, "spent": samples},
-        "shards": shards,
+        "shards": drawn,
         "scores": scores,
     }
     (directory / "manifest.json").write_text(json.dumps(manifest))
     return num_kept
 
 
-def _written(out_dir: Path, table: pa.Table) -> dict[str, Any]:
-    receipt = write_part(out_dir=out_dir, part=0, table=table, usage=Usage(samples=table.num_rows))
-    return {"sha256": receipt.sha256, "rows": receipt.rows}
-
-
-def _samples(
-    job_id: str, ids: list[str], problem: Ints, prompts: pa.Array, completions: pa.Array, text: Ints, is_cut: Any
-) -> pa.Table:
-    constant = {"job_id": job_id, "model": "m", "model_revision": "sha256:0", "prompt_id": "p", "sampling_id": "s"}
-    constant |= {"engine_version": "e", "attempt": "t.1"}
-    numbers = {"sample_index": 0, "seed": 1, "prompt_tokens": 60, "cached_tokens": 0, "completion_tokens": 130}
-    columns: dict[str, Any] = {name: pa.repeat(value, len(ids)) for name, value in {**constant, **numbers}.items()}
-    columns |= {
-        "sample_id": ids,
-        "problem_id": [f"p{number}" for number in problem.tolist()],
-        "problem_index": problem,
-        "prompt": prompts.take(pa.array(problem)),
-        "completion": completions.take(pa.array(text)),
-        "finish_reason": np.where(is_cut, "length", "stop"),
-        "flops": pa.repeat(1e9, len(ids)),
-        "flops_paper": pa.repeat(1e9, len(ids)),
-        "error": pa.nulls(len(ids), pa.string()),
+def _file(directory: Path, receipt: Receipt) -> dict[str, Any]:
+    return {
+        "path": str(Path(receipt.path).relative_to(directory)),
+        "sha256": receipt.sha256,
+        "rows": receipt.rows,
     }
-    return pa.table({name: columns[name] for name in SAMPLE_SCHEMA.names}).cast(SAMPLE_SCHEMA)
-
-
-def _scores(ids: list[str], problem: Ints, is_correct: Any, steps: Any, keys: dict[str, Any]) -> pa.Table:
-    nothing = pa.nulls(len(ids), pa.string())
-    answers = np.where(is_correct, "5", (6 + np.arange(len(ids)) % 9).astype(str))
-    shared: dict[str, Any] = {
-        "sample_id": ids,
-        "problem_index": problem,
-        "sample_index": pa.repeat(0, len(ids)),
-        "scorer_version": pa.repeat("1", len(ids)),
-        "expected_answer": pa.repeat("5", len(ids)),
-        "explanation": pa.repeat("", len(ids)),
-        **keys,
-    }
-    verdict = np.where(is_correct, "correct", "incorrect")
-    graded = shared | {"scorer": pa.repeat("math_answer", len(ids)), "predicted_answer": answers}
-    checked = shared | {"scorer": pa.repeat("steps", len(ids)), "predicted_answer": nothing}
-    both = (graded | {"verdict": verdict, "steps": nothing}, checked | {"verdict": nothing, "steps": steps})
-    return pa.concat_tables(
-        [pa.table({name: each[name] for name in SCORE_SCHEMA.names}).cast(SCORE_SCHEMA) for each in both]
-    )
-
-
-def _question(rng: np.random.Generator, number: int) -> str:
-    return f"Problem {number}: {' '.join(rng.choice(_WORDS, 45))} {number % 97}?"
-
-
-def _solution(rng: np.random.Generator, number: int) -> str:
-    a, b = number // 64 + 2, number % 64 + 2
-    return f"First {a}+{b}={a + b}. {' '.join(rng.choice(_WORDS, 55))}. So it is {a + b}. #### {a + b}"
-
-
-def _write_problems(path: Path, questions: list[str]) -> None:
-    columns = {
-        "problem_id": [f"p{number}" for number in range(len(questions))],
-        "question": questions,
-        "reference": ["#### 5"] * len(questions),
-        "level": pa.nulls(len(questions), pa.int64()),
-        "structure": pa.nulls(len(questions), pa.string()),
-    }
-    pq.write_table(pa.table(columns, schema=PROBLEM_SCHEMA), path)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ machine to themselves: the service is stopped while plain vLLM draws. The servic
 REST, planning, ledger, one request a sample, Parquet, hashes, fsync, and scoring.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +14,10 @@ import psutil
 
 from api.client import Job
 from api.local.bench_machine import Machine, Spread, this_machine
+from api.local.bench_process import measure_apart
 from api.local.bench_service import BenchService, moment
 from api.local.tiny_world import problem_file
 from service.cluster import HostKind
-from service.errors import IsoflopError
 from service.work import TaskKind
 from workers.engine import engine_environment
 
@@ -184,19 +180,13 @@ def _read_run(service: BenchService, job: Job) -> ServiceRun:
 def _run_plain(service: BenchService, job_id: str, per_problem: int, niceness: int) -> PlainRun:
     service.stop()
     model = service.store.jobs.resolved(job_id).models[0]
-    environment = os.environ | engine_environment(model, THREADS)
-    command = [
-        "nice",
-        "-n",
-        str(niceness - os.nice(0)),
-        sys.executable,
-        "-m",
+    found = measure_apart(
         "api.local.bench_plain",
-        str(service.database),
+        service.database,
         job_id,
-        str(per_problem),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PLAIN_S, check=False)
-    if done.returncode != 0:
-        raise IsoflopError(f"plain vLLM ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
-    return PlainRun(**json.loads(done.stdout.splitlines()[-1]))
+        per_problem,
+        environment=engine_environment(model, THREADS),
+        niceness=niceness,
+        limit_s=_PLAIN_S,
+    )
+    return PlainRun(**found)

@@ -11,7 +11,7 @@ from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDo
 from api.wire.submitted import Measured, ParentOut
 
 Keep = Literal["correct", "verified", "majority", "all"]
-By = Literal["flops", "flops_paper", "number"]
+By = Literal["flops", "flops_paper", "nominal", "nominal_paper", "number"]
 Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
 
@@ -30,13 +30,16 @@ class MatchDocument(InputModel):
 
     by: By = Field(
         default="flops",
-        description="`flops` and `flops_paper`: each arm gets what the reference usefully spent, measured; `number`: "
-        "as many samples a problem.",
+        description="`flops` and `flops_paper`: each arm gets what the reference usefully spent, measured; "
+        "`nominal` and `nominal_paper`: the samples that cost as much at the stated lengths; `number`: as many "
+        "samples a problem.",
     )
     reference: Name = Field(description="An arm, or the model of exactly one arm.")
     samples_per_problem: Whole | list[Whole] = Field(
         description="Samples a problem of the reference arm; several make several budgets, e.g. [1, 10]."
     )
+    prompt_tokens: Whole | None = Field(default=None, ge=1, le=10**7, description="Of a sample, for nominal matching.")
+    completion_tokens: Whole | None = Field(default=None, ge=1, le=10**7, description="The same.")
 
 
 class ArmDocument(InputModel):
@@ -48,6 +51,16 @@ class ArmDocument(InputModel):
     sampling: SamplingDocument | None = Field(default=None, description="In place of the comparison's.")
     keep: Keep | None = Field(default=None, description="In place of `select.keep`.")
     match: By | None = Field(default=None, description="In place of `match.by`.")
+    rounds: Whole = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Of iterated self-training: `models` draw the first, each student's best checkpoint the next. They "
+        "share the budget and the optimizer steps.",
+    )
+    warm_start: bool = Field(
+        default=True, description="Train on from the checkpoint of the round before; else from the student's base."
+    )
 
 
 class StudentDocument(InputModel):
@@ -112,7 +125,7 @@ class ComparisonDocument(InputModel):
 
 
 class ArmResult(BaseModel):
-    """What an arm's budget bought."""
+    """What an arm's budget bought; of an arm with rounds, the first."""
 
     arm: str
     samples_per_problem: int = Field(description="Of the reference arm: which budget.")
@@ -141,6 +154,21 @@ class StudentResult(BaseModel):
     false_positive_rate: float | None = Field(description="Of right answers, the share whose steps do not hold.")
 
 
+class RoundResult(BaseModel):
+    """One round of an arm's self-training of one student. Amounts are means over seeds."""
+
+    student: str
+    arm: str
+    samples_per_problem: int
+    round: int
+    samples: float
+    correct: float
+    rows: float = Field(description="Of the round's training set.")
+    draw_flops: float = Field(description="Useful FLOPs of drawing; the first round's serve all students.")
+    train_flops: float = Field(description="Useful FLOPs of training.")
+    accuracy: Measured | None = Field(description="Greedy on the test set after the round.")
+
+
 class ComparisonOut(ParentOut):
     """A comparison."""
 
@@ -153,6 +181,7 @@ class ResultsOut(BaseModel):
 
     arms: list[ArmResult]
     students: list[StudentResult]
+    rounds: list[RoundResult] = Field(description="Of arms that have several.")
 
 
 class ComparisonDryRun(BaseModel):

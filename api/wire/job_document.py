@@ -59,16 +59,24 @@ class BudgetDocument(InputModel):
 class AllocationDocument(InputModel):
     """Which strategy spends the budget."""
 
-    strategy: str = Field(default="uniform", max_length=100, description="`uniform` or `until_correct`.")
+    strategy: str = Field(default="uniform", max_length=100, description="`uniform`, `until_correct` or `adastar`.")
     target_correct: Whole | None = Field(
         default=None, ge=1, le=1000, description="Unique correct solutions wanted per problem (until_correct); 1."
     )
     k: Whole | None = Field(default=None, ge=1, le=1000, description="The same as `target_correct`.")
     max_samples: Whole | None = Field(
-        default=None, ge=1, le=1_000_000, description="Most samples for one problem (until_correct); no cap."
+        default=None, ge=1, le=1_000_000, description="Most samples for one problem (until_correct, adastar); no cap."
     )
     counts: Literal["answer", "verified"] = Field(
         default="answer", description="What counts as correct: the answer, or the answer and every step of it."
+    )
+    collect: Whole | None = Field(
+        default=None, ge=1, le=MAX_INT, description="The job ends once it has so many right answers; never before."
+    )
+    history: list[Name] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="Jobs of earlier rounds on the same problems, the oldest first (adastar).",
     )
 
     @model_validator(mode="after")

@@ -5,12 +5,47 @@ counts are sums, and the unique solutions kept per problem are a set with at mos
 mutable object of the control loop; the controller changes it after a commit, never before.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from service.receipts import ScoreDelta
 from service.work import Indices, Runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRound:
+    """What an earlier job on the same problems has found.
+
+    Args:
+        seed: of that job.
+        scored: samples by problem [problems].
+        correct: those that counted as right [problems].
+    """
+
+    seed: int
+    scored: npt.NDArray[np.int32]
+    correct: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visits:
+    """Keys of problems in iterated self-training; see `adastar`.
+
+    Args:
+        last: round of the last visit that counts, from 1; 0 for never [problems].
+        win_rate: share of right answers in it [problems].
+    """
+
+    last: npt.NDArray[np.int32]
+    win_rate: npt.NDArray[np.float64]
+
+    @classmethod
+    def none(cls, num_problems: int) -> "Visits":
+        """Before the first round."""
+        return cls(last=np.zeros(num_problems, dtype=np.int32), win_rate=np.zeros(num_problems))
 
 
 class AllocationState:
@@ -21,9 +56,18 @@ class AllocationState:
         num_problems: problems it samples.
         target: unique correct solutions remembered per problem.
         needs_steps: count a sample as correct only if its step check is valid too.
+        visits: keys that earlier rounds of self-training left; None before the first.
     """
 
-    def __init__(self, *, num_models: int, num_problems: int, target: int = 1, needs_steps: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        num_models: int,
+        num_problems: int,
+        target: int = 1,
+        needs_steps: bool = False,
+        visits: Visits | None = None,
+    ) -> None:
         shape = (num_models, num_problems)
         self.num_models, self.num_problems = shape
         self.planned = np.zeros(shape, dtype=np.int32)
@@ -33,6 +77,8 @@ class AllocationState:
         self.is_excluded = np.zeros(num_problems, dtype=np.bool_)
         self.num_unique = np.zeros(num_problems, dtype=np.int32)
         self.num_planned_by_model = np.zeros(num_models, dtype=np.int64)
+        self.num_counted = 0
+        self.visits = visits or Visits.none(num_problems)
         self._needs_steps = needs_steps
         self._target = max(1, target)
         self._solutions = np.zeros((num_problems, self._target), dtype=np.uint64)
@@ -53,6 +99,7 @@ class AllocationState:
         is_verified = delta.is_correct & (delta.steps == 1)
         np.add.at(self.verified[model], delta.problem[is_verified], 1)
         counted = is_verified if self._needs_steps else delta.is_correct
+        self.num_counted += int(counted.sum())
         self._remember(delta.problem[counted], delta.solution[counted])
 
     def outstanding(self) -> np.ndarray:

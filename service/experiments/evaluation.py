@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from service.experiments.graph import Child
+from service.experiments.nodes import Child
 from service.experiments.spec import EvaluationSpec
 from service.majority import load_votes, majority_per_problem
 from service.measures import STEPS_SCORER, Measures

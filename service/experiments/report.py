@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from service.experiments.results import StudentFound
+from service.experiments.nodes import nominal_ratio
+from service.experiments.results import RoundFound, StudentFound
 from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, MatchBy, Split
 from service.finetunes import TrainingSpec
 from service.models import ModelSpec
@@ -43,8 +44,8 @@ class ArmFacts:
 
     Args:
         match: how its budget follows from the reference's; None for the reference itself.
-        planned_samples: by the paper's rule, samples a problem times the ratio of parameters, before anything ran; None
-            for several models or an adaptive strategy, of which the rule says nothing.
+        planned_samples: before anything ran, by the stated lengths or by the paper's rule, samples a problem times the
+            ratio of parameters; None for several models or an adaptive strategy, of which the rule says nothing.
         samples: samples a problem, drawn.
         granted: its limit, in the ledger's unit of `currency`.
         rows: of its training set; None before it is made.
@@ -69,7 +70,7 @@ class BudgetBought:
 
     Args:
         num_samples: samples a problem of the reference arm.
-        data: the arms' jobs side by side, the reference first.
+        data: jobs of arms that draw once side by side, the reference first.
         facts: one for each arm of `data`.
     """
 
@@ -153,7 +154,9 @@ class Report:
         checker: what judged the reasoning; None where nothing did.
         seeds: of training.
         seed: of drawing, selecting and evaluating.
-        teachers: whose samples a student learns from, by student and arm.
+        rounds_of: rounds of arms that have several.
+        teachers: whose samples a student learns from, in the first round, by student and arm.
+        rounds: every round of these arms that is trained.
         document: the comparison, resolved, as YAML.
         versions: of what drew the data, trained and wrote this report.
     """
@@ -175,11 +178,13 @@ class Report:
     checker: str | None
     ngram: int | None
     adaptive_arms: tuple[str, ...]
+    rounds_of: dict[str, int]
     teachers: dict[str, dict[str, Teacher]]
     sets: tuple[SetUsed, ...]
     models: tuple[ModelUsed, ...]
     bought: tuple[BudgetBought, ...]
     found: tuple[StudentFound, ...]
+    rounds: tuple[RoundFound, ...]
     costs: tuple[StageCost, ...]
     losses: tuple[LossCurve, ...]
     document: str
@@ -214,34 +219,20 @@ def teachers(spec: ComparisonSpec, work: ComparisonWork) -> dict[str, dict[str, 
 def planned_samples(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, num_samples: int) -> float | None:
     """Samples a problem that equal compute buys by the paper's rule: the reference's times the ratio of parameters.
 
-    It takes lengths to be equal and prompts to be free (arXiv 2408.16737, section 3).
+    The rule takes lengths to be equal and prompts to be free (arXiv 2408.16737, section 3); nominal matching says it
+    itself.
     """
     reference = next(item for item in spec.arms if item.name == spec.reference)
     both = (arm, reference)
-    if any(len(item.models) != 1 or item.allocation.strategy != "uniform" for item in both):
+    if any(len(item.models) != 1 or not item.allocation.is_even for item in both):
         return None
-    if arm.name == reference.name or (arm.match or spec.match) is MatchBy.number:
+    by = arm.match or spec.match
+    if arm.name == reference.name or by is MatchBy.number:
         return float(num_samples)
+    if by.is_nominal:
+        return num_samples * nominal_ratio(spec, work, arm, by)
     own, theirs = (work.model(item.models[0]).cost.parameters for item in both)
     return num_samples * theirs / own
-
-
-def planned_nodes(spec: ComparisonSpec) -> dict[Stage, int]:
-    """Nodes of each stage when the comparison is complete; stages without any are left out."""
-    cells = len(spec.budgets) * len(spec.arms)
-    runs = cells * len(spec.students) * len(spec.seeds)
-    trained = runs * len(spec.learning_rates)
-    tested = runs + len({student.base for student in spec.students})
-    planned = {
-        Stage.draw: cells,
-        Stage.select: cells,
-        Stage.train: trained,
-        Stage.validate: trained * spec.training.num_checkpoints,
-        Stage.greedy: tested,
-        Stage.majority: tested if spec.evaluate.maj_at else 0,
-        Stage.transfer: tested if Split.transfer in spec.problems else 0,
-    }
-    return {stage: number for stage, number in planned.items() if number}
 
 
 def repeats(training: TrainingSpec, rows: int | None) -> float | None:

@@ -9,6 +9,7 @@ from service import figures, wording
 from service.experiments.report import Report
 from service.experiments.results import StudentFound
 from service.figures import Figure, students
+from service.figures.rounds import AfterRound, rounds_figure
 from service.figures.students import Dot, Trace
 
 _TOLD = ("greedy", "transfer")
@@ -32,7 +33,8 @@ def report_figures(
     data = [known.get(figure.key, figure) for figure in _empty_data(report)]
     if not accuracies:
         return tuple(data)
-    return (*accuracies, differences_of(report, colours, models), *data, losses_of(report, colours))
+    rounds = [rounds_of(report, colours, models)] if report.rounds_of else []
+    return (*accuracies, differences_of(report, colours, models), *rounds, *data, losses_of(report, colours))
 
 
 def _empty_data(report: Report) -> list[Figure]:
@@ -98,6 +100,30 @@ def differences_of(report: Report, colours: Mapping[str, str], models: Mapping[s
         if item.difference is not None and (item.measure in _TOLD or item.measure == _largest_vote(report))
     ]
     return students.difference_figure(dots, colours, report.arms, reference=report.reference)
+
+
+def rounds_of(report: Report, colours: Mapping[str, str], models: Mapping[str, str]) -> Figure:
+    """Every measured round of arms that have several, with what it and those before it cost."""
+    points: list[AfterRound] = []
+    spent: dict[str, float] = {}
+    for found in report.rounds:
+        budget = f", budget {found.num_samples}" if len(report.budgets) > 1 else ""
+        line = f"{found.student} on {found.arm}{budget}"
+        spent[line] = spent.get(line, 0.0) + found.draw_flops + found.train_flops
+        if found.accuracy is not None:
+            points.append(
+                AfterRound(
+                    line=line,
+                    arm=found.arm,
+                    model=models[found.arm],
+                    round=found.round,
+                    flops=spent[line],
+                    value=found.accuracy.value,
+                    low=found.accuracy.low,
+                    high=found.accuracy.high,
+                )
+            )
+    return rounds_figure(points, colours, report.arms)
 
 
 def losses_of(report: Report, colours: Mapping[str, str]) -> Figure:

@@ -1,6 +1,6 @@
 """The report of a comparison as files: HTML that opens offline, Markdown, JSON, PNG figures, or all of them as a zip.
 
-Every form takes its words from `report_tables`; JSON has the numbers behind them too.
+Every form takes its words from `report_text`; JSON has the numbers behind them too.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Sequence
 
 from service.experiments.report import Report
-from service.experiments.report_tables import ReportText, Table, report_text
+from service.experiments.report_tables import Table
+from service.experiments.report_text import ReportText, report_text
 from service.figures import Figure
 from service.figures.png import render_png
 from service.report_files import encode, markdown_row
@@ -62,7 +63,7 @@ def to_json(report: Report, figures: Sequence[Figure]) -> str:
         "findings": text.findings,
         "limits": text.limits,
         "tables": {
-            **{table.key: dataclasses.asdict(table) for table in (text.students, text.costs)},
+            **{table.key: dataclasses.asdict(table) for table in (text.students, text.rounds, text.costs) if table},
             **{f"data-{table.num_samples}": [dataclasses.asdict(row) for row in table.rows] for table in text.data},
         },
         "figures": {figure.key: dataclasses.asdict(figure.table) | {"title": figure.title} for figure in figures},
@@ -94,6 +95,8 @@ def render_markdown(report: Report, drawn: Sequence[Figure] = ()) -> str:
     lines += [text.rule, ""]
     if text.has_students:
         lines += _table(text.students)
+    if text.rounds is not None:
+        lines += _table(text.rounds)
     for figure in drawn:
         lines += [f"![{figure.title}](figures/{figure.key}.png)", ""]
     lines += _data(text)

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from service.artifacts import Artifact
 from service.checkpoints import read_document
 from service.currency import from_amount
-from service.experiments.graph import Child, cell, count_nodes
+from service.experiments.graph import cell, count_nodes
+from service.experiments.nodes import Child
 from service.experiments.report import (
     ArmFacts,
     BudgetBought,
@@ -171,7 +172,8 @@ class Reports:
             accounting="exact",
             checker="the steps scorer" if has_steps else None,
             ngram=spec.selection.ngram,
-            adaptive_arms=tuple(arm.name for arm in spec.arms if arm.allocation.strategy != "uniform"),
+            adaptive_arms=tuple(arm.name for arm in spec.arms if not arm.allocation.is_even),
+            rounds_of={arm.name: arm.rounds for arm in spec.arms if arm.rounds > 1},
             teachers=teachers(spec, work),
             sets=sets_used(spec, work),
             models=tuple(
@@ -180,6 +182,7 @@ class Reports:
             ),
             bought=tuple(bought),
             found=results.students,
+            rounds=results.rounds,
             costs=stage_costs(store, children),
             losses=loss_curves(spec, children, around.log),
             document=around.document,
@@ -196,7 +199,9 @@ class Reports:
         around: Surroundings,
         now: datetime,
     ) -> BudgetBought | None:
-        found = {arm.arm: arm for arm in arms if arm.num_samples == num_samples}
+        # a round's share of a budget is not what the budget bought
+        once = {arm.name for arm in spec.arms if arm.rounds == 1}
+        found = {arm.arm: arm for arm in arms if arm.num_samples == num_samples and arm.arm in once}
         if spec.reference not in found:
             return None
         ordered = sorted(found.values(), key=lambda arm: arm.arm != spec.reference)

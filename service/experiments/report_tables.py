@@ -1,4 +1,4 @@
-"""Tables of a comparison's report as text, the same in every form: data of a budget, students, costs.
+"""Tables of a comparison's report as text, the same in every form: data of a budget, students, rounds, costs.
 
 Computes no statistics; a number without its basis is not written.
 """
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from service import wording
 from service.experiments.report import BudgetBought, Report, Stage, Teacher
-from service.experiments.report_words import MATCH_WORDS, RULE, findings, gap_of, headline, limits, signed
+from service.experiments.report_words import MATCH_WORDS, RULE, gap_of, signed
+from service.experiments.results import StudentFound
 from service.experiments.spec import MatchBy, Split
 from service.report import Comparison, Form
-from service.report_words import Row, comparison_rows, measured_text, parameters_text
+from service.report_words import Row, comparison_rows, measured_text
 
 TEACHER_WORDS = {
     Teacher.itself: "its own",
@@ -58,73 +59,6 @@ class DataTable:
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportText:
-    """A report as people read it, in every form.
-
-    Args:
-        made: name and value of what made the numbers.
-    """
-
-    id: str
-    title: str
-    headline: str
-    findings: tuple[str, ...]
-    rule: str
-    has_students: bool
-    students: Table
-    data: tuple[DataTable, ...]
-    costs: Table
-    limits: tuple[str, ...]
-    made: tuple[tuple[str, str], ...]
-    document: str
-
-
-def report_text(report: Report) -> ReportText:
-    """The words and tables of a report."""
-    return ReportText(
-        id=report.id,
-        title=report.title,
-        headline=headline(report),
-        findings=tuple(findings(report)),
-        rule=RULE,
-        has_students=bool(report.students),
-        students=student_table(report),
-        data=tuple(
-            DataTable(num_samples=bought.num_samples, comparison=bought.data, rows=tuple(data_rows(bought)))
-            for bought in report.bought
-        ),
-        costs=cost_table(report),
-        limits=tuple(limits(report)),
-        made=tuple(_made(report)),
-        document=report.document,
-    )
-
-
-def _made(report: Report) -> list[tuple[str, str]]:
-    sets = [
-        (f"{used.split} problems", f"{used.name}, {used.num_problems:,} used, {used.fingerprint[:19]}")
-        for used in report.sets
-    ]
-    models = [
-        (f"model {model.name}", f"{parameters_text(model.parameters)} parameters, {model.revision[:19]}")
-        for model in report.models
-    ]
-    seeds = ", ".join(map(str, report.seeds))
-    return [
-        ("equal by", f"{MATCH_WORDS[report.match]}, {report.reference} as reference"),
-        ("budgets", f"{', '.join(map(str, report.budgets))} samples a problem of {report.reference}"),
-        ("accounting", f"{report.accounting} unless said otherwise"),
-        ("reasoning judged by", report.checker or "nothing"),
-        *sets,
-        *models,
-        ("seed of data and tests", str(report.seed)),
-        *([("seeds of training", seeds)] if report.students else []),
-        ("written", wording.timestamp(report.created_at)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in report.versions)),
-    ]
-
-
 def data_rows(bought: BudgetBought) -> list[Row]:
     """What a budget bought: how arms were matched, what they spent, what it gave."""
     facts = bought.facts
@@ -146,7 +80,8 @@ def data_rows(bought: BudgetBought) -> list[Row]:
             "samples a problem, planned",
             "estimate",
             [wording.UNKNOWN if f.planned_samples is None else f"{f.planned_samples:.2f}" for f in facts],
-            "By the ratio of parameters, before anything ran: lengths taken as equal, prompts as free.",
+            "Before anything ran: by the stated lengths where they match, else by the ratio of parameters, lengths "
+            "taken as equal and prompts as free.",
         ),
         row(
             "samples a problem",
@@ -162,7 +97,7 @@ def data_rows(bought: BudgetBought) -> list[Row]:
             "Of the limit, which no arm may exceed.",
         ),
     ]
-    if any(fact.match is MatchBy.flops_paper for fact in facts):
+    if any(fact.match in (MatchBy.flops_paper, MatchBy.nominal_paper) for fact in facts):
         gaps = [f"{gap_of(fact, bought):.2%}".replace("%", " %") for fact in facts[1:]]
         first.append(
             row(
@@ -203,7 +138,7 @@ def student_table(report: Report) -> Table:
         cells = [
             found.student,
             found.arm,
-            TEACHER_WORDS[report.teachers[found.student][found.arm]],
+            _teacher_words(report, found),
             wording.count(found.num_samples),
             found.measure,
             measured_text(Form.share, found.accuracy),
@@ -225,6 +160,43 @@ def student_table(report: Report) -> Table:
         f"{_transfer_words(report)} and {wording.plural(len(report.seeds), 'seed')}; differences are absolute, paired "
         f"by problem and seed. {RULE}",
         empty="No student is measured yet: one is shown when every seed of it is.",
+    )
+
+
+def _teacher_words(report: Report, found: StudentFound) -> str:
+    words = TEACHER_WORDS[report.teachers[found.student][found.arm]]
+    rounds = report.rounds_of.get(found.arm)
+    return words if rounds is None else f"{words}, in {rounds} rounds"
+
+
+def round_table(report: Report) -> Table:
+    """What each round of self-training drew, what it cost, and how good the student was after it."""
+    rows = tuple(
+        (
+            found.student,
+            found.arm,
+            wording.count(found.num_samples),
+            f"{found.round} of {report.rounds_of[found.arm]}",
+            wording.count(round(found.samples)),
+            wording.count(round(found.correct)),
+            wording.count(round(found.rows)),
+            wording.flops(found.draw_flops),
+            wording.flops(found.train_flops),
+            "" if found.accuracy is None else measured_text(Form.share, found.accuracy),
+        )
+        for found in report.rounds
+    )
+    columns = ("student", "data", "budget", "round", "samples", "right", "training rows")
+    columns += ("FLOPs drawing", "FLOPs training", "greedy after [95 %]")
+    return Table(
+        key="rounds",
+        title="Rounds of self-training",
+        columns=columns,
+        numbers=tuple(column not in ("student", "data", "round") for column in columns),
+        rows=rows,
+        footnote=f"Means over {wording.plural(len(report.seeds), 'seed')}; FLOPs are useful ones, exact accounting. "
+        "The first round's data is drawn once and serves all students.",
+        empty="No round is trained yet.",
     )
 
 

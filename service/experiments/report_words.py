@@ -19,6 +19,8 @@ NO_DIFFERENCE = "no difference"
 MATCH_WORDS = {
     MatchBy.flops: "useful FLOPs",
     MatchBy.flops_paper: "useful FLOPs (paper)",
+    MatchBy.nominal: "FLOPs at stated lengths",
+    MatchBy.nominal_paper: "FLOPs (paper) at stated lengths",
     MatchBy.number: "number of samples",
 }
 
@@ -100,6 +102,8 @@ def _matching(facts: ArmFacts, bought: BudgetBought) -> str:
     words = MATCH_WORDS[facts.match or MatchBy.number]
     if facts.match is MatchBy.number:
         return f"at equal {words}"
+    if facts.match is not None and facts.match.is_nominal:
+        return f"at equal {words} (measured, they differ by {wording.percent(gap, digits=2)})"
     if gap <= MATCHED_WITHIN:
         return f"at equal {words} (within {wording.percent(gap, digits=2)})"
     return f"at {words} that differ by {wording.percent(gap, digits=2)}"
@@ -107,7 +111,7 @@ def _matching(facts: ArmFacts, bought: BudgetBought) -> str:
 
 def gap_of(facts: ArmFacts, bought: BudgetBought) -> float:
     """How far an arm's useful FLOPs are from the reference's, relative to them, in the accounting that matched it."""
-    if facts.match is MatchBy.flops_paper:
+    if facts.match in (MatchBy.flops_paper, MatchBy.nominal_paper):
         value, reference = facts.useful_flops_paper, bought.facts[0].useful_flops_paper
     else:
         by_name = {arm.name: arm.useful_flops for arm in bought.data.arms}
@@ -149,10 +153,17 @@ def limits(report: Report) -> list[str]:
     if report.students:
         rates = wording.plural(len(report.learning_rates), "learning rate")
         sentences.append(
-            f"Every run takes {report.training.steps:,} steps of {report.training.batch_size} examples, so that "
-            f"training compute matches; a smaller training set repeats more. The best of "
+            f"Every run takes {report.training.steps:,} steps of {report.training.batch_size} examples"
+            f"{', in all its rounds together' if report.rounds_of else ''}, so that training compute matches; a "
+            "smaller training set repeats more. The best of "
             f"{wording.plural(report.training.num_checkpoints, 'checkpoint')} and {rates} was picked on "
             f"{wording.plural(report.num_problems(Split.validation), 'validation problem')}, for each run alone."
+        )
+    if report.rounds_of:
+        arms = ", ".join(f"{arm} ({number} rounds)" for arm, number in report.rounds_of.items())
+        sentences.append(
+            f"Rounds share budget and steps: {arms}. The first round's data is drawn once for all students, each later "
+            "one by each run's own checkpoint."
         )
     sentences += _judging_limits(report)
     if report.adaptive_arms:

@@ -4,7 +4,8 @@ Accuracies are per problem and seed, so that arms are compared on the same probl
 read from committed scores; a cell is complete when every seed of it is measured, and is left out before.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from service.experiments.evaluation import (
     false_positives,
     job_key,
 )
-from service.experiments.graph import Child, cell, run_name
+from service.experiments.graph import cell, data_name, measured_name, run_name, train_keys
+from service.experiments.nodes import Child
 from service.experiments.spec import ArmSpec, ComparisonSpec, Split, StudentSpec
 from service.paired import Comparison, compare_runs, mean_of_runs
 from service.stats import Estimate
@@ -77,11 +79,38 @@ class StudentFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFound:
+    """One round of an arm's self-training of one student. Amounts are means over the runs, one a seed.
+
+    Args:
+        samples: drawn for this round.
+        correct: of these, with a right answer.
+        rows: of the training set.
+        draw_flops: useful FLOPs of drawing; the first round's data is drawn once for all students.
+        train_flops: useful FLOPs of training, over all learning rates.
+        accuracy: greedy on the test set after the round, over problems and seeds; None until every seed is measured.
+    """
+
+    student: str
+    arm: str
+    num_samples: int
+    round: int
+    num_runs: int
+    samples: float
+    correct: float
+    rows: float
+    draw_flops: float
+    train_flops: float
+    accuracy: Estimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """Everything that is known so far."""
 
     arms: tuple[ArmFound, ...]
     students: tuple[StudentFound, ...]
+    rounds: tuple[RoundFound, ...] = ()
 
 
 def collect_results(store: Store, comparison_id: str, spec: ComparisonSpec) -> Results:
@@ -99,6 +128,7 @@ def collect_results(store: Store, comparison_id: str, spec: ComparisonSpec) -> R
             if (found := _arm(store, children, arm, num_samples)) is not None
         ),
         students=tuple(_students(store, children, spec)),
+        rounds=tuple(_rounds(store, children, spec)),
     )
 
 
@@ -152,6 +182,56 @@ def _students(store: Store, children: Mapping[str, Child], spec: ComparisonSpec)
     return found
 
 
+def _rounds(store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -> Iterator[RoundFound]:
+    """Rounds that every seed has trained, of arms that have several."""
+    reader = _Reader(store, children, spec)
+    for student, num_samples, arm in itertools.product(spec.students, spec.budgets, spec.arms):
+        for round_ in range(1, arm.rounds + 1) if arm.rounds > 1 else ():
+            runs = [
+                _run_of_round(store, children, spec, student, arm, num_samples, seed, round_) for seed in spec.seeds
+            ]
+            amounts = np.array([run for run in runs if run is not None])
+            if len(amounts) < len(runs):
+                break
+            samples, correct, rows, draw_flops, train_flops = amounts.mean(axis=0).tolist()
+            accuracy = reader.after_round(student, arm, num_samples, round_)
+            yield RoundFound(
+                student=student.name,
+                arm=arm.name,
+                num_samples=num_samples,
+                round=round_,
+                num_runs=len(runs),
+                samples=samples,
+                correct=correct,
+                rows=rows,
+                draw_flops=draw_flops,
+                train_flops=train_flops,
+                accuracy=None if accuracy is None else mean_of_runs(accuracy, resamples=RESAMPLES, seed=SEED),
+            )
+
+
+def _run_of_round(
+    store: Store,
+    children: Mapping[str, Child],
+    spec: ComparisonSpec,
+    student: StudentSpec,
+    arm: ArmSpec,
+    num_samples: int,
+    seed: int,
+    round_: int,
+) -> tuple[float, float, float, float, float] | None:
+    """Samples, right ones, rows, FLOPs of drawing and of training of one seed; None until it is trained."""
+    data = data_name(student.name, arm, num_samples, seed, round_)
+    drawn, selected = done(children, f"draw/{data}"), done(children, f"select/{data}")
+    trained = [done(children, key) for key in train_keys(spec, student, arm, num_samples, seed, round_)]
+    ended = [child for child in trained if child is not None]
+    if drawn is None or selected is None or len(ended) < len(trained):
+        return None
+    rows = store.reads.count_rows(selected.id, TaskKind.select)
+    train_flops = sum(child.useful_flops for child in ended)
+    return drawn.num_samples, drawn.num_correct, rows, drawn.useful_flops, train_flops
+
+
 class _Reader:
     """Accuracies of evaluation jobs, each file read once."""
 
@@ -165,9 +245,16 @@ class _Reader:
 
     def runs(self, student: StudentSpec, arm: ArmSpec, num_samples: int, measure: str) -> Floats | None:
         """Accuracy by seed and problem [seeds, problems]; None unless every seed is measured."""
-        rows = [
-            self._accuracy(run_name(student.name, arm.name, num_samples, seed), measure) for seed in self._spec.seeds
-        ]
+        names = [run_name(student.name, arm.name, num_samples, seed) for seed in self._spec.seeds]
+        return self._all([self._accuracy(name, measure) for name in names])
+
+    def after_round(self, student: StudentSpec, arm: ArmSpec, num_samples: int, round_: int) -> Floats | None:
+        """Greedy accuracy after a round, as in `runs`."""
+        names = [measured_name(student.name, arm, num_samples, seed, round_) for seed in self._spec.seeds]
+        return self._all([self._accuracy(name, "greedy") for name in names])
+
+    @staticmethod
+    def _all(rows: Sequence[Floats | None]) -> Floats | None:
         known = [row for row in rows if row is not None]
         return np.stack(known) if known and len(known) == len(rows) else None
 

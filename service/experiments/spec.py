@@ -17,12 +17,29 @@ class MatchBy(StrEnum):
     """What is equal between arms.
 
     `flops` and `flops_paper`: an arm gets what the reference arm usefully spent, measured, in exact or in paper
-    accounting. `number`: as many samples a problem, whatever they cost.
+    accounting. `nominal` and `nominal_paper`: it gets the samples that would cost as much if every prompt and
+    completion had the stated length, known before anything runs. `number`: as many samples a problem, whatever they
+    cost.
     """
 
     flops = "flops"
     flops_paper = "flops_paper"
+    nominal = "nominal"
+    nominal_paper = "nominal_paper"
     number = "number"
+
+    @property
+    def is_nominal(self) -> bool:
+        """Whether it needs lengths to be stated."""
+        return self in (MatchBy.nominal, MatchBy.nominal_paper)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """What a sample is taken to be, of every model [tokens]; >= 1."""
+
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class Split(StrEnum):
@@ -41,6 +58,10 @@ class ArmSpec:
     Args:
         keep: which of its samples teach; None is the comparison's rule.
         match: how its budget follows from the reference arm's; None is the comparison's rule.
+        rounds: of iterated self-training, which share the budget and the optimizer steps. `models` draw the first,
+            the student's best checkpoint of each draws the next. 1 draws once.
+        warm_start: a round goes on from the best checkpoint of the one before; else each starts from the student's
+            base, as in STaR.
     """
 
     name: str
@@ -49,6 +70,8 @@ class ArmSpec:
     sampling: SamplingSpec | None = None
     keep: Keep | None = None
     match: MatchBy | None = None
+    rounds: int = 1
+    warm_start: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +112,8 @@ class ComparisonSpec:
 
     Args:
         problems: name of the problem set of each split; train, validation and test are there.
-        reference: name of the arm whose cost the others get.
+        reference: name of the arm whose cost the others get; it draws once.
+        lengths: of nominal matching; None where nothing is matched so.
         budgets: samples a problem of the reference arm; each is a comparison of its own ("low", "high").
         learning_rates: grid; the best by validation is kept for each student, arm, budget and seed.
         seeds: of training; each is a run of its own, and the unit of the intervals.
@@ -113,6 +137,7 @@ class ComparisonSpec:
     scorers: tuple[str, ...] = ("math_answer",)
     seed: int = 0
     max_problems: int | None = None
+    lengths: Lengths | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,14 @@ from datetime import datetime
 
 from service.allocation import AllocationState
 from service.planner.artifacts import advance_artifacts, fold_artifacts
-from service.planner.attempts import fail_job, fold_reports
+from service.planner.attempts import fold_reports
 from service.planner.credit import grant_credit
-from service.planner.draft import Draft, Options
+from service.planner.draft import Draft
+from service.planner.failing import fail_job
+from service.planner.health import fold_hosts
+from service.planner.options import Options
 from service.planner.plan import Plan, Seen, Snapshot
-from service.planner.pools import fold_hosts, scale_pools
+from service.planner.pools import scale_pools
 from service.planner.trainers import scale_trainers
 from service.planner.work import create_tasks, end_jobs, lease_tasks, wind_down
 

@@ -1,25 +1,24 @@
-"""Folds what hosts say about attempts: receipts are committed and settled, ended attempts leave, lost ones go again.
+"""What attempts of jobs mean: receipts are settled, ended ones close their credit, lost ones are charged.
 
-Consumes the observation; produces task moves, parts, transfers, usage and score tasks. A report may be old, repeated
-or of an attempt that is no longer current: parts below `num_parts` are known, and reports of other attempts are told
-to stop and forgotten without a commit.
+Consumes what `heard` makes of the observation; produces transfers, usage and score tasks. Reports of attempts that are
+not current are told to stop and forgotten without a commit.
 """
 
 import dataclasses
 import math
-from datetime import timedelta
 
 from service.cluster import Acknowledge, AttemptReport, AttemptState, HostState, Stop, StopMode
 from service.currency import Currency, from_amount, in_currency, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
 from service.planner.draft import Draft
-from service.planner.heard import Heard, hear
+from service.planner.failing import fail_job
+from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_attempt
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
 from service.receipts import Receipt, ScoreDelta, Usage
-from service.tasks import MAX_ENGINE_DEATHS, MAX_FAILED, MAX_LOST, ShardRef, Task, TaskState, move
-from service.work import TaskKind
+from service.tasks import MAX_ENGINE_DEATHS, ShardRef, Task, TaskState, move
+from service.work import AttemptSpec, TaskKind
 
 END_OF_ATTEMPT = -1
 """Number of the settlement that closes an attempt; parts count from 0."""
@@ -27,16 +26,7 @@ END_OF_ATTEMPT = -1
 
 def fold_reports(draft: Draft) -> None:
     """Brings every task of a job that is in flight up to date with its host's last report."""
-    for task in list(draft.tasks.values()):
-        if not task.state.is_in_flight or task.job_id not in draft.jobs:
-            continue
-        heard = hear(draft, task)
-        if isinstance(heard, AttemptReport):
-            _fold_report(draft, task, heard)
-        elif heard is Heard.gone:
-            _fold_loss(draft, task)
-        elif heard is Heard.unsent:
-            draft.submit(str(task.host), attempt_spec(task, draft.jobs[task.job_id], draft.options))
+    fold(draft, draft.jobs, Meaning(attempt=job_attempt, commit=_commit, end=_end, lose=_lose))
     _refuse_strangers(draft)
 
 
@@ -53,28 +43,16 @@ def _refuse_strangers(draft: Draft) -> None:
                 draft.acknowledge(name, Acknowledge(attempt_id=report.attempt_id, num_parts=1 << 30, is_forgotten=True))
 
 
-def _fold_report(draft: Draft, task: Task, report: AttemptReport) -> None:
-    if task.state is TaskState.submitted:
-        task = draft.put_task(move(task, TaskState.running))
-    known = task.num_parts
-    for receipt in report.receipts:
-        if receipt.part == task.num_parts:
-            task = _commit(draft, task, receipt)
-    host = str(task.host)
-    if report.state is not AttemptState.running:
-        attempt_id = task.attempt_id
-        _fold_end(draft, task, report)
-        draft.acknowledge(host, Acknowledge(attempt_id=attempt_id, num_parts=task.num_parts, is_forgotten=True))
-    elif task.num_parts > known or report.receipts:
-        draft.acknowledge(host, Acknowledge(attempt_id=task.attempt_id, num_parts=task.num_parts))
+def job_attempt(draft: Draft, task: Task) -> AttemptSpec:
+    """The current attempt of a job's task."""
+    return attempt_spec(task, draft.jobs[task.job_id], draft.options)
 
 
-def _commit(draft: Draft, task: Task, receipt: Receipt) -> Task:
-    draft.commit_part(task, receipt)
+def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
     job = draft.jobs[task.job_id]
     match task.kind:
         case TaskKind.generate:
-            task = _settle(draft, task, job, receipt)
+            _settle(draft, task, job, receipt)
         case TaskKind.score:
             draft.record_usage(task, "useful", receipt.usage)
             delta = _delta(task, receipt)
@@ -84,10 +62,9 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> Task:
             _commit_prepared(draft, task, receipt)
         case TaskKind.select | TaskKind.finetune:
             raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")
-    return draft.put_task(dataclasses.replace(draft.tasks[task.id], num_parts=receipt.part + 1))
 
 
-def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> Task:
+def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
     value = task.settled_value + in_currency(job.account.currency, receipt.usage)
     settled = min(to_amount(job.account.currency, value), task.credit)
     draft.transfer(task, TransferKind.settle, number=receipt.part, amount=settled - task.settled)
@@ -117,7 +94,6 @@ def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> Task:
                 ),
             )
         )
-    return task
 
 
 def _commit_prepared(draft: Draft, task: Task, receipt: Receipt) -> None:
@@ -138,48 +114,18 @@ def _commit_prepared(draft: Draft, task: Task, receipt: Receipt) -> None:
         draft.event(job.id, "prompts_refused", f"{task.model}: {len(receipt.indices)} problems cannot be sampled")
 
 
-def _fold_end(draft: Draft, task: Task, report: AttemptReport) -> None:
+def _end(draft: Draft, task: Task, report: AttemptReport) -> None:
     job = draft.jobs[task.job_id]
     if task.kind is TaskKind.generate:
         task = _close_credit(draft, task, used=report.used, outcome="dropped", waste=report.wasted)
-    match report.state:
-        case AttemptState.succeeded:
-            draft.put_task(move(task, TaskState.succeeded))
-        case AttemptState.stopped:
-            _fold_stopped(draft, task, job, report)
-        case _:
-            _fold_failure(draft, task, job, report)
+    error = end_attempt(draft, task, report, is_dropped=_is_dropped(task, job))
+    if error is not None:
+        fail_job(draft, job.id, f"{task.kind} {task.id}: {error}")
 
 
-def _fold_stopped(draft: Draft, task: Task, job: JobView, report: AttemptReport) -> None:
-    num_returned = 0 if report.returned is None else len(report.returned)
-    if num_returned == 0 and task.kind is TaskKind.generate:
-        draft.put_task(move(task, TaskState.succeeded))
-    elif _is_dropped(task, job):
-        draft.put_task(move(task, TaskState.cancelled))
-    else:
-        draft.put_task(move(task, TaskState.pending))
-
-
-def _fold_failure(draft: Draft, task: Task, job: JobView, report: AttemptReport) -> None:
-    error = report.error or "failed without a message"
-    if report.is_retriable and task.num_failed + 1 < MAX_FAILED and not _is_dropped(task, job):
-        not_before = draft.now + timedelta(seconds=draft.options.retry_s)
-        draft.put_task(
-            move(task, TaskState.pending, num_failed=task.num_failed + 1, not_before=not_before, error=error)
-        )
-        draft.event(job.id, "task_retried", f"{task.id}: {error}")
-        return
-    draft.put_task(move(task, TaskState.failed, num_failed=task.num_failed + 1, error=error))
-    fail_job(draft, job.id, f"{task.kind} {task.id}: {error}")
-
-
-def _fold_loss(draft: Draft, task: Task) -> None:
-    """The attempt's process is gone for certain: adopt what it left on storage, charge the rest of its credit."""
+def _lose(draft: Draft, task: Task) -> None:
+    """The attempt's process is gone for certain: charge the rest of its credit, and find out whose fault it was."""
     job = draft.jobs[task.job_id]
-    for receipt in draft.seen.salvaged.get(task.attempt_id, ()):
-        if receipt.part == task.num_parts:
-            task = _commit(draft, task, receipt)
     if task.kind is TaskKind.generate and task.credit > task.settled:
         currency = job.account.currency
         # Nobody can say what the engine did after its last word, only that it kept within its credit: the whole
@@ -188,27 +134,21 @@ def _fold_loss(draft: Draft, task: Task) -> None:
         used = task.settled_value + (0.0 if currency is Currency.samples else at_risk)
         lost = _at_worst(currency, at_risk, job.prepared[task.model].facts)
         task = _close_credit(draft, task, used=used, outcome="lost", waste=lost)
-    host_view = draft.hosts.get(str(task.host))
-    reason = (host_view.error if host_view else None) or f"host {task.host} is gone"
+    host = draft.hosts.get(str(task.host))
     # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck
-    has_spoken = host_view is not None and host_view.has_been_ready and host_view.error is not None
+    has_spoken = host is not None and host.has_been_ready and host.error is not None
     is_engine_death = has_spoken and task.kind is TaskKind.generate
     if is_engine_death or task.is_suspect:
         draft.count_engine_death(job.id, str(task.host))
     counts = {"num_failed": task.num_failed + 1} if is_engine_death else {"num_lost": task.num_lost + 1}
-    task = draft.put_task(move(task, TaskState.lost, error=reason, **counts))
-    draft.event(job.id, "task_lost", f"{task.attempt_id}: {reason}")
+    task = lose_attempt(draft, task, **counts)
     num_deaths = draft.jobs[job.id].num_engine_deaths
-    if _is_dropped(task, job):
-        draft.put_task(move(task, TaskState.cancelled))
-    elif num_deaths >= MAX_ENGINE_DEATHS:
+    is_dropped = _is_dropped(task, job)
+    if num_deaths >= MAX_ENGINE_DEATHS and not is_dropped:
         draft.put_task(move(task, TaskState.failed))
-        fail_job(draft, job.id, f"{num_deaths} engines died, the last one because {reason}")
-    elif task.num_lost >= MAX_LOST and task.kind is not TaskKind.generate:
-        draft.put_task(move(task, TaskState.failed))
-        fail_job(draft, job.id, f"{task.kind} {task.id}: lost {task.num_lost} attempts, the last one because {reason}")
-    else:
-        draft.put_task(move(task, TaskState.pending))
+        fail_job(draft, job.id, f"{num_deaths} engines died, the last one because {task.error}")
+    elif (error := go_again(draft, task, is_dropped=is_dropped)) is not None:
+        fail_job(draft, job.id, f"{task.kind} {task.id}: {error}")
 
 
 def _close_credit(draft: Draft, task: Task, *, used: float, outcome: str, waste: Usage) -> Task:
@@ -230,13 +170,6 @@ def _close_credit(draft: Draft, task: Task, *, used: float, outcome: str, waste:
             grant_version=task.grant_version + 1,
         )
     )
-
-
-def fail_job(draft: Draft, job_id: str, error: str) -> None:
-    """Marks a job as failing; its other attempts are aborted by `work.wind_down`."""
-    if draft.jobs[job_id].error is None:
-        draft.change_job(job_id, error=error, closing="failed")
-        draft.event(job_id, "job_failing", error)
 
 
 def _is_dropped(task: Task, job: JobView) -> bool:

@@ -6,19 +6,20 @@ earlier parts of the same tick have decided.
 
 import dataclasses
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import datetime
 
 from service.allocation import AllocationState
-from service.cluster import Acknowledge, Grant, HostKind, HostReport, HostSpec, Orders, Stop
-from service.experiments.graph import Node
+from service.cluster import Acknowledge, Grant, HostKind, HostReport, HostSpec, HostState, Orders, Stop
+from service.experiments.nodes import Node
 from service.jobs import Desired
 from service.ledger import Account, Transfer, TransferKind
 from service.models import ModelSpec
+from service.planner.options import Options
 from service.planner.plan import (
     ArtifactView,
     ArtifactWrite,
     ChildrenWrite,
+    Due,
     EventWrite,
     HostView,
     JobView,
@@ -37,43 +38,6 @@ from service.planner.plan import (
 from service.receipts import Receipt, Usage
 from service.tasks import Task
 from service.work import AttemptSpec, TaskKind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Constants of the planner, each with its reason.
-
-    Args:
-        data_dir: where jobs write; part of every path in the plan.
-        uniform_task_s: engine seconds of a task: long enough that a border costs nothing, short enough to lose little.
-        adaptive_task_s: shorter, or feedback comes too late to shape what is drawn.
-        first_task_samples: size of tasks while no rate is known.
-        min_uniform_samples: smaller tasks would not fill an engine's batch.
-        min_adaptive_samples: ... but adaptive ones wait for feedback anyway.
-        max_task_samples: bounds one task's memory on its host.
-        tasks_per_engine: in flight, so that an engine never idles at a task border.
-        scores_in_flight: score attempts a dispatcher holds at once.
-        max_unscored_parts: generation waits when scoring is this far behind.
-        flush_s: a part at least this often, once a job has run for ten times as long; a young job shows itself sooner.
-        adaptive_flush_s: ... for adaptive jobs, whose feedback must be early; and for any job in its first seconds.
-        retry_s: pause before a failed task runs again.
-        wait_event_s: a task that waited this long for resources is named.
-    """
-
-    data_dir: str
-    uniform_task_s: float = 15.0
-    adaptive_task_s: float = 4.0
-    first_task_samples: int = 512
-    min_uniform_samples: int = 256
-    min_adaptive_samples: int = 16
-    max_task_samples: int = 50_000
-    tasks_per_engine: int = 2
-    scores_in_flight: int = 4
-    max_unscored_parts: int = 64
-    flush_s: float = 30.0
-    adaptive_flush_s: float = 2.0
-    retry_s: float = 2.0
-    wait_event_s: float = 30.0
 
 
 class Draft:
@@ -96,6 +60,10 @@ class Draft:
         self.pools: dict[str, PoolView] = {pool.model: pool for pool in snapshot.pools}
         self.num_hosts_ever = snapshot.num_hosts_ever
         self._before_tasks = dict(self.tasks)
+        self._open_by_job: defaultdict[str, dict[str, Task]] = defaultdict(dict)
+        self._in_flight_by_host: defaultdict[str, dict[str, Task]] = defaultdict(dict)
+        for task in snapshot.tasks:
+            self._file(task)
         self._parts: list[PartWrite] = []
         self._transfers: list[Transfer] = []
         self._usage: list[UsageWrite] = []
@@ -103,6 +71,7 @@ class Draft:
         self._models: list[ModelSpec] = []
         self._nodes: list[NodeWrite] = []
         self._children: list[ChildrenWrite] = []
+        self.due: dict[str, Due] = {}
         self._events: list[EventWrite] = []
         self._state_changes: list[StateChange] = []
         self._start_hosts: list[HostSpec] = []
@@ -122,23 +91,34 @@ class Draft:
 
     def job_tasks(self, job_id: str, kind: TaskKind | None = None) -> list[Task]:
         """Tasks of a job that are not over, in order."""
-        found = [
-            task
-            for task in self.tasks.values()
-            if task.job_id == job_id and not task.state.is_terminal and (kind is None or task.kind is kind)
-        ]
-        return sorted(found, key=lambda task: task.order)
+        mine = self._open_by_job.get(job_id, {}).values()
+        return sorted((task for task in mine if kind is None or task.kind is kind), key=lambda task: task.order)
 
     def tasks_on(self, host: str) -> list[Task]:
         """Tasks whose current attempt is on the host."""
-        return [task for task in self.tasks.values() if task.host == host and task.state.is_in_flight]
+        return list(self._in_flight_by_host.get(host, {}).values())
+
+    def rested_s(self, host: HostView) -> float:
+        """How long a host has had no task, 0 while it has one [s]."""
+        return 0.0 if host.idle_since is None else (self.now - host.idle_since).total_seconds()
 
     # -- changing
 
     def put_task(self, task: Task) -> Task:
         """Creates or replaces a task."""
+        before = self.tasks.get(task.id)
+        if before is not None:
+            self._open_by_job[before.job_id].pop(before.id, None)
+            self._in_flight_by_host[str(before.host)].pop(before.id, None)
         self.tasks[task.id] = task
+        self._file(task)
         return task
+
+    def _file(self, task: Task) -> None:
+        if not task.state.is_terminal:
+            self._open_by_job[task.job_id][task.id] = task
+        if task.state.is_in_flight:
+            self._in_flight_by_host[str(task.host)][task.id] = task
 
     def new_task_order(self, job_id: str) -> int:
         """Takes the job's next task order."""
@@ -239,16 +219,28 @@ class Draft:
         """Lets a host forget receipts."""
         self._acknowledges[host].append(acknowledge)
 
-    def start_host(self, view: HostView, spec: HostSpec) -> None:
+    def start_host(self, spec: HostSpec) -> None:
         """Starts a host after the commit that records it."""
-        self.hosts[view.name] = view
+        self.hosts[spec.name] = HostView(
+            name=spec.name,
+            kind=spec.kind,
+            model=None if spec.model is None else spec.model.name,
+            state=HostState.starting,
+            is_stopping=False,
+            has_been_ready=False,
+            created_at=self.now,
+        )
         self.num_hosts_ever += 1
         self._start_hosts.append(spec)
 
-    def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends a host."""
-        self.hosts[name] = dataclasses.replace(self.hosts[name], is_stopping=True)
-        self._stop_hosts.append((name, is_forced))
+    def stop_host(self, name: str, *, is_forced: bool = False) -> None:
+        """Ends a host in good order, or kills it. One that was never ready is killed in any case.
+
+        It has no work to finish, and may never get that far.
+        """
+        host = self.hosts[name]
+        self.hosts[name] = dataclasses.replace(host, is_stopping=True)
+        self._stop_hosts.append((name, is_forced or not host.has_been_ready))
 
     def forget_host(self, name: str) -> None:
         """Lets the cluster drop what it knows of a dead host."""
@@ -262,6 +254,10 @@ class Draft:
             if host.kind is kind and host.ended_at is None and (model is None or host.model == model)
         ]
         return sorted(found, key=lambda host: host.created_at)
+
+    def staying_hosts(self, kind: HostKind, model: str | None = None) -> list[HostView]:
+        """Living hosts that nobody has told to leave, oldest first."""
+        return [host for host in self.living_hosts(kind, model) if not host.is_stopping]
 
     # -- ending
 
@@ -308,6 +304,7 @@ class Draft:
                 for name in sorted(names)
             },
             seal_jobs=tuple(self._seal_jobs),
+            due=self.due,
         )
 
 

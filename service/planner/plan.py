@@ -9,7 +9,7 @@ from datetime import datetime
 
 from service.artifacts import ArtifactKind, ArtifactSpec, ArtifactWork
 from service.cluster import HostKind, HostSpec, HostState, Observation, Orders
-from service.experiments.graph import Child, Node
+from service.experiments.nodes import Child, Node
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
 from service.models import ModelSpec
@@ -90,6 +90,23 @@ class ArtifactView:
     created_at: datetime
     children: dict[str, Child] = field(default_factory=dict[str, Child])
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is wanted of it: it is cancelled, or has begun to fail."""
+        return self.desired is Desired.cancel or self.error is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """Nodes that a comparison may submit.
+
+    Args:
+        num_done: children that had their results when this was found; with another one there may be more.
+    """
+
+    num_done: int
+    nodes: tuple[Node, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
@@ -117,7 +134,7 @@ class PoolView:
     Args:
         replicas: engines wanted while there is work.
         minimum: engines kept without work.
-        failures: load failures since the last engine that loaded, by weight (see `pools.MAX_LOAD_FAILURES`).
+        failures: load failures since the last engine that loaded, by weight (see `health.MAX_LOAD_FAILURES`).
     """
 
     model: str
@@ -154,6 +171,7 @@ class Seen:
         broken_jobs: why a job cannot go on, by id: a committed file that strategies need cannot be read.
         sealed_jobs: jobs whose last manifest is written, see `Plan.seal_jobs`.
         manifest_errors: why a manifest could not be written since the last tick, by job.
+        due: `Plan.due` of the last tick, or nothing, which costs time and changes nothing.
         is_draining: the controller is about to stop: hand work back, lease nothing.
     """
 
@@ -165,6 +183,7 @@ class Seen:
     broken_jobs: dict[str, str] = field(default_factory=dict[str, str])
     sealed_jobs: frozenset[str] = frozenset()
     manifest_errors: dict[str, str] = field(default_factory=dict[str, str])
+    due: dict[str, Due] = field(default_factory=dict[str, Due])
     is_draining: bool = False
 
 
@@ -267,6 +286,7 @@ class Plan:
     Args:
         models: checkpoints that jobs can name from now on.
         seal_jobs: jobs with nothing left to do, which end as soon as their last manifest is written.
+        due: what each comparison may submit, these submissions included; for the next tick.
     """
 
     tasks: tuple[TaskWrite, ...] = ()
@@ -287,6 +307,7 @@ class Plan:
     stop_hosts: tuple[tuple[str, bool], ...] = ()
     orders: dict[str, Orders] = field(default_factory=dict[str, Orders])
     seal_jobs: tuple[str, ...] = ()
+    due: dict[str, Due] = field(default_factory=dict[str, Due])
 
     @property
     def has_changes(self) -> bool:

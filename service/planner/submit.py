@@ -5,7 +5,7 @@ Pure: the same task gives the same attempt, so sending one twice is harmless.
 
 import os
 
-from service.planner.draft import Options
+from service.planner.options import Options
 from service.planner.plan import JobView, Prepared
 from service.tasks import Task
 from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
@@ -88,7 +88,7 @@ def _refused(prepared: Prepared) -> tuple[int, ...]:
 
 def _flush_s(task: Task, job: JobView, options: Options) -> float:
     """Seconds between parts. Depends on what is stored, so that an attempt sent twice is the same attempt."""
-    if job.spec.allocation.strategy != "uniform" or task.submitted_at is None:
+    if not job.spec.allocation.is_even or task.submitted_at is None:
         return options.adaptive_flush_s
     age_s = (task.submitted_at - job.created_at).total_seconds()
     return min(options.flush_s, max(options.adaptive_flush_s, age_s / 10))

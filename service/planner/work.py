@@ -12,12 +12,13 @@ from service.cluster import HostKind, HostState, Stop, StopMode
 from service.currency import from_amount
 from service.jobs import Desired, Phase
 from service.models import ModelSpec
-from service.planner.attempts import fail_job, is_over
+from service.planner.attempts import is_over, job_attempt
+from service.planner.demand import pool_of
 from service.planner.draft import Draft
+from service.planner.failing import fail_job
 from service.planner.isolation import take_apart
+from service.planner.leases import is_early, lease, name_waiting
 from service.planner.plan import HostView, JobView, StateChange
-from service.planner.pools import pool_of
-from service.planner.submit import attempt_spec
 from service.tasks import Task, TaskState, count_samples, move
 from service.work import Runs, TaskKind
 
@@ -97,8 +98,7 @@ def _create_generate(draft: Draft, job: JobView) -> None:
     is_waiting = False
     pools = {spec.name: spec.pool for spec in job.models}
     for index, model in enumerate(job.spec.models):
-        engines = draft.living_hosts(HostKind.generator, pools[model])
-        num_engines = max(1, sum(not host.is_stopping for host in engines))
+        num_engines = max(1, len(draft.staying_hosts(HostKind.generator, pools[model])))
         open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.model == model]
         if len(open_tasks) >= draft.options.tasks_per_engine * num_engines:
             is_waiting = True
@@ -169,29 +169,19 @@ def lease_tasks(draft: Draft) -> None:
     pending = [task for task in draft.tasks.values() if task.state is TaskState.pending and task.job_id in position]
     for task in sorted(pending, key=lambda task: (position[task.job_id], task.order)):
         job = draft.jobs[task.job_id]
-        is_held = job.desired is Desired.pause and task.kind is TaskKind.generate
-        is_early = task.not_before is not None and task.not_before > draft.now
+        is_generate = task.kind is TaskKind.generate
+        is_held = is_generate and job.desired is Desired.pause
         # `remaining` of a task handed back this tick is known only after the commit
-        is_stale = task.attempt > 1 and task.kind is TaskKind.generate and task.remaining is None
-        if is_held or is_early or is_stale or take_apart(draft, task):
+        is_stale = is_generate and task.attempt > 1 and task.remaining is None
+        if is_held or is_early(draft, task) or is_stale or take_apart(draft, task):
             continue
         host = _free_host(draft, task, kept_free)
         if host is None:
-            _name_waiting(draft, task)
+            name_waiting(draft, task, f"an engine for {task.model}" if is_generate else "a dispatcher")
             # a suspect waits for an engine to itself; younger tasks must not keep it from becoming free
             kept_free |= {host.name for host in _serving(draft, task)[:1] if task.is_suspect}
         else:
-            task = draft.put_task(move(task, TaskState.submitted, host=host.name, submitted_at=draft.now, error=None))
-            draft.submit(host.name, attempt_spec(task, job, draft.options))
-
-
-def _name_waiting(draft: Draft, task: Task) -> None:
-    """Says once of a task what it waits for; `error` remembers that it was said, until the task is leased."""
-    since = task.not_before or task.created_at or draft.now
-    if task.error is None and (draft.now - since).total_seconds() > draft.options.wait_event_s:
-        what = f"an engine for {task.model}" if task.kind is TaskKind.generate else "a dispatcher"
-        draft.put_task(dataclasses.replace(task, error=f"waits for {what}"))
-        draft.event(task.job_id, "waiting", f"{task.id} has waited over {draft.options.wait_event_s:.0f} s for {what}")
+            lease(draft, task, host, job_attempt)
 
 
 def _free_host(draft: Draft, task: Task, kept_free: Collection[str]) -> HostView | None:
@@ -209,8 +199,8 @@ def _serving(draft: Draft, task: Task) -> list[HostView]:
     """Hosts that can run the task, those with the fewest tasks first."""
     is_generate = task.kind is TaskKind.generate
     kind = HostKind.generator if is_generate else HostKind.dispatcher
-    hosts = draft.living_hosts(kind, pool_of(draft, task) if is_generate else None)
-    ready = [host for host in hosts if host.state is HostState.ready and not host.is_stopping]
+    hosts = draft.staying_hosts(kind, pool_of(draft, task) if is_generate else None)
+    ready = [host for host in hosts if host.state is HostState.ready]
     return sorted(ready, key=lambda host: len(draft.tasks_on(host.name)))
 
 

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 
 from service.artifacts import TYPES, Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
 from service.errors import NotFound
-from service.experiments.graph import Child
+from service.experiments.nodes import Child
 from service.jobs import Desired, Phase
 from service.planner.plan import ArtifactView, ArtifactWrite
 from service.store import schema
-from service.store.codec import aware, from_json, to_json
+from service.store.codec import aware, from_json
 from service.store.database import lock_submissions
 from service.store.submissions import (
-    TERMINAL_PHASES,
+    ACTIVE_PHASES,
+    batches,
     change_desired,
     find_submitted,
     get_row,
@@ -34,8 +35,8 @@ PREFIXES = {
 }
 """What ids of each kind begin with."""
 
-ReadChildren = Callable[[str], dict[str, Child]]
-"""What a comparison has submitted, by key."""
+ReadChildren = Callable[[Connection, str, Desired], dict[str, Child]]
+"""What a comparison has submitted, by key, from its id and what is wanted of it."""
 
 
 class ArtifactStore:
@@ -55,7 +56,7 @@ class ArtifactStore:
         with self._engine.begin() as connection:
             lock_submissions(connection)
             kind = ArtifactKind.of(spec).value
-            known = find_submitted(connection, key=idempotency_key, kind=kind, document=to_json(spec))
+            known = find_submitted(connection, key=idempotency_key, kind=kind, spec=spec)
             if known is not None:
                 return _artifact(known)
             artifact_id = insert_artifact(
@@ -108,32 +109,58 @@ def insert_artifact(
     )
 
 
-def read_artifacts(connection: Connection, read_children: ReadChildren) -> tuple[ArtifactView, ...]:
-    """Artifacts that are not over, as the planner sees them."""
-    jobs, parts, tasks = schema.jobs, schema.parts, schema.tasks
-    query = select(jobs).where(jobs.c.kind.in_([kind.value for kind in ArtifactKind]))
-    rows = connection.execute(query.where(jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)).mappings()
-    views: list[ArtifactView] = []
-    for row in rows.all():
-        artifact = _artifact(row)
-        last = select(parts.c.path).where(parts.c.job_id == artifact.id).order_by(parts.c.number.desc()).limit(1)
-        views.append(
-            ArtifactView(
-                id=artifact.id,
-                kind=artifact.kind,
-                spec=artifact.spec,
-                work=artifact.work,
-                desired=artifact.desired,
-                phase=artifact.phase,
-                error=artifact.error,
-                last_part_path=connection.execute(last).scalar(),
-                has_task=connection.execute(select(tasks.c.id).where(tasks.c.job_id == artifact.id)).first()
-                is not None,
-                children=read_children(artifact.id) if artifact.kind.has_children else {},
-                created_at=artifact.created_at,
-            )
+class ArtifactReader:
+    """Reads artifacts that are not over. Keeps their decoded documents, which never change.
+
+    Args:
+        read_children: what a comparison has submitted.
+    """
+
+    def __init__(self, read_children: ReadChildren) -> None:
+        self._read_children = read_children
+        self._documents: dict[str, tuple[ArtifactSpec, ArtifactWork]] = {}
+
+    def read(self, connection: Connection) -> tuple[ArtifactView, ...]:
+        """All of them as the planner sees them, oldest first."""
+        jobs, parts, tasks = schema.jobs, schema.parts, schema.tasks
+        is_active = jobs.c.phase.in_(ACTIVE_PHASES) & jobs.c.kind.in_([kind.value for kind in ArtifactKind])
+        active = select(jobs.c.id).where(is_active)
+        newest = select(func.max(parts.c.number)).where(parts.c.job_id.in_(active)).group_by(parts.c.job_id)
+        last = select(parts.c.job_id, parts.c.path).where(parts.c.number.in_(newest))
+        paths = {job_id: path for job_id, path in connection.execute(last)}
+        begun = set(connection.execute(select(tasks.c.job_id).where(tasks.c.job_id.in_(active)).distinct()).scalars())
+        state = (jobs.c.id, jobs.c.kind, jobs.c.desired, jobs.c.phase, jobs.c.error, jobs.c.created_at)
+        rows = connection.execute(select(*state).where(is_active).order_by(jobs.c.number)).mappings().all()
+        self._read_documents(connection, [row["id"] for row in rows])
+        return tuple(
+            self._view(connection, row, last_part_path=paths.get(row["id"]), has_task=row["id"] in begun)
+            for row in rows
         )
-    return tuple(views)
+
+    def _read_documents(self, connection: Connection, ids: list[str]) -> None:
+        jobs = schema.jobs
+        self._documents = {id_: self._documents[id_] for id_ in ids if id_ in self._documents}
+        columns = select(jobs.c.id, jobs.c.kind, jobs.c.document, jobs.c.resolved)
+        for batch in batches([id_ for id_ in ids if id_ not in self._documents]):
+            for row in connection.execute(columns.where(jobs.c.id.in_(batch))).mappings():
+                self._documents[row["id"]] = _documents(row)
+
+    def _view(self, connection: Connection, row: Any, *, last_part_path: str | None, has_task: bool) -> ArtifactView:
+        kind, desired = ArtifactKind(row["kind"]), Desired(row["desired"])
+        spec, work = self._documents[row["id"]]
+        return ArtifactView(
+            id=row["id"],
+            kind=kind,
+            spec=spec,
+            work=work,
+            desired=desired,
+            phase=Phase(row["phase"]),
+            error=row["error"],
+            last_part_path=last_part_path,
+            has_task=has_task,
+            children=self._read_children(connection, row["id"], desired) if kind.has_children else {},
+            created_at=aware(row["created_at"]) or row["created_at"],
+        )
 
 
 def write_artifact(connection: Connection, write: ArtifactWrite, now: datetime) -> None:
@@ -145,14 +172,20 @@ def write_artifact(connection: Connection, write: ArtifactWrite, now: datetime) 
 
 def _artifact(row: Any) -> Artifact:
     kind = ArtifactKind(row["kind"])
+    spec, work = _documents(row)
     return Artifact(
         id=row["id"],
         kind=kind,
-        spec=from_json(TYPES[kind][0], row["document"]),
-        work=from_json(TYPES[kind][1], row["resolved"]),
+        spec=spec,
+        work=work,
         desired=Desired(row["desired"]),
         phase=Phase(row["phase"]),
         created_at=aware(row["created_at"]) or row["created_at"],
         ended_at=aware(row["ended_at"]),
         error=row["error"],
     )
+
+
+def _documents(row: Any) -> tuple[ArtifactSpec, ArtifactWork]:
+    spec_type, work_type = TYPES[ArtifactKind(row["kind"])]
+    return from_json(spec_type, row["document"]), from_json(work_type, row["resolved"])

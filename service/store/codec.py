@@ -4,6 +4,7 @@ pydantic's TypeAdapter validates what comes back, so that a row written by anoth
 as a strange attribute somewhere in a tick.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -21,6 +22,15 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:
 def to_json(value: object, type_: Any = None) -> str:
     """A dataclass (or a tuple or dict of them, with its type given) as JSON text."""
     return _adapter(type_ or type(value)).dump_json(value).decode()
+
+
+def address_of(value: object) -> str:
+    """What two documents share that ask for the same: sha256 of all that differs from the defaults.
+
+    A field that is added later, with a default that changes nothing, leaves the addresses of all before as they are; so
+    the default of a field that was stored once never changes.
+    """
+    return hashlib.sha256(_adapter(type(value)).dump_json(value, exclude_defaults=True)).hexdigest()
 
 
 def from_json(type_: type[T], text: str) -> T:

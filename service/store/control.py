@@ -33,12 +33,12 @@ from service.planner.plan import (
 from service.receipts import Usage
 from service.shards import pack_array, unpack_array
 from service.store import schema
-from service.store.artifacts import read_artifacts, write_artifact
+from service.store.artifacts import ArtifactReader, write_artifact
 from service.store.children import ChildReader, want_of_children, write_node
 from service.store.codec import aware, from_json, to_json
 from service.store.database import lock_submissions
 from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
-from service.store.submissions import TERMINAL_PHASES
+from service.store.submissions import ACTIVE_PHASES
 from service.tasks import Task, TaskState, without
 from service.work import Runs
 
@@ -52,7 +52,7 @@ class ControlStore:
 
     def __init__(self) -> None:
         self._documents: dict[str, tuple[JobSpec, Resolved]] = {}
-        self._children = ChildReader()
+        self._artifacts = ArtifactReader(ChildReader().read)
 
     def read_snapshot(self, connection: Connection) -> Snapshot:
         """Everything the planner needs, at one instant."""
@@ -66,14 +66,14 @@ class ControlStore:
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
             pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
             num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
-            artifacts=read_artifacts(connection, lambda comparison_id: self._children.read(connection, comparison_id)),
+            artifacts=self._artifacts.read(connection),
             kept_models=_read_kept_models(connection, jobs),
         )
 
     def _read_jobs(self, connection: Connection) -> list[JobView]:
         jobs = schema.jobs
         rows = connection.execute(
-            select(jobs).where(IS_GENERATION & jobs.c.phase.not_in(TERMINAL_PHASES)).order_by(jobs.c.number)
+            select(jobs).where(IS_GENERATION & jobs.c.phase.in_(ACTIVE_PHASES)).order_by(jobs.c.number)
         ).mappings()
         views = [self._view(connection, row) for row in rows]
         self._documents = {view.id: self._documents[view.id] for view in views}

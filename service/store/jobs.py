@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, insert
 from service.errors import NotFound
 from service.jobs import Desired, Job, JobSpec, Phase, Resolved
 from service.store import schema
-from service.store.codec import aware, from_json, to_json
+from service.store.codec import aware, from_json
 from service.store.database import lock_submissions
 from service.store.rows import GENERATION, account_id
 from service.store.submissions import change_desired, find_submitted, get_row, insert_row, list_rows
@@ -33,7 +33,7 @@ class JobStore:
         """
         with self._engine.begin() as connection:
             lock_submissions(connection)
-            known = find_submitted(connection, key=idempotency_key, kind=GENERATION, document=to_json(spec))
+            known = find_submitted(connection, key=idempotency_key, kind=GENERATION, spec=spec)
             if known is not None:
                 return _job(known)
             job_id = insert_job(

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Executable, func, select
 
 from service.currency import Currency
 from service.errors import NotFound
-from service.experiments.graph import Child
+from service.experiments.nodes import Child
 from service.jobs import Phase
 from service.ledger import Account
 from service.planner.plan import HostView

@@ -53,7 +53,7 @@ jobs = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("number", Integer, nullable=False, unique=True),
-    Column("kind", String(20), nullable=False, server_default="generate", index=True),
+    Column("kind", String(20), nullable=False, server_default="generate"),
     Column("name", String(200), nullable=False),
     Column("document", Text, nullable=False),
     Column("resolved", Text, nullable=False),
@@ -69,6 +69,7 @@ jobs = Table(
     Column("num_engine_deaths", BigInteger, nullable=False, server_default="0"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
+    Index("ix_jobs_kind_phase", "kind", "phase"),
 )
 
 children = Table(

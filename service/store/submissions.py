@@ -4,7 +4,6 @@ Jobs, selections, finetunes, evaluations and comparisons are all rows here, told
 events and usage can refer to any of them. What a row's documents mean is its store's.
 """
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,18 +14,24 @@ from sqlalchemy import Connection, Engine, func, insert, select, update
 from service.errors import Conflict
 from service.jobs import Desired, Phase
 from service.store import schema
-from service.store.codec import to_json
+from service.store.codec import address_of, to_json
 from service.store.database import reading
 
 TERMINAL_PHASES = tuple(phase.value for phase in Phase if phase.is_terminal)
+ACTIVE_PHASES = tuple(phase.value for phase in Phase if not phase.is_terminal)
+"""For queries that are to use the index of phases: "not terminal" would go through every row there ever was."""
 
 
-def sha256_of(document: str) -> str:
-    """What two submissions of the same document share."""
-    return hashlib.sha256(document.encode()).hexdigest()
+_BATCH = 1000
+"""Ids of one query: databases bound how many values it may have."""
 
 
-def find_submitted(connection: Connection, *, key: str | None, kind: str, document: str) -> Any | None:
+def batches(ids: Sequence[str]) -> list[Sequence[str]]:
+    """The ids in as many as one query may name."""
+    return [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+
+
+def find_submitted(connection: Connection, *, key: str | None, kind: str, spec: object) -> Any | None:
     """The row that was stored under an Idempotency-Key before, if any.
 
     Raises:
@@ -36,7 +41,7 @@ def find_submitted(connection: Connection, *, key: str | None, kind: str, docume
         return None
     jobs = schema.jobs
     row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).mappings().first()
-    if row is not None and (row["kind"] != kind or row["request_sha256"] != sha256_of(document)):
+    if row is not None and (row["kind"] != kind or row["request_sha256"] != address_of(spec)):
         raise Conflict(f"Idempotency-Key {key!r} was used for {row['id']} with another document")
     return row
 
@@ -58,7 +63,7 @@ def insert_row(
         spec: the resolved document; has a name.
         resolved: what its names stood for.
     """
-    jobs, document = schema.jobs, to_json(spec)
+    jobs = schema.jobs
     number = (connection.execute(select(func.max(jobs.c.number))).scalar_one() or 0) + 1
     row_id = f"{prefix}-{number}-{secrets.token_hex(3)}"
     connection.execute(
@@ -67,10 +72,10 @@ def insert_row(
             number=number,
             kind=kind,
             name=spec.name,
-            document=document,
+            document=to_json(spec),
             resolved=to_json(resolved),
             idempotency_key=idempotency_key,
-            request_sha256=sha256_of(document),
+            request_sha256=address_of(spec),
             desired=Desired.run.value,
             phase=Phase.queued.value,
             created_at=now,
@@ -119,5 +124,22 @@ def change_desired(engine: Engine, row_id: str, *, before: Desired, phase: Phase
         fence = (jobs.c.id == row_id) & (jobs.c.desired == before.value) & (jobs.c.ended_at.is_(None))
         if connection.execute(update(jobs).where(fence).values(desired=desired.value)).rowcount != 1:
             raise Conflict(f"{row_id} was changed by somebody else meanwhile; look at it again")
-        event = {"job_id": row_id, "kind": "desired", "message": f"asked to {desired!s}"}
-        connection.execute(insert(schema.events).values(**event, at=datetime.now(UTC)))
+        event, now = {"job_id": row_id, "kind": "desired", "message": f"asked to {desired!s}"}, datetime.now(UTC)
+        connection.execute(insert(schema.events).values(**event, at=now))
+        parents = select(schema.children.c.comparison_id).where(schema.children.c.child_id == row_id)
+        say_paused(connection, row_id, now, connection.execute(parents).scalars().all())
+
+
+def say_paused(connection: Connection, child_id: str, now: datetime, comparisons: Sequence[str]) -> None:
+    """Tells comparisons that a child holds them up, if people have paused it.
+
+    Called once for each: as the child is paused, or as a comparison comes to need it.
+    """
+    jobs = schema.jobs
+    is_paused = (jobs.c.id == child_id) & (jobs.c.desired == Desired.pause.value) & jobs.c.ended_at.is_(None)
+    if connection.execute(select(jobs.c.id).where(is_paused)).first() is None:
+        return
+    is_waiting = jobs.c.id.in_(comparisons) & (jobs.c.desired == Desired.run.value) & jobs.c.ended_at.is_(None)
+    for comparison_id in connection.execute(select(jobs.c.id).where(is_waiting)).scalars().all():
+        event = {"job_id": comparison_id, "kind": "waiting", "message": f"{child_id} is paused; resume it to go on"}
+        connection.execute(insert(schema.events).values(**event, at=now))

@@ -51,6 +51,20 @@ def arm(**changes: Any) -> dict[str, Any]:
         ({"arms": [arm(sampling={"max_tokens": 4000})]}, "arms.first.sampling.max_tokens"),
         ({"arms": [arm(name="a" * 101)], "match": {"reference": "a", "samples_per_problem": 1}}, "arms"),
         ({"students": [{"name": "s" * 101, "base": "student"}]}, "students"),
+        ({"arms": [arm(rounds=2)]}, "arms.first.rounds: got 2, allowed of the reference arm: 1 to 1"),
+        ({"arms": [arm(), arm(name="second", rounds=101)]}, "rounds"),
+        ({"arms": [arm(), arm(name="second", rounds=50)]}, "got 50, allowed with these steps and budgets: 1 to 12"),
+        ({"arms": [arm(), arm(name="second", rounds=2)], "students": []}, "allowed without students: 1 to 1"),
+        (
+            {"arms": [arm(), arm(name="second", allocation={"strategy": "adastar", "history": ["job-1-000000"]})]},
+            "arms.second.allocation.history",
+        ),
+        (
+            {"arms": [arm(), arm(name="second", allocation={"strategy": "adastar"}, models=["simulated", "student"])]},
+            "models: got 2, allowed with strategy 'adastar': 1",
+        ),
+        ({"match": {"reference": "first", "samples_per_problem": 2, "by": "nominal"}}, "needs prompt_tokens and"),
+        ({"match": {"reference": "first", "samples_per_problem": 2, "prompt_tokens": 5}}, "allowed without nominal"),
     ],
 )
 def test_comparison_that_no_tick_could_carry_out_is_refused(
@@ -62,6 +76,22 @@ def test_comparison_that_no_tick_could_carry_out_is_refused(
 
     assert response.status_code == 422, response.text
     assert words in response.text
+
+
+def test_rounds_and_lengths_come_back_as_they_were_asked_for(compared: World) -> None:
+    lengths = {"prompt_tokens": 30, "completion_tokens": 28}
+    asked = document(
+        match={"reference": "first", "samples_per_problem": 2, "by": "nominal"} | lengths,
+        arms=[arm(), arm(name="star", rounds=3, warm_start=False, allocation={"strategy": "adastar", "collect": 4})],
+    )
+    with compared.client() as client:
+        plan = client.post("/v1/comparisons", params={"dry_run": True}, json=asked).json()
+        again = client.post("/v1/comparisons", params={"dry_run": True}, json=plan["document"]).json()
+
+    star = plan["document"]["arms"][1]
+    assert again == plan
+    assert (star["rounds"], star["warm_start"], star["allocation"]["collect"]) == (3, False, 4)
+    assert {name: plan["document"]["match"][name] for name in lengths} == lengths
 
 
 def test_evaluation_with_a_vote_of_too_many_is_refused(compared: World) -> None:

@@ -51,7 +51,7 @@ def test_comparison_of_arms_without_students_draws_and_selects(compared: World, 
         made = client.post("/v1/comparisons", json=document())
         assert made.status_code == 201
         path = made.headers["Location"]
-        assert client.get(f"{path}/results").json() == {"arms": [], "students": []}
+        assert client.get(f"{path}/results").json() == {"arms": [], "students": [], "rounds": []}
         run_jobs(compared)
         found, results = client.get(path).json(), client.get(f"{path}/results").json()
 

@@ -137,6 +137,36 @@ def test_comparison_goes_on_from_the_last_checkpoint_when_its_trainer_dies(servi
     assert len(more["children"]) == more["nodes"] == len(ended["children"]) + len(new)
 
 
+def test_student_trains_itself_in_rounds_at_the_cost_of_one(service: ServiceProcess) -> None:
+    star = {"models": ["gsm-mini-small"], "name": "star", "rounds": 2, "allocation": {"strategy": "adastar"}}
+    body = document()
+    comparison_id = compare(service, body | {"arms": [body["arms"][0], star]})
+
+    ended = wait_ended(service, comparison_id)
+
+    assert (ended["phase"], ended["error"]) == ("succeeded", None)
+    assert ended["nodes"] == ended["nodes_done"] == len(ended["children"])
+    children = {child["key"]: child["id"] for child in ended["children"]}
+    run = "self-improvement/star@2/seed-0"
+    first, second = (service.get(f"/v1/jobs/{children[key]}") for key in ("draw/star@2", f"draw/{run}/round-2"))
+    trained = [service.get(f"/v1/finetunes/{children[f'train/{run}/round-{round_}']}") for round_ in (1, 2)]
+    (checkpoint,) = second["document"]["models"]
+    assert checkpoint in [made["model"] for made in trained[0]["checkpoints"]]
+    assert trained[1]["document"]["base"] == checkpoint
+    assert [found["document"]["training"]["steps"] for found in trained] == [STEPS // 2, STEPS // 2]
+    assert second["document"]["allocation"]["history"] == [first["id"]]
+    assert first["progress"]["samples"] + second["progress"]["samples"] == 2 * SPLITS["train"]
+    for job in (first, second):
+        assert service.verify(job["id"]).faults == ()
+
+    results = service.get(f"/v1/comparisons/{comparison_id}/results")
+    rounds = results["rounds"]
+    assert [(found["round"], found["samples"]) for found in rounds] == [(1, 60), (2, 60)]
+    assert all(found["draw_flops"] > 0 and found["train_flops"] > 0 and found["accuracy"] for found in rounds)
+    greedy = {item["arm"]: item for item in results["students"] if item["measure"] == "greedy"}
+    assert greedy["star"]["accuracy"] == rounds[1]["accuracy"]
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_comparison_under_random_kills_ends_and_keeps_what_was_committed(service: ServiceProcess) -> None:

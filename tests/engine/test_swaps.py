@@ -1,12 +1,9 @@
 """Checkpoints swapped in a real engine: each is drawn as by an engine of its own, and broken ones change nothing."""
 
 import json
-import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.drive_engine import model_spec
+from tests.engine.own_process import drive
 from tests.engine.tiny_llama import CHARACTERS, build_model
-from workers.engine import engine_environment
 from workers.prepared import write_prepared
 
-ROOT = Path(__file__).parents[2]
 PROMPT_TOKENS = 150  # more than one block of keys and values, which is 128 tokens on a CPU
 STREAM = {
     "base.1": "base",
@@ -87,13 +83,9 @@ def prepare_prompts(folder: Path) -> None:
     )
 
 
-def drive(folder: Path, first: str, attempts: dict[str, str]) -> dict[str, Any]:
-    environment = {**os.environ, **engine_environment(model_spec(folder / first), 1), "PYTHONPATH": str(ROOT)}
+def drive_swaps(folder: Path, first: str, attempts: dict[str, str]) -> dict[str, Any]:
     pairs = [f"{name}={model}" for name, model in attempts.items()]
-    command = [sys.executable, str(Path(__file__).with_name("drive_swaps.py")), str(folder), first, *pairs]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-4000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return drive("drive_swaps.py", model_spec(folder / first), folder, first, *pairs)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         shutil.copytree(folder / "base", folder / name)
         change(folder / name)
     prepare_prompts(folder)
-    return folder, drive(folder, "base", STREAM), drive(folder, "tuned", {"fresh.1": "tuned"})
+    return folder, drive_swaps(folder, "base", STREAM), drive_swaps(folder, "tuned", {"fresh.1": "tuned"})
 
 
 def texts(found: dict[str, Any], name: str) -> dict[tuple[int, int], str]:

@@ -1,9 +1,6 @@
 """The real engine, with a random Llama and a character tokenizer built here: one process, one engine start."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,13 +13,13 @@ from service.jobs import PromptSpec, SamplingSpec
 from service.records import PROBLEM_SCHEMA
 from service.work import PrepareWork
 from tests.engine.drive_engine import model_spec
+from tests.engine.own_process import drive
 from tests.engine.tiny_llama import build_model
 from tests.workers.generate_attempts import COST
-from workers.engine import check_model_files, engine_environment
+from workers.engine import check_model_files
 from workers.prepare import prepare
 from workers.prepared import read_prepared, write_prepared
 
-ROOT = Path(__file__).parents[2]
 Summary = dict[str, object]
 
 
@@ -61,11 +58,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Su
     folder = tmp_path_factory.mktemp("engine")
     build_model(folder / "model")
     prepare_prompts(folder)
-    environment = {**os.environ, **engine_environment(model_spec(folder / "model"), 1), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(Path(__file__).with_name("drive_engine.py")), str(folder)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-4000:]
-    return folder, json.loads(run.stdout.splitlines()[-1])
+    return folder, drive("drive_engine.py", model_spec(folder / "model"), folder)
 
 
 def rows_of(summary: Summary) -> list[dict[str, object]]:

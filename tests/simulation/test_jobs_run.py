@@ -1,7 +1,10 @@
 """The control loop without faults: budgets are kept and used, in every currency, by both strategies."""
 
+import numpy as np
 import pytest
 
+from service.allocation import visits_after
+from service.controller import past_round
 from service.currency import Budget, Currency, to_amount
 from service.jobs import Desired, Phase
 from tests.simulation.world import Simulation
@@ -102,3 +105,34 @@ def test_two_jobs_at_once_both_finish_within_their_budgets(tmp_path):
     for job in (first, second):
         assert simulation.store.jobs.get(job.id).phase is Phase.succeeded
         simulation.audit_rows(job)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "adastar", "until_correct"])
+def test_collect_ends_with_exactly_as_many_right_answers(tmp_path, strategy):
+    simulation = Simulation(tmp_path, num_problems=60, solve_rate=(0.9, 0.3))
+    budget = Budget(currency=Currency.samples, limit=60 * 20)
+    job = simulation.run(simulation.submit(budget=budget, strategy=strategy, collect=45))
+    right = sum(simulation.world.draw(problem, sample)[1] for problem, sample in simulation.samples(job))
+    assert (job.phase, right) == (Phase.succeeded, 45)
+    assert simulation.account(job).spent < budget.limit
+    simulation.audit_rows(job)
+
+
+def test_collect_beyond_what_the_budget_buys_ends_with_the_budget(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=10, solve_rate=(0.2,))
+    budget = Budget(currency=Currency.samples, limit=30)
+    job = simulation.run(simulation.submit(budget=budget, collect=1000))
+    assert (job.phase, simulation.account(job).spent) == (Phase.succeeded, 30)
+
+
+def test_adastar_second_round_begins_where_the_first_left_its_keys(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40, solve_rate=(1.0, 0.0))
+    budget = Budget(currency=Currency.samples, limit=40)
+    first = simulation.run(simulation.submit(budget=budget, strategy="adastar"))
+    half = Budget(currency=Currency.samples, limit=30)
+    second = simulation.run(simulation.submit(budget=half, strategy="adastar", history=(first.id,)))
+    # half were right: a quarter of the 40 took new keys, and the 30 others come first
+    assert len({problem for problem, _ in simulation.samples(second)}) == 30
+    past = past_round(simulation.store, first.id, 40, second.spec.allocation, simulation.cluster.read_receipt)
+    waiting = np.flatnonzero(visits_after([past], 40).last == 0)
+    assert set(waiting.tolist()) == {problem for problem, _ in simulation.samples(second)}

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from api.dashboard.pages.frame import Link, Shell
 from service import wording
-from service.experiments.report_tables import ReportText
+from service.experiments.report_text import ReportText
 from service.figures import Figure
 
 

@@ -93,7 +93,7 @@ def quality(
     metrics = ["coverage", *(["verified_coverage"] if has_steps else [])]
     if summary is None:
         curves: dict[str, figures.Curve] = {}
-    elif job.spec.allocation.strategy == "uniform":
+    elif job.spec.allocation.is_even:
         curves = {metric: _expected(metric, model, summary) for metric in (*metrics, "diversity")}
     else:
         curves = {metric: _realised(metric, model, summary) for metric in (*metrics, "diversity")}

@@ -10,10 +10,12 @@ from api.dashboard.views.jobs import POLL_S, shell_of
 from api.dashboard.views.links import link_to
 from api.dashboard.views.training import actions_of
 from service.artifacts import Artifact, ArtifactKind
-from service.experiments.graph import Child, count_nodes
-from service.experiments.report import Report, Stage, planned_nodes
+from service.experiments.graph import count_nodes, planned_nodes
+from service.experiments.nodes import Child
+from service.experiments.report import Report, Stage
 from service.experiments.report_files import FORMS
-from service.experiments.report_tables import STAGE_WORDS, report_text
+from service.experiments.report_tables import STAGE_WORDS
+from service.experiments.report_text import report_text
 from service.experiments.spec import ComparisonSpec
 from service.store import Store
 
@@ -92,7 +94,8 @@ def _line(store: Store, artifact: Artifact, children: Mapping[str, Child]) -> pa
 
 def _stages(spec: ComparisonSpec, report: Report, children: Mapping[str, Child]) -> tuple[pages.StageLine, ...]:
     lines: list[pages.StageLine] = []
-    for stage, planned in planned_nodes(spec).items():
+    for name, planned in planned_nodes(spec).items():
+        stage = Stage(name)
         mine = [child for key, child in children.items() if key.partition("/")[0] == stage]
         lines.append(
             pages.StageLine(

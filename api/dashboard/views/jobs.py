@@ -177,7 +177,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
         scored=scored_words(found),
-        metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.strategy == "uniform"),
+        metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
         figures=(
             charts.burn_down(
                 job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit

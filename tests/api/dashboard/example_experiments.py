@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from api.dashboard import pages
 from service.experiments.report import Progress
-from service.experiments.report_tables import report_text
+from service.experiments.report_text import report_text
 from tests.api.dashboard.example_figures import NOW, shell
 from tests.service.experiments.report_example import empty_report, example_figures, example_report
 

@@ -5,11 +5,17 @@ from pathlib import Path
 import pytest
 
 from api.local.bench_control_plane import ControlPlaneRow, decades
+from api.local.bench_finetune import FinetuneResult, TrainingPair, TrainingRun, bench_finetune
 from api.local.bench_machine import Spread, this_machine
+from api.local.bench_process import measure_apart
+from api.local.bench_report import bench_report
 from api.local.bench_scoring import bench_math_answer
 from api.local.bench_selection import bench_selection
 from api.local.bench_service import parse_metric
+from api.local.bench_swap import SwapRun
 from api.local.bench_throughput import Pair, PlainRun, ServiceRun, ThroughputResult
+from service.errors import IsoflopError
+from service.finetunes import preset
 
 
 def make_pair(*, seconds: float = 12.5, drawing_s: float = 10.0, plain_s: float = 10.0) -> Pair:
@@ -94,3 +100,51 @@ def test_bench_math_answer_in_words_grades_every_solution_as_made() -> None:
     result = bench_math_answer(rows=200, repeats=1, is_marked=False)
 
     assert result.wrong_verdicts == 0
+
+
+def test_bench_report_makes_the_report_of_what_it_wrote(tmp_path: Path) -> None:
+    result = bench_report(tmp_path, 2000, repeats=1)
+
+    assert (result.samples, result.problems, result.seconds.repeats) == (2000, 20, 1)
+    assert all(run.peak_mib >= run.idle_mib > 0 for run in result.runs)
+    assert {path.suffix for path in tmp_path.glob("report.*")} == {".html", ".md", ".json"}
+
+
+def test_bench_report_of_too_few_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1000"):
+        bench_report(tmp_path, 999, repeats=1)
+
+
+def test_finetune_ratios_are_medians_within_pairs() -> None:
+    def run(step_cpu_s: float, cpu_s: float) -> TrainingRun:
+        return TrainingRun(step_cpu_s=step_cpu_s, cpu_s=cpu_s, seconds=2 * cpu_s)
+
+    # the machine became half as fast in the second pair, and took both sides with it
+    pairs = [
+        TrainingPair(ours=run(1.0, 12.0), plain=run(1.0, 10.0)),
+        TrainingPair(ours=run(2.2, 22.0), plain=run(2.0, 20.0)),
+        TrainingPair(ours=run(1.3, 10.0), plain=run(1.0, 10.0)),
+    ]
+
+    result = FinetuneResult.of(this_machine(), preset("tiny"), pairs)
+
+    assert result.step_ratio.median == pytest.approx(1.1)
+    assert result.run_ratio.median == result.clock_ratio.median == pytest.approx(1.1)
+    assert (result.run_ratio.lowest, result.run_ratio.highest) == (pytest.approx(1.0), pytest.approx(1.2))
+
+
+@pytest.mark.parametrize(("num_pairs", "steps"), [(1, 7), (0, 8)])
+def test_bench_finetune_too_short_to_compare_is_refused(tmp_path: Path, num_pairs: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 8 and pairs 1, got {steps} and {num_pairs}"):
+        bench_finetune(tmp_path, num_pairs=num_pairs, steps=steps)
+
+
+def test_swaps_are_summed_up_without_the_load() -> None:
+    run = SwapRun(model="m", weight_bytes=1, load_s=20.0, swaps_s=(0.02, 0.03, 0.04))
+
+    assert run.spread.to_text(3) == "0.030 (0.020..0.040, 3 times)"
+
+
+def test_measurement_apart_that_fails_says_why() -> None:
+    with pytest.raises(IsoflopError, match=r"api\.local\.nothing 1 ended with 1: .*No module named"):
+        measure_apart("api.local.nothing", 1)

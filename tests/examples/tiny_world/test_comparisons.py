@@ -46,6 +46,16 @@ def test_compare_file_asks_for_three_paradigms_at_two_budgets_over_three_seeds(s
     assert count_nodes(spec) == 305
 
 
+def test_self_training_file_compares_rounds_with_one_draw(store: Store) -> None:
+    spec = resolve(store, "self-training")
+
+    assert {arm.name: (arm.rounds, arm.allocation.strategy) for arm in spec.arms} == {
+        "once": (1, "uniform"),
+        "rounds": (3, "uniform"),
+        "adastar": (3, "adastar"),
+    }
+
+
 def test_false_positives_file_compares_filtered_with_unfiltered_data_over_five_seeds(store: Store) -> None:
     spec = resolve(store, "false-positives")
 

@@ -163,6 +163,7 @@ def example_report(**changes: object) -> Report:
         checker="the steps scorer",
         ngram=13,
         adaptive_arms=(),
+        rounds_of={},
         teachers={
             "distillation": {"larger": Teacher.larger, "smaller": Teacher.larger},
             "self-improvement": {"larger": Teacher.larger, "smaller": Teacher.itself},
@@ -187,6 +188,7 @@ def example_report(**changes: object) -> Report:
             for is_better in [name == "self-improvement" and num_samples == 5]
             for data in ("larger", "smaller")
         ),
+        rounds=(),
         costs=(
             cost(Stage.draw, "larger", flops=1.31e12, wasted=3.93e9),
             cost(Stage.draw, "smaller", flops=1.3098e12, wasted=0.0),

@@ -1,22 +1,26 @@
 """Which nodes a comparison asks for, and when."""
 
 import dataclasses
+from collections import Counter
 
 from service.artifacts import checkpoint_model
+from service.checkpoints import checkpoint_steps
 from service.currency import Currency
-from service.experiments.graph import Child, Node, best_checkpoint, count_nodes, due_nodes
+from service.experiments.graph import best_checkpoint, count_nodes, due_nodes, planned_nodes
+from service.experiments.nodes import Child, Node
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
     ComparisonWork,
     EvaluateSpec,
+    Lengths,
     MatchBy,
     ResolvedSet,
     Split,
     StudentSpec,
 )
 from service.finetunes import FinetuneSpec, TrainingSpec
-from service.jobs import JobSpec, Phase
+from service.jobs import AllocationSpec, JobSpec, Phase
 from service.models import ModelSpec
 from service.selection.spec import Keep, SelectionSpec
 from service.work import FinetuneWork, SelectWork
@@ -29,6 +33,9 @@ SETS = {
     for split in Split
 }
 WORK = ComparisonWork(models=(LARGE, SMALL), sets=SETS)
+LARGE_ARM = ArmSpec(name="large", models=("large",))
+STAR = ArmSpec(name="star", models=("small",), rounds=3, allocation=AllocationSpec(strategy="adastar", collect=7))
+RUN = "self/star@4/seed-0"
 
 
 def make_spec(**changes: object) -> ComparisonSpec:
@@ -72,7 +79,8 @@ class Graph:
         if isinstance(node.spec, SelectionSpec):
             child = Child(id=f"select-{number}", phase=Phase.succeeded, dataset=("/set.parquet", "0"))
         elif isinstance(node.work, FinetuneWork):
-            steps = (10, 20)
+            training = node.work.training
+            steps = checkpoint_steps(training.steps, training.num_checkpoints)
             found = [
                 checkpoint_model(node.work.base, f"finetune-{number}", step=step, path=f"/{step}/c.json", sha256="0")
                 for step in steps
@@ -199,10 +207,13 @@ def test_graph_ends_with_as_many_nodes_as_were_counted() -> None:
         make_spec(),
         make_spec(budgets=(1, 4), seeds=(0, 1, 2), learning_rates=(1e-3, 1e-2)),
         make_spec(evaluate=EvaluateSpec(maj_at=())),
+        make_spec(students=()),
         make_spec(problems={split: f"sums/{split}" for split in Split if split is not Split.transfer}),
+        make_spec(arms=(STAR, LARGE_ARM), seeds=(0, 1), learning_rates=(1e-3, 1e-2)),
     ):
         graph = Graph(spec)
         graph.finish()
+        assert Counter(key.partition("/")[0] for key in graph.children) == planned_nodes(spec)
         assert len(graph.children) == count_nodes(spec)
 
 
@@ -216,3 +227,84 @@ def test_longer_comparison_asks_only_for_what_it_has_more() -> None:
 
     assert more == ["train/self/small@4/seed-1", "train/self/large@4/seed-1"]
     assert all(graph.nodes[key] == node for key, node in before.items())
+
+
+def run_of_rounds(**changes: object) -> Graph:
+    """The graph of an arm that trains itself, done."""
+    graph = Graph(make_spec(arms=(dataclasses.replace(STAR, **changes), LARGE_ARM)))  # type: ignore[arg-type]
+    graph.finish()
+    return graph
+
+
+def test_round_is_drawn_by_the_best_checkpoint_of_the_one_before() -> None:
+    graph = run_of_rounds()
+
+    for round_, draw in ((2, f"draw/{RUN}/round-2"), (3, f"draw/{RUN}/round-3")):
+        before = best_checkpoint(
+            graph.spec, graph.children, graph.spec.students[0], graph.spec.arms[0], 4, 0, round_ - 1
+        )
+        spec = graph.nodes[draw].spec
+        assert isinstance(spec, JobSpec)
+        assert before is not None
+        assert spec.models == (before.name,)
+        assert (spec.stage, spec.seed) == ("generate", round_ - 1)
+        assert before.pool == "small"
+
+
+def test_rounds_share_the_budget_and_the_steps_to_the_last_unit() -> None:
+    graph = run_of_rounds()
+    draws = [graph.nodes[key].spec for key in ("draw/star@4", f"draw/{RUN}/round-2", f"draw/{RUN}/round-3")]
+    trainings = [graph.nodes[f"train/{RUN}/round-{round_}"].work for round_ in (1, 2, 3)]
+
+    assert sum(spec.budget.limit for spec in draws if isinstance(spec, JobSpec)) == 3000  # 3e9 FLOPs in MFLOP
+    assert [work.training.steps for work in trainings if isinstance(work, FinetuneWork)] == [6, 7, 7]
+
+
+def test_adastar_learns_of_all_rounds_before() -> None:
+    graph = run_of_rounds()
+    ids = [graph.children[key].id for key in ("draw/star@4", f"draw/{RUN}/round-2")]
+    last, first = graph.nodes[f"draw/{RUN}/round-3"].spec, graph.nodes["draw/star@4"].spec
+    assert isinstance(last, JobSpec)
+    assert isinstance(first, JobSpec)
+
+    assert last.allocation == AllocationSpec(strategy="adastar", collect=7, history=tuple(ids))
+    assert first.allocation.history == ()
+
+
+def test_other_strategies_are_told_no_history() -> None:
+    graph = run_of_rounds(allocation=AllocationSpec())
+    spec = graph.nodes[f"draw/{RUN}/round-3"].spec
+    assert isinstance(spec, JobSpec)
+
+    assert spec.allocation == AllocationSpec()
+
+
+def test_warm_start_trains_on_from_the_checkpoint_a_cold_one_from_the_base() -> None:
+    warm, cold = run_of_rounds(), run_of_rounds(warm_start=False)
+    drawn_by = warm.nodes[f"draw/{RUN}/round-2"].spec
+    assert isinstance(drawn_by, JobSpec)
+
+    bases = [graph.nodes[f"train/{RUN}/round-2"].spec for graph in (warm, cold)]
+    assert [spec.base for spec in bases if isinstance(spec, FinetuneSpec)] == [drawn_by.models[0], "small"]
+
+
+def test_student_is_measured_after_each_round_and_wholly_after_the_last() -> None:
+    graph = run_of_rounds()
+
+    tests = {key for key in graph.nodes if key.partition("/")[0] in ("greedy", "majority", "transfer")}
+    assert {key for key in tests if "star" in key} == {
+        f"greedy/{RUN}/round-1",
+        f"greedy/{RUN}/round-2",
+        *(f"{what}/{RUN}" for what in ("greedy", "majority", "transfer")),
+    }
+
+
+def test_nominal_matching_needs_nothing_to_have_run() -> None:
+    half = dataclasses.replace(COST, parameters=COST.parameters // 2)
+    work = dataclasses.replace(WORK, models=(LARGE, dataclasses.replace(SMALL, cost=half)))
+    spec = make_spec(match=MatchBy.nominal_paper, lengths=Lengths(prompt_tokens=8, completion_tokens=16))
+
+    draws = {node.key: node.spec for node in due_nodes(spec, work, {}, manifest) if node.key.startswith("draw/")}
+    found = draws["draw/small@4"]
+    assert isinstance(found, JobSpec)
+    assert (found.budget.currency, found.budget.limit) == (Currency.samples, 80)

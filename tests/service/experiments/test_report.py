@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 
-from service.experiments.graph import count_nodes
-from service.experiments.report import Progress, Report, Stage, Teacher, planned_nodes, planned_samples, teacher
+from service.experiments.report import Progress, Report, Stage, Teacher, planned_samples, teacher
+from service.experiments.report_figures import report_figures
 from service.experiments.report_files import FORMS, render_html, render_markdown, render_report, to_json, to_zip
-from service.experiments.report_tables import data_rows, report_text
+from service.experiments.report_tables import data_rows
+from service.experiments.report_text import report_text
 from service.experiments.report_words import findings, headline, limits
-from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, MatchBy, Split, StudentSpec
+from service.experiments.results import RoundFound
+from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, Lengths, MatchBy, Split, StudentSpec
 from service.figures.png import render_png
 from service.finetunes import TrainingSpec
 from service.flops import ForwardCost
 from service.models import ModelSpec
 from service.report import Matched
+from service.stats import Estimate
 from tests.service.experiments.report_example import (
     BETTER,
     SAME,
@@ -96,13 +99,69 @@ def test_planned_samples_of_several_models_are_not_guessed() -> None:
     assert planned_samples(spec(), WORK, ArmSpec(name="mixed", models=("large", "small")), 5) is None
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"students": ()}, {"problems": {Split.train: "a"}}, {"learning_rates": (1.0,)}]
-)
-def test_planned_nodes_are_those_of_the_graph(changes: dict[str, Any]) -> None:
-    asked = spec(**changes)
+def test_planned_samples_of_nominal_matching_are_those_of_the_lengths() -> None:
+    asked = spec(match=MatchBy.nominal_paper, lengths=Lengths(prompt_tokens=30, completion_tokens=28))
 
-    assert sum(planned_nodes(asked).values()) == count_nodes(asked)
+    assert planned_samples(asked, WORK, asked.arms[1], 5) == 15
+
+
+def with_rounds() -> Report:
+    """The smaller arm draws in two rounds; of the second nothing is tested yet."""
+    first = RoundFound(
+        student="self-improvement",
+        arm="smaller",
+        num_samples=5,
+        round=1,
+        num_runs=3,
+        samples=2000.0,
+        correct=1200.0,
+        rows=1100.4,
+        draw_flops=1.5e11,
+        train_flops=4e11,
+        accuracy=Estimate(0.7, 0.65, 0.75, 250),
+    )
+    second = dataclasses.replace(first, round=2, draw_flops=1.4e11, accuracy=None)
+    return example_report(rounds_of={"smaller": 2}, rounds=(first, second))
+
+
+def test_rounds_have_a_table_with_what_each_cost_in_every_form() -> None:
+    report = with_rounds()
+    table = report_text(report).rounds
+
+    assert table is not None
+    assert table.rows == (
+        (
+            "self-improvement",
+            "smaller",
+            "5",
+            "1 of 2",
+            "2,000",
+            "1,200",
+            "1,100",
+            "1.50e11",
+            "4.00e11",
+            ".700 [.65, .75]",
+        ),
+        ("self-improvement", "smaller", "5", "2 of 2", "2,000", "1,200", "1,100", "1.40e11", "4.00e11", ""),
+    )
+    for text in (render_markdown(report), render_html(report, [], plotly_js=PLOTLY_JS), to_json(report, [])):
+        assert "Rounds of self-training" in text
+        assert "1.40e11" in text
+    assert any("smaller (2 rounds)" in sentence for sentence in limits(report))
+
+
+def test_report_without_rounds_says_nothing_of_them() -> None:
+    assert report_text(example_report()).rounds is None
+    assert "self-training" not in render_markdown(example_report())
+
+
+def test_figure_of_rounds_adds_up_what_was_spent() -> None:
+    models = {"larger": "gsm-large", "smaller": "gsm-small"}
+    figures = {figure.key: figure for figure in report_figures(with_rounds(), (), {}, models)}
+
+    (row,) = figures["rounds"].table.rows
+    assert row[1:4] == ("1", "5.50e11", ".700")
+    assert "rounds" not in {figure.key for figure in report_figures(example_report(), (), {}, models)}
 
 
 def test_headline_counts_differences_and_tells_those_that_are() -> None:

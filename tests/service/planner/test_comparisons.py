@@ -1,5 +1,6 @@
 """Comparisons on a real database: children are submitted, shared, paused and cancelled."""
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,11 +10,14 @@ from sqlalchemy import select, update
 
 from service.artifacts import Artifact
 from service.cluster import NodeStatus, Observation
+from service.experiments.graph import count_nodes
+from service.experiments.nodes import Child
 from service.jobs import Desired, Phase
-from service.planner import Options, Seen, plan
+from service.planner import Options, Plan, Seen, plan
 from service.planner.comparisons import MAX_ACTIVE_CHILDREN
+from service.planner.plan import Due
 from service.store import Store, schema
-from tests.service.experiments.test_graph import LARGE, SMALL, WORK, make_spec
+from tests.service.experiments.test_graph import LARGE, LARGE_ARM, SMALL, STAR, WORK, Graph, make_spec
 
 
 class Desk:
@@ -21,16 +25,30 @@ class Desk:
 
     def __init__(self, store: Store) -> None:
         self.store, self.now = store, datetime(2026, 1, 1, tzinfo=UTC)
+        self.last = Plan()
 
     def compare(self, **changes: object) -> Artifact:
         return self.store.artifacts.submit(make_spec(**changes), WORK, now=self.now)
 
     def tick(self) -> None:
         self.now += timedelta(seconds=1)
-        seen = Seen(observation=Observation(hosts={}, nodes=(NodeStatus(id="n", num_cpus=2.0, num_gpus=0.0),)))
-        snapshot = self.store.snapshot()
-        decided = plan(snapshot=snapshot, seen=seen, states={}, now=self.now, options=Options(data_dir="data"))
-        self.store.commit(decided, self.now)
+        decided = self.plan(self.last.due)
+        assert decided == self.plan({}), "what is remembered changes nothing"
+        self.last = decided
+        self.store.commit(self.last, self.now)
+
+    def plan(self, due: dict[str, Due]) -> Plan:
+        seen = Seen(observation=Observation(hosts={}, nodes=(NodeStatus(id="n", num_cpus=2.0, num_gpus=0.0),)), due=due)
+        options = Options(data_dir="data")
+        return plan(snapshot=self.store.snapshot(), seen=seen, states={}, now=self.now, options=options)
+
+    def desire(self, row_id: str, desired: Desired) -> None:
+        store = self.store.jobs if row_id.startswith("job-") else self.store.artifacts
+        store.set_desired(row_id, desired)
+
+    def waits(self, comparison: Artifact) -> list[str]:
+        events = self.store.reads.events(job_id=comparison.id)
+        return [event.message for event in events if event.kind == "waiting"]
 
     def children(self, comparison: Artifact) -> dict[str, str]:
         children = schema.children
@@ -191,3 +209,97 @@ def test_comparisons_that_lose_the_same_child_leave_nothing_running(desk: Desk) 
 
     assert desk.wanted(comparisons[0]) == {"cancel"}
     assert {desk.store.artifacts.get(comparison.id).phase for comparison in comparisons} == {Phase.cancelling}
+
+
+def test_child_paused_by_itself_stays_paused_and_its_comparison_says_once_that_it_waits(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    child = desk.children(comparison)["draw/large@4"]
+    desk.desire(child, Desired.pause)
+    for _ in range(3):
+        desk.tick()
+
+    assert desk.store.jobs.get(child).desired is Desired.pause
+    assert desk.waits(comparison) == [f"{child} is paused; resume it to go on"]
+    assert desk.store.artifacts.get(comparison.id).phase is Phase.running
+
+
+def test_comparison_resumed_has_children_go_on_that_were_paused_by_themselves(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    desk.desire(desk.children(comparison)["draw/large@4"], Desired.pause)
+    desk.tick()
+    for desired in (Desired.pause, Desired.run):
+        desk.desire(comparison.id, desired)
+        desk.tick()
+
+    assert desk.wanted(comparison) == {"run"}
+
+
+def test_child_resumed_under_a_paused_comparison_is_paused_again(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    desk.desire(comparison.id, Desired.pause)
+    desk.tick()
+    desk.desire(desk.children(comparison)["draw/large@4"], Desired.run)
+    desk.tick()
+
+    assert desk.wanted(comparison) == {"pause"}
+
+
+def test_comparison_that_comes_to_need_a_job_paused_by_itself_waits_for_it(desk: Desk) -> None:
+    comparison = desk.compare()
+    desk.tick()
+    child = desk.children(comparison)["draw/large@4"]
+    desk.desire(child, Desired.pause)
+    other = desk.compare(name="other")
+    for _ in range(3):
+        desk.tick()
+
+    assert desk.children(other)["draw/large@4"] == child
+    assert desk.store.jobs.get(child).desired is Desired.pause
+    assert desk.waits(other) == [f"{child} is paused; resume it to go on"]
+
+
+def test_comparisons_paused_one_after_the_other_pause_what_they_share(desk: Desk) -> None:
+    comparisons = [desk.compare(), desk.compare(name="other")]
+    desk.tick()
+    desk.tick()
+    desk.desire(comparisons[0].id, Desired.pause)
+    desk.tick()
+    assert desk.wanted(comparisons[0]) == {"run"}
+    desk.desire(comparisons[1].id, Desired.pause)
+    desk.tick()
+    assert desk.wanted(comparisons[0]) == {"pause"}
+
+    desk.desire(comparisons[0].id, Desired.run)
+    desk.tick()
+    desk.tick()
+    assert desk.wanted(comparisons[0]) == {"run"}
+
+
+def test_comparison_cancelled_leaves_children_paused_that_a_paused_one_needs(desk: Desk) -> None:
+    cancelled, paused = desk.compare(), desk.compare(name="other")
+    desk.tick()
+    desk.desire(paused.id, Desired.pause)
+    desk.tick()
+    assert desk.wanted(paused) == {"run"}
+    desk.desire(cancelled.id, Desired.cancel)
+    desk.tick()
+    desk.tick()
+
+    assert desk.wanted(paused) == {"pause"}
+
+
+def test_only_the_end_of_a_child_makes_more_nodes_due() -> None:
+    graph, rng = Graph(make_spec(arms=(LARGE_ARM, STAR))), random.Random(0)
+    waiting: list[str] = []
+    while (keys := graph.due()) or waiting:
+        for key in keys:
+            graph.children[key] = Child(id=key, phase=Phase.running)
+        assert graph.due() == []
+        waiting += keys
+        key = waiting.pop(rng.randrange(len(waiting)))
+        graph.succeed(key, **({"useful_flops": 3e9} if key.startswith("draw/") else {}))
+
+    assert len(graph.children) == count_nodes(graph.spec)

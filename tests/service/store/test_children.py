@@ -73,4 +73,4 @@ def test_children_are_read_with_as_many_queries_however_many_there_are(store: St
     event.listen(store.engine, "before_cursor_execute", count)
     assert len(store.reads.children("compare-1-aa")) == 2 * number
 
-    assert len(statements) == 6
+    assert len(statements) == 8

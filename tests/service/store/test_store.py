@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.currency import Budget, Currency
 from service.errors import Conflict, InvalidInput, NotFound, StaleAttempt, UnknownName
-from service.experiments.graph import Node
+from service.experiments.nodes import Node
 from service.jobs import Desired, Job, JobSpec, Resolved
 from service.ledger import Transfer, TransferKind
 from service.models import ModelSpec

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from service.cluster import HostKind, HostReport, HostState, Observation
-from service.planner.draft import Draft, Options
+from service.planner import Options
+from service.planner.draft import Draft
+from service.planner.health import fold_hosts
 from service.planner.plan import HostView, Plan, PoolView, Seen, Snapshot
-from service.planner.pools import fold_hosts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

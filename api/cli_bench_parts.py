@@ -1,0 +1,163 @@
+"""Verbs of `isoflop bench` that measure a part without the service: files, scorers, reports, training, engines."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from api.cli_bench_output import Keep, bench_directory, print_result
+from api.cli_output import JsonFlag, print_json, print_lines, state_of, table
+
+
+def register(bench: typer.Typer) -> None:
+    """Adds the verbs."""
+    for verb in (scoring, selection, report, finetune, swap):
+        bench.command()(verb)
+
+
+def scoring(
+    context: typer.Context,
+    rows: Annotated[int, typer.Option(min=1, help="Synthetic solutions to grade.")] = 50_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Times to grade them.")] = 3,
+    marked: Annotated[
+        bool, typer.Option("--marked/--in-words", help="Completions end in `#### 18`, or say the answer in words.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the answer scorer on one core."""
+    state_of(context).is_json = as_json
+    from api.local.bench_machine import Spread, this_machine
+    from api.local.bench_scoring import bench_math_answer
+
+    machine = this_machine()
+    result = bench_math_answer(rows, repeats, is_marked=marked)
+    if as_json:
+        print_json(dataclasses.asdict(result) | {"machine": dataclasses.asdict(machine)})
+        return
+    speed = Spread.of([rows / seconds for seconds in result.seconds])
+    typer.echo(machine.to_line())
+    typer.echo(
+        f"{result.scorer}  {speed.to_text(0)} rows/s on one core, {result.rows:,} rows of {result.mean_chars:.0f} "
+        "characters; goal 30,000"
+    )
+
+
+def selection(
+    context: typer.Context,
+    samples: Annotated[int, typer.Option(min=1000, help="Synthetic samples of two jobs together.")] = 1_000_000,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure seconds and memory to make training sets of many samples."""
+    state_of(context).is_json = as_json
+    from api.local.bench_selection import bench_selection
+
+    with bench_directory(keep) as directory:
+        result = bench_selection(directory, samples)
+    if as_json:
+        print_result(result)
+        return
+    typer.echo(result.machine.to_line())
+    typer.echo(
+        f"{result.samples:,} samples of {result.problems:,} problems, {result.num_bytes / 2**20:,.0f} MiB of files"
+    )
+    rows = [
+        (
+            run.variant,
+            f"{run.seconds:.1f}",
+            f"{run.cpu_s:.1f}",
+            f"{run.peak_mib:,.0f}",
+            f"{(run.peak_mib - run.idle_mib) * 2**20 / result.samples:,.0f}",
+            f"{run.filters['keep']:,}",
+            f"{run.rows:,}",
+        )
+        for run in result.runs
+    ]
+    header = ("selection", "seconds", "CPU s", "peak MiB", "bytes/sample", "after keep", "rows")
+    print_lines(table(header, rows, right=range(1, 7)))
+    typer.echo("goals for 1,000,000 samples: 60 s, 2,048 MiB")
+
+
+def report(
+    context: typer.Context,
+    samples: Annotated[int, typer.Option(min=1000, help="Synthetic samples of each of two jobs.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Times to make the report.")] = 3,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure seconds and memory to make the report of two large jobs."""
+    state_of(context).is_json = as_json
+    from api.local.bench_report import bench_report
+
+    with bench_directory(keep) as directory:
+        result = bench_report(directory, samples, repeats)
+    if as_json:
+        print_result(result)
+        return
+    typer.echo(result.machine.to_line())
+    typer.echo(
+        f"2 jobs of {result.samples:,} samples over {result.problems:,} problems, "
+        f"{result.num_bytes / 2**20:,.0f} MiB of files; page of {result.runs[0].html_bytes / 2**20:.1f} MiB"
+    )
+    typer.echo(f"seconds   {result.seconds.to_text(1)}; goal for 1,000,000 samples 60")
+    typer.echo(f"CPU s     {result.cpu_s.to_text(1)}")
+    typer.echo(f"peak MiB  {result.peak_mib.to_text(0)}, {result.runs[0].idle_mib:.0f} of it imports; goal 2,048")
+
+
+def finetune(
+    context: typer.Context,
+    pairs: Annotated[int, typer.Option(min=1, help="Times both sides train.")] = 5,
+    steps: Annotated[int, typer.Option(min=8, help="Optimizer steps of a run.")] = 200,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a finetune against TRL's trainer used plainly: processor time of a step and of a run."""
+    state_of(context).is_json = as_json
+    from api.local.bench_finetune import bench_finetune
+
+    with bench_directory(keep) as directory:
+        result = bench_finetune(directory, num_pairs=pairs, steps=steps)
+    if as_json:
+        print_result(result)
+        return
+    typer.echo(result.machine.to_line())
+    rows = [
+        (
+            number,
+            f"{pair.ours.step_cpu_s * 1e3:.1f}",
+            f"{pair.plain.step_cpu_s * 1e3:.1f}",
+            f"{pair.ours.step_cpu_s / pair.plain.step_cpu_s:.3f}",
+            f"{pair.ours.cpu_s:.1f}",
+            f"{pair.plain.cpu_s:.1f}",
+            f"{pair.ours.cpu_s / pair.plain.cpu_s:.3f}",
+        )
+        for number, pair in enumerate(result.pairs, start=1)
+    ]
+    header = ("pair", "step ms", "plain step ms", "ratio", "run CPU s", "plain run CPU s", "ratio")
+    print_lines(table(header, rows, right=range(7)))
+    typer.echo(f"{result.model}, {result.steps} steps and {result.checkpoints} checkpoints a run, ours over plain TRL:")
+    typer.echo(f"step   {result.step_ratio.to_text(3)} of processor time; goal 1.05")
+    typer.echo(f"run    {result.run_ratio.to_text(3)} of processor time, {result.clock_ratio.to_text(3)} on the clock")
+
+
+def swap(
+    context: typer.Context,
+    swaps: Annotated[int, typer.Option(min=1, help="Swaps of each model.")] = 20,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure seconds to give a running engine the weights of another checkpoint."""
+    state_of(context).is_json = as_json
+    from api.local.bench_swap import bench_swap
+
+    with bench_directory(keep) as directory:
+        result = bench_swap(directory, swaps)
+    if as_json:
+        print_result(result)
+        return
+    typer.echo(result.machine.to_line())
+    rows = [
+        (run.model, f"{run.weight_bytes / 2**20:.2f}", f"{run.load_s:.1f}", run.spread.to_text(3))
+        for run in result.runs
+    ]
+    print_lines(table(("model", "MiB", "new engine s", "swap s"), rows, right=range(1, 3)))

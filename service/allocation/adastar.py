@@ -1,0 +1,90 @@
+"""AdaSTaR: problems that were not visited for longest come first, of these the ones that were solved least.
+
+For iterated self-training (arXiv:2505.16322). Each round visits problems in the order of a key, the round of the last
+visit and the win rate in it, until its budget or the wanted number of right answers is reached. Of the m problems that
+a round has visited, only the first floor(m * a^2) take their new key, where a is the share of right answers: while the
+model is weak nearly all keep the old one and come first again, easy ones among them.
+
+The paper draws twice for a problem, the second time with the answer as a hint; here a problem is drawn once a visit and
+nothing is hinted at, so that a is plain accuracy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.allocation.state import AllocationState, PastRound, Runs, Visits, empty_runs
+from service.errors import InvalidInput
+from service.jobs import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaStar:
+    """One visit after the other in the order of the keys that earlier rounds left, then all over again.
+
+    Args:
+        seed: orders problems with equal keys.
+        max_samples: visits of one problem and model in this round, or None to go on until the budget ends.
+    """
+
+    seed: int
+    max_samples: int | None
+    is_adaptive: bool = False  # within a round nothing but the end depends on scores, and that is `collect`'s
+
+    @classmethod
+    def for_job(cls, spec: JobSpec, num_problems: int) -> "AdaStar":
+        """Reads the job.
+
+        Raises:
+            InvalidInput: several models.
+        """
+        if len(spec.models) > 1:
+            raise InvalidInput(f"models: got {len(spec.models)}, allowed with strategy 'adastar': 1")
+        return cls(seed=spec.seed, max_samples=spec.allocation.max_samples)
+
+    def next_runs(self, state: AllocationState, *, model: int, max_samples: int) -> Runs:
+        """Problems with the fewest samples in this round, in the order of their keys."""
+        order = visit_order(state.visits, self.seed)
+        planned = state.planned[model].copy()
+        rounds: list[Runs] = [empty_runs()]
+        while max_samples > 0:
+            is_open = ~state.is_excluded | (planned == 0)
+            visits = int(planned[is_open].min()) if is_open.any() else None
+            if visits is None or (self.max_samples is not None and visits >= self.max_samples):
+                break
+            due = order[is_open[order] & (planned[order] == visits)][:max_samples]
+            planned[due] += 1
+            max_samples -= len(due)
+            rounds.append(np.column_stack([due, np.full(len(due), visits), np.ones(len(due))]).astype(np.int32))
+        return np.concatenate(rounds)
+
+    def is_done(self, state: AllocationState) -> bool:
+        """Only a cap ends it by itself."""
+        planned = state.planned[0]
+        is_open = ~state.is_excluded | (planned == 0)
+        return self.max_samples is not None and not bool((planned[is_open] < self.max_samples).any())
+
+
+def visits_after(past: Sequence[PastRound], num_problems: int) -> Visits:
+    """The keys that earlier rounds leave, the oldest round first.
+
+    Every round's order is found again from the keys before it, so that nothing but the counts has to be kept.
+    """
+    visits = Visits.none(num_problems)
+    for number, round_ in enumerate(past, 1):
+        visited = np.flatnonzero(round_.scored > 0)
+        order = visit_order(visits, round_.seed)
+        in_order = order[np.isin(order, visited)]
+        total = int(round_.scored.sum())
+        accuracy = float(round_.correct.sum()) / total if total else 0.0
+        updated = in_order[: int(len(visited) * accuracy**2)]
+        visits.last[updated] = number
+        visits.win_rate[updated] = round_.correct[updated] / round_.scored[updated]
+    return visits
+
+
+def visit_order(visits: Visits, seed: int) -> np.ndarray:
+    """Problems by last visit, then by win rate, then by chance, shape [problems]."""
+    by_chance = np.random.default_rng([seed]).permutation(len(visits.last))
+    return np.lexsort((by_chance, visits.win_rate, visits.last))

@@ -1,0 +1,275 @@
+"""The documents of a comparison's nodes: draws, selections, finetunes and evaluations, each from names and results.
+
+Pure. What a node asks for follows from the comparison and from results of earlier nodes alone, so that the same
+comparison asks for the same nodes again. Which of them are due is for `graph`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.currency import Budget, Currency, to_amount
+from service.experiments.spec import (
+    ArmSpec,
+    ComparisonSpec,
+    ComparisonWork,
+    EvaluationSpec,
+    MatchBy,
+    ResolvedSet,
+    Split,
+)
+from service.finetunes import FinetuneSpec
+from service.flops import paper_flops, sample_flops
+from service.jobs import Desired, JobSpec, Phase, Resolved, SamplingSpec
+from service.models import ModelSpec
+from service.selection.spec import SelectionSource, SelectionSpec
+from service.work import FinetuneWork, SelectSource, SelectWork
+
+NodeSpec = JobSpec | SelectionSpec | FinetuneSpec
+NodeWork = Resolved | SelectWork | FinetuneWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """Something to submit."""
+
+    key: str
+    spec: NodeSpec
+    work: NodeWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A node that was submitted, and what is known of it.
+
+    Args:
+        is_shared: another comparison that goes on needs it as well.
+        useful_flops: exact accounting, of a job or a finetune.
+        num_samples: committed rows of a job.
+        num_correct: those whose answer is right.
+        checkpoints: of a finetune, by step.
+        dataset: path and sha256 of a selection's training set.
+    """
+
+    id: str
+    phase: Phase
+    desired: Desired = Desired.run
+    is_shared: bool = False
+    useful_flops: float = 0.0
+    useful_flops_paper: float = 0.0
+    num_samples: int = 0
+    num_correct: int = 0
+    checkpoints: tuple[ModelSpec, ...] = ()
+    dataset: tuple[str, str] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its results are there."""
+        return self.phase.is_done
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.num_correct / self.num_samples if self.num_samples else 0.0
+
+
+def budget_of(
+    spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, num_samples: int, reference: Child | None
+) -> Budget | None:
+    """What an arm may spend in all its rounds; None while it needs the reference arm's cost and that is not known.
+
+    Args:
+        num_samples: samples a problem of the reference arm.
+        reference: the reference arm's draw.
+    """
+    by = arm.match or spec.match
+    drawn = num_samples * num_train_problems(spec, work)
+    if arm.name == spec.reference or by is MatchBy.number:
+        return Budget(currency=Currency.samples, limit=drawn)
+    if by.is_nominal:
+        ratio = nominal_ratio(spec, work, arm, by)
+        return Budget(currency=Currency.samples, limit=max(1, round(drawn * ratio)))
+    if reference is None or not reference.is_done:
+        return None
+    if by is MatchBy.flops:
+        return Budget(currency=Currency.flops, limit=to_amount(Currency.flops, reference.useful_flops))
+    limit = to_amount(Currency.flops_paper, reference.useful_flops_paper)
+    return Budget(currency=Currency.flops_paper, limit=limit)
+
+
+def nominal_ratio(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, by: MatchBy) -> float:
+    """Samples of the arm for one of the reference arm, at the lengths that the document states.
+
+    Several models of an arm draw equally many.
+    """
+    assert spec.lengths is not None, "checked when the document is resolved"
+    lengths = spec.lengths
+
+    def cost_of(names: Sequence[str]) -> float:
+        costs = [work.model(name).cost for name in names]
+        if by is MatchBy.nominal_paper:
+            flops = [paper_flops(cost, lengths.completion_tokens) for cost in costs]
+        else:
+            flops = [
+                sample_flops(
+                    cost,
+                    prompt_tokens=lengths.prompt_tokens,
+                    cached_tokens=0,
+                    completion_tokens=lengths.completion_tokens,
+                )
+                for cost in costs
+            ]
+        return sum(flops) / len(flops)
+
+    reference = next(other for other in spec.arms if other.name == spec.reference)
+    return cost_of(reference.models) / cost_of(arm.models)
+
+
+def share_of_round(whole: int, rounds: int, round_: int) -> int:
+    """What of a whole number falls to a round, from 1: shares differ by one at most and add up to the whole."""
+    return whole * round_ // rounds - whole * (round_ - 1) // rounds
+
+
+def draw_node(
+    spec: ComparisonSpec,
+    work: ComparisonWork,
+    key: str,
+    arm: ArmSpec,
+    *,
+    models: Sequence[ModelSpec],
+    budget: Budget,
+    title: str,
+    round_: int = 1,
+    history: Sequence[str] = (),
+) -> Node:
+    """A job that draws training data.
+
+    Args:
+        budget: of all rounds.
+        history: ids of the jobs of earlier rounds.
+    """
+    num_problems = num_train_problems(spec, work)
+    allocation = arm.allocation
+    if allocation.strategy == "adastar":
+        allocation = dataclasses.replace(allocation, history=tuple(history))
+    job = JobSpec(
+        name=title[:200],
+        problems=spec.problems[Split.train],
+        models=tuple(model.name for model in models),
+        budget=dataclasses.replace(budget, limit=share_of_round(budget.limit, arm.rounds, round_)),
+        allocation=allocation,
+        prompt=spec.prompt,
+        sampling=arm.sampling or spec.sampling,
+        scorers=spec.scorers,
+        # a round that draws a part of the problems draws another part than the one before
+        seed=spec.seed + round_ - 1,
+        max_problems=spec.max_problems,
+    )
+    return Node(key=key, spec=job, work=_resolved(work.sets[Split.train], models, num_problems))
+
+
+def select_node(
+    spec: ComparisonSpec,
+    work: ComparisonWork,
+    key: str,
+    arm: ArmSpec,
+    *,
+    drawn: Child,
+    manifest_path: str,
+) -> Node:
+    """From what a job has drawn to a training set."""
+    held_out = [work.sets[split] for split in Split if split is not Split.train and split in work.sets]
+    selection = SelectionSpec(
+        name=f"{key.partition('/')[2]} of {drawn.id}"[:200],
+        sources=(SelectionSource(job=drawn.id),),
+        keep=arm.keep or spec.selection.keep,
+        duplicates=spec.selection.duplicates,
+        per_problem=spec.selection.per_problem,
+        rows=spec.selection.rows,
+        held_out=tuple(item.name for item in held_out),
+        ngram=spec.selection.ngram,
+        seed=spec.seed,
+    )
+    source = SelectSource(job_id=drawn.id, manifest_path=manifest_path, problems_path=work.sets[Split.train].path)
+    paths = tuple(item.path for item in held_out)
+    return Node(key=key, spec=selection, work=SelectWork(spec=selection, sources=(source,), held_out=paths))
+
+
+def train_node(
+    spec: ComparisonSpec,
+    key: str,
+    *,
+    base: ModelSpec,
+    selected: Child,
+    seed: int,
+    rate: float,
+    rounds: int = 1,
+    round_: int = 1,
+) -> Node:
+    """A finetune of `base` on a training set; rounds share the steps, so that every arm takes equally many."""
+    assert selected.dataset is not None, "trained on what is selected"
+    path, sha256 = selected.dataset
+    steps = share_of_round(spec.training.steps, rounds, round_)
+    training = dataclasses.replace(spec.training, seed=seed, learning_rate=rate, steps=steps)
+    finetune = FinetuneSpec(name=key.partition("/")[2][:200], base=base.name, dataset=selected.id, training=training)
+    work = FinetuneWork(base=base, dataset_path=path, dataset_sha256=sha256, training=training)
+    return Node(key=key, spec=finetune, work=work)
+
+
+def tests_of(spec: ComparisonSpec) -> list[tuple[str, Split, int]]:
+    """What a finished student is measured by: name, problems, samples of each."""
+    tests = [("greedy", Split.test, 1), *((what, Split.test, number) for what, number in votes_of(spec))]
+    if Split.transfer in spec.problems:
+        tests.append(("transfer", Split.transfer, 1))
+    return tests
+
+
+def votes_of(spec: ComparisonSpec | EvaluationSpec) -> list[tuple[str, int]]:
+    """The job whose samples vote, if a vote is asked for: name and samples a problem."""
+    return [("majority", max(spec.evaluate.maj_at))] if spec.evaluate.maj_at else []
+
+
+def evaluation_node(
+    spec: ComparisonSpec | EvaluationSpec,
+    key: str,
+    model: ModelSpec,
+    problems: ResolvedSet,
+    num_samples: int,
+    max_problems: int | None = None,
+) -> Node:
+    """A job that measures a model: one greedy completion a problem, or several that vote."""
+    votes = key.partition("/")[0] == "majority"
+    sampling = SamplingSpec(
+        temperature=spec.evaluate.temperature if votes else 0.0,
+        max_tokens=spec.sampling.max_tokens,
+        stop=spec.sampling.stop,
+    )
+    num_problems = min(problems.num_problems, max_problems or problems.num_problems)
+    job = JobSpec(
+        name=f"{key.partition('/')[0]} of {model.name} on {problems.name}"[:200],
+        problems=problems.name,
+        models=(model.name,),
+        budget=Budget(currency=Currency.samples, limit=num_samples * num_problems),
+        prompt=spec.prompt,
+        sampling=sampling,
+        scorers=spec.scorers,
+        seed=spec.seed,
+        max_problems=max_problems,
+        stage="evaluate",
+    )
+    return Node(key=key, spec=job, work=_resolved(problems, (model,), num_problems))
+
+
+def num_train_problems(spec: ComparisonSpec, work: ComparisonWork) -> int:
+    """Problems that arms draw from."""
+    known = work.sets[Split.train].num_problems
+    return min(known, spec.max_problems or known)
+
+
+def _resolved(problems: ResolvedSet, models: Sequence[ModelSpec], num_problems: int) -> Resolved:
+    return Resolved(
+        models=tuple(models),
+        problems_path=problems.path,
+        num_problems=num_problems,
+        problems_fingerprint=problems.fingerprint,
+    )
