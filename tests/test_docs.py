@@ -263,6 +263,9 @@ def table_in(text: str) -> list[list[str]]:
 
 
 def written(value: object) -> str:
+    """A default as a document has it: as YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
