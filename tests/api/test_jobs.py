@@ -89,7 +89,7 @@ def test_submit_max_problems_shrinks_the_job(world, client: TestClient, job_docu
     [
         ({"models": ["small", "huge"]}, "model", "huge", ["org/large", "simulated", "small"]),
         ({"problems": "sums/test"}, "problem set", "sums/test", ["sums/train"]),
-        ({"allocation": {"strategy": "greedy"}}, "strategy", "greedy", ["uniform", "until_correct"]),
+        ({"allocation": {"strategy": "greedy"}}, "strategy", "greedy", ["adastar", "uniform", "until_correct"]),
         ({"scorers": ["vibes"]}, "scorer", "vibes", ["math_answer", "steps"]),
     ],
 )
