@@ -328,3 +328,31 @@ def test_finetune_that_waits_for_a_trainer_is_queued(cluster: ScriptedCluster) -
 
     phases = [cluster.store.artifacts.get(artifact.id).phase for artifact in (first, second)]
     assert phases == [Phase.running, Phase.queued]
+
+
+def test_finetune_that_was_lost_says_once_that_it_waits_for_the_next_trainer(cluster: ScriptedCluster) -> None:
+    student = submit_finetune(cluster)
+    host, _ = start(cluster, student, HostKind.trainer)
+    cluster.hosts[host] = HostReport(state=HostState.dead, error="killed")
+    cluster.tick()
+    for _ in range(3):
+        for name in cluster.hosts:
+            if name != host and name.startswith("train-"):
+                cluster.hosts[name] = HostReport(state=HostState.loading, load_s=1.0)
+        cluster.tick(seconds=20.0)
+
+    events = cluster.store.reads.events(job_id=student.id)
+    assert [event.message for event in events if event.kind == "waiting"] == [
+        f"{student.id}-0 has waited over 30 s for a trainer"
+    ]
+
+
+def test_finetune_cancelled_as_it_is_lost_does_not_go_again(cluster: ScriptedCluster) -> None:
+    student = submit_finetune(cluster)
+    host, _ = start(cluster, student, HostKind.trainer)
+    cluster.store.artifacts.set_desired(student.id, Desired.cancel)
+    cluster.hosts[host] = HostReport(state=HostState.dead)
+    cluster.tick()
+
+    assert cluster.store.artifacts.get(student.id).phase is Phase.cancelled
+    assert cluster.store.snapshot().tasks == ()
