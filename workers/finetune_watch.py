@@ -159,6 +159,7 @@ class TrainingWatch(TrainerCallback):
         """
         if not logs or "loss" not in logs:
             return  # the library's own summary at the end
+        state.log_history.clear()  # the log has it; the library would write it all again with every checkpoint
         step, loss, grad_norm = state.global_step, logs["loss"], logs.get("grad_norm")
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss} at step {step}", logs["learning_rate"])

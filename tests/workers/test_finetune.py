@@ -131,6 +131,8 @@ def test_run_makes_its_steps_and_equally_spaced_checkpoints_that_engines_can_loa
     written = [LogEntry(**json.loads(line)) for line in (out_dir / LOG_FILE).read_text().splitlines()]
     assert written == heard.lines
     assert sorted(path.name for path in (out_dir).iterdir()) == ["checkpoint-2", "checkpoint-4", LOG_FILE]
+    state = json.loads((through.last_directory / "state" / "trainer_state.json").read_text())
+    assert state["log_history"] == [], "a checkpoint does not hold the log once more"
     for part in heard.receipts:
         directory = Path(part.path).parent
         files = inspect_model(directory)
