@@ -107,7 +107,7 @@ def report(
 def finetune(
     context: typer.Context,
     pairs: Annotated[int, typer.Option(min=1, help="Times both sides train.")] = 5,
-    steps: Annotated[int, typer.Option(min=8, help="Optimizer steps of a run.")] = 200,
+    steps: Annotated[int, typer.Option(min=8, help="Optimizer steps of a run.")] = 60,
     keep: Keep = None,
     as_json: JsonFlag = False,
 ) -> None:

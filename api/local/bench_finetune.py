@@ -33,6 +33,7 @@ from api.local.bench_process import measure_apart
 from api.local.tiny_world import model_dir, problem_file
 from service.checkpoints import checkpoint_path
 from service.finetunes import TrainingSpec, preset
+from service.receipts import Receipt
 from service.records import SELECTED_SCHEMA
 from service.shards import file_sha256
 from service.work import FinetuneWork
@@ -51,7 +52,7 @@ class TrainingRun:
 
     Args:
         step_cpu_s: processor time of a step, the median: logging is in it, checkpoints are not.
-        cpu_s: processor time until the last checkpoint is on the disk.
+        cpu_s: processor time until the last checkpoint is complete.
         seconds: the same on the clock.
     """
 
@@ -132,7 +133,7 @@ class _Clock:
 
     def tick(self) -> None:
         """Notes the time."""
-        self.ticks.append((time.process_time(), time.perf_counter()))
+        self.ticks.append(_now())
 
     def run(self) -> TrainingRun:
         """What it took."""
@@ -140,6 +141,10 @@ class _Clock:
         (first_cpu_s, started), (last_cpu_s, ended) = self.ticks[0], self.ticks[-1]
         steps = [after - before for before, after in pairwise(cpu_s[:-1])]
         return TrainingRun(step_cpu_s=median(steps), cpu_s=last_cpu_s - first_cpu_s, seconds=ended - started)
+
+
+def _now() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
 
 
 def _measure(directory: Path, num_pairs: int, training: TrainingSpec) -> list[TrainingPair]:
@@ -164,14 +169,18 @@ def _train(work: FinetuneWork, out_dir: Path) -> TrainingRun:
     from workers.finetune import finetune
 
     clock = _Clock()
+    committed_at: list[tuple[float, float]] = []
 
     def should_stop() -> bool:
         clock.tick()
         return False
 
-    finetune(work, out_dir, on_log=lambda _: None, on_checkpoint=lambda _: None, should_stop=should_stop)
-    clock.tick()
+    def on_checkpoint(_: Receipt) -> None:
+        committed_at.append(_now())
+
+    finetune(work, out_dir, on_log=lambda _: None, on_checkpoint=on_checkpoint, should_stop=should_stop)
     del clock.ticks[0]  # asked before the first step too
+    clock.ticks.append(committed_at[-1])
     return clock.run()
 
 
