@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from api import cli_bench_parts
-from api.cli_bench_output import Keep, bench_directory, print_result
-from api.cli_output import JsonFlag, print_lines, state_of, table
+from api.cli_bench_output import Keep, measured
+from api.cli_output import JsonFlag, print_lines, table
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 
@@ -34,15 +34,18 @@ def throughput(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the service against plain vLLM: completion tokens a second."""
-    state_of(context).is_json = as_json
     from api.local.bench_throughput import bench_throughput
 
-    with bench_directory(keep) as directory:
-        result = bench_throughput(directory, num_pairs=pairs, seconds=seconds, num_problems=problems, is_scored=scoring)
-    if as_json:
-        print_result(result)
+    result = measured(
+        context,
+        keep,
+        as_json=as_json,
+        measure=lambda directory: bench_throughput(
+            directory, num_pairs=pairs, seconds=seconds, num_problems=problems, is_scored=scoring
+        ),
+    )
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     rows = [
         (
             number,
@@ -73,15 +76,11 @@ def start(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure seconds until the service answers and until an engine is ready."""
-    state_of(context).is_json = as_json
     from api.local.bench_start import bench_start
 
-    with bench_directory(keep) as directory:
-        result = bench_start(directory, repeats)
-    if as_json:
-        print_result(result)
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_start(directory, repeats))
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     typer.echo(f"service answers  {result.healthz.to_text()} s; goal 5 s")
     typer.echo(f"engine ready     {result.actor.to_text()} s after it was asked for; goal 20 s")
     typer.echo(f"of which load    {result.load.to_text()} s")
@@ -95,15 +94,11 @@ def control_plane(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure what the control loop costs a sample, and its memory, with a simulated model."""
-    state_of(context).is_json = as_json
     from api.local.bench_control_plane import bench_control_plane
 
-    with bench_directory(keep) as directory:
-        result = bench_control_plane(directory, samples)
-    if as_json:
-        print_result(result)
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_control_plane(directory, samples))
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     rows = [
         (
             f"{row.samples:,}",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli_bench_output import Keep, bench_directory, print_result
+from api.cli_bench_output import Keep, measured
 from api.cli_output import JsonFlag, print_json, print_lines, state_of, table
 
 
@@ -49,15 +49,11 @@ def selection(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure seconds and memory to make training sets of many samples."""
-    state_of(context).is_json = as_json
     from api.local.bench_selection import bench_selection
 
-    with bench_directory(keep) as directory:
-        result = bench_selection(directory, samples)
-    if as_json:
-        print_result(result)
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_selection(directory, samples))
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     typer.echo(
         f"{result.samples:,} samples of {result.problems:,} problems, {result.num_bytes / 2**20:,.0f} MiB of files"
     )
@@ -86,15 +82,13 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure seconds and memory to make the report of two large jobs."""
-    state_of(context).is_json = as_json
     from api.local.bench_report import bench_report
 
-    with bench_directory(keep) as directory:
-        result = bench_report(directory, samples, repeats)
-    if as_json:
-        print_result(result)
+    result = measured(
+        context, keep, as_json=as_json, measure=lambda directory: bench_report(directory, samples, repeats)
+    )
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     typer.echo(
         f"2 jobs of {result.samples:,} samples over {result.problems:,} problems, "
         f"{result.num_bytes / 2**20:,.0f} MiB of files; page of {result.runs[0].html_bytes / 2**20:.1f} MiB"
@@ -112,15 +106,16 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a finetune against TRL's trainer used plainly: processor time of a step and of a run."""
-    state_of(context).is_json = as_json
     from api.local.bench_finetune import bench_finetune
 
-    with bench_directory(keep) as directory:
-        result = bench_finetune(directory, num_pairs=pairs, steps=steps)
-    if as_json:
-        print_result(result)
+    result = measured(
+        context,
+        keep,
+        as_json=as_json,
+        measure=lambda directory: bench_finetune(directory, num_pairs=pairs, steps=steps),
+    )
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     rows = [
         (
             number,
@@ -147,15 +142,11 @@ def swap(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure seconds to give a running engine the weights of another checkpoint."""
-    state_of(context).is_json = as_json
     from api.local.bench_swap import bench_swap
 
-    with bench_directory(keep) as directory:
-        result = bench_swap(directory, swaps)
-    if as_json:
-        print_result(result)
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_swap(directory, swaps))
+    if result is None:
         return
-    typer.echo(result.machine.to_line())
     rows = [
         (run.model, f"{run.weight_bytes / 2**20:.2f}", f"{run.load_s:.1f}", run.spread.to_text(3))
         for run in result.runs

@@ -336,6 +336,19 @@ def test_bench_scoring_measures(run: Run) -> None:
     assert json.loads(result.stdout)["rows_per_second"] > 0
 
 
+@pytest.mark.parametrize("form", ["--json", None])
+def test_bench_report_says_where_and_what_it_measured(run: Run, form: str | None) -> None:
+    result = run("bench", "report", "--samples", "1000", "--repeats", "1", *filter(None, [form]))
+
+    if form is None:
+        assert "load before" in result.stdout.splitlines()[0]
+        assert "2 jobs of 1,000 samples over 10 problems" in result.stdout
+    else:
+        found = json.loads(result.stdout)
+        assert (found["samples"], found["problems"], len(found["runs"])) == (1000, 10, 1)
+        assert found["machine"]["cores"] > 0
+
+
 def test_up_on_an_address_others_reach_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("--data-dir", tmp_path / "d", "up", "--host", "0.0.0.0")
 
