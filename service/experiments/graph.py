@@ -183,7 +183,8 @@ def _draws(spec: ComparisonSpec, work: ComparisonWork, children: Children, num_s
         budget = budget_of(spec, work, arm, num_samples, reference)
         if budget is not None:
             key = f"draw/{cell(arm.name, num_samples)}"
-            title = f"{arm.name}, {num_samples} samples' worth of {spec.reference}"
+            # no arm's name: two arms that ask for the same samples draw them once
+            title = f"{' and '.join(arm.models)}, {num_samples} samples' worth of {spec.reference}"
             models = [work.model(name) for name in arm.models]
             yield draw_node(spec, work, key, arm, models=models, budget=budget, title=title)
 

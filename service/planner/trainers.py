@@ -8,14 +8,15 @@ from service.cluster import HostKind, HostSpec
 from service.planner.demand import waiting_finetunes
 from service.planner.draft import Draft
 from service.planner.failing import fail_artifact
-from service.planner.health import failed_starts, next_name, num_tries
+from service.planner.health import MAX_LOAD_FAILURES, failed_starts, next_name, num_tries
 from service.planner.plan import HostView
 from service.planner.pools import free_places, has_gpus, make_room, stop_resting
 
 TRAINER_IDLE_S = 300.0
 """A trainer without work is ended after this long; a comparison's next student comes within it."""
 MAX_TRAINER_STARTS = 3
-"""Trainers in a row that may die before they are ready; the reason does not change by trying."""
+"""Trainers in a row that may die before they are ready where the last one says why: that does not change by trying.
+Those that merely vanish (killed, preempted, their node gone) may be as many as engines (`MAX_LOAD_FAILURES`)."""
 
 
 def scale_trainers(draft: Draft) -> None:
@@ -28,12 +29,16 @@ def scale_trainers(draft: Draft) -> None:
         for host in draft.staying_hosts(HostKind.trainer):
             if draft.rested_s(host) > TRAINER_IDLE_S:
                 draft.stop_host(host.name)
-    elif failed and num_tries(failed[0].name) >= MAX_TRAINER_STARTS:
-        reason = next((host.error for host in failed if host.error), "its process is gone")
+    elif failed and num_tries(failed[0].name) >= (MAX_TRAINER_STARTS if _reason(failed) else MAX_LOAD_FAILURES):
+        reason = _reason(failed) or "its process is gone"
         for artifact in waiting:
             fail_artifact(draft, artifact.id, f"no trainer starts: {reason}")
     else:
         _start_missing(draft, len(waiting), failed)
+
+
+def _reason(failed: list[HostView]) -> str | None:
+    return next((host.error for host in failed if host.error), None)
 
 
 def _start_missing(draft: Draft, num_waiting: int, failed: list[HostView]) -> None:

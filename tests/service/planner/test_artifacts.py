@@ -236,16 +236,23 @@ def test_finetune_cancelled_keeps_its_checkpoints(cluster: ScriptedCluster) -> N
         cluster.store.artifacts.set_desired(student.id, Desired.run)
 
 
-def test_finetunes_fail_when_no_trainer_starts(cluster: ScriptedCluster) -> None:
+@pytest.mark.parametrize(
+    ("error", "num_tries", "words"),
+    [("ImportError: no trl", 3, "ImportError: no trl"), (None, 6, "its process is gone")],
+)
+def test_finetunes_fail_when_no_trainer_starts_sooner_where_it_says_why(
+    cluster: ScriptedCluster, error: str | None, num_tries: int, words: str
+) -> None:
     student = submit_finetune(cluster)
-    for _ in range(12):
+    for _ in range(20):
         cluster.tick()
         for name in cluster.hosts:
             if name.startswith("train-"):
-                cluster.hosts[name] = HostReport(state=HostState.dead, error="ImportError: no trl")
+                cluster.hosts[name] = HostReport(state=HostState.dead, error=error)
 
     found = cluster.store.artifacts.get(student.id)
-    assert (found.phase, found.error) == (Phase.failed, "no trainer starts: ImportError: no trl")
+    assert (found.phase, found.error) == (Phase.failed, f"no trainer starts: {words}")
+    assert sum(name.startswith("train-") for name in cluster.hosts) == num_tries
 
 
 def test_trainer_leaves_when_it_has_rested(cluster: ScriptedCluster) -> None:
