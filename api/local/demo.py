@@ -5,6 +5,7 @@ example, verifies the jobs that drew data from their files, and prints what the 
 of it. Everything goes through the public client; nothing here is a shortcut. What an earlier run has made is taken.
 """
 
+import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,8 @@ def run_demo(options: DemoOptions, screen: DemoScreen) -> int:
             _write(options.directory / "data", data, figures)
             report = options.directory / "report.html"
             report.write_bytes(client.comparisons.report(comparison.id, "html"))
-        screen.finish(data, client.comparisons.results(comparison.id), verified)
+        headline = json.loads(client.comparisons.report(comparison.id, "json"))["headline"]
+        screen.finish(data, headline, client.comparisons.results(comparison.id), verified)
         screen.where(report, options.directory, is_kept=options.keep)
         if options.keep:
             screen.note("the service goes on; Ctrl-C stops it")

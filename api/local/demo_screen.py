@@ -64,7 +64,9 @@ class DemoScreen:
         """A plain line."""
         self._console.print(f"  {text}")
 
-    def finish(self, data: Comparison, results: dict[str, Any], verified: Sequence[VerifyReport]) -> None:
+    def finish(
+        self, data: Comparison, headline: str, results: dict[str, Any], verified: Sequence[VerifyReport]
+    ) -> None:
         """What the largest budget bought, what students made of it, whether files and ledger agree."""
         self._console.print()
         self._console.print(comparison_table(data))
@@ -73,6 +75,9 @@ class DemoScreen:
             self._console.print(f"  {sentence}", soft_wrap=True)
         self._console.print()
         self._console.print(student_table(results["students"]))
+        self._console.print(f"\n  {headline}", soft_wrap=True)
+        if any(found["num_seeds"] == 1 for found in results["students"]):
+            self._console.print("  One seed of training: these intervals say nothing of another seed.", soft_wrap=True)
         rows = sum(item.rows for item in verified)
         faults = [fault for item in verified for fault in item.faults]
         outcome = f"ok: {rows:,} rows, {len(verified)} manifests, ledger agrees with files"

@@ -165,6 +165,8 @@ def test_graceful_stop_in_the_middle_hands_everything_back_and_the_next_start_go
     assert service.stop() == 0, service.output()
     assert [process for process in cluster if process.is_alive()] == []
     assert service.head() is None
+    stopped = {task.id: task for task in service.store.reads.tasks(job_id)}
+    assert not any(task.state.is_in_flight for task in stopped.values())
     service.start()
     before = service.files(job_id)
     assert before
@@ -172,7 +174,11 @@ def test_graceful_stop_in_the_middle_hands_everything_back_and_the_next_start_go
     service.wait_ended(job_id)
     assert_all_is_well(service, job_id)
     assert set(service.usage(job_id)) <= {"useful", "truncated"}
-    assert max(task["attempt"] for task in service.tasks(job_id, "generate")) > 1
+    # what was handed back goes on as the attempt that it waited to be, and nothing was tried once more
+    attempts = {task["id"]: task["attempt"] for task in service.tasks(job_id, "generate")}
+    assert {id_: attempts[id_] for id_ in stopped if id_ in attempts} == {
+        id_: task.attempt for id_, task in stopped.items() if id_ in attempts
+    }
     after = {file["path"]: file for file in service.files(job_id)}
     assert all(after[file["path"]] == file for file in before)
 
