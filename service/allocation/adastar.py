@@ -76,9 +76,9 @@ def visits_after(past: Sequence[PastRound], num_problems: int) -> Visits:
         visited = np.flatnonzero(round_.scored > 0)
         order = visit_order(visits, round_.seed)
         in_order = order[np.isin(order, visited)]
-        total = int(round_.scored.sum())
-        accuracy = float(round_.correct.sum()) / total if total else 0.0
-        updated = in_order[: int(len(visited) * accuracy**2)]
+        total, right = int(round_.scored.sum()), int(round_.correct.sum())
+        # in whole numbers: as floats, 70 right of 100 would be 48 new keys and not 49
+        updated = in_order[: len(visited) * right**2 // total**2 if total else 0]
         visits.last[updated] = number
         visits.win_rate[updated] = round_.correct[updated] / round_.scored[updated]
     return visits

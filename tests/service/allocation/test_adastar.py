@@ -53,6 +53,13 @@ def test_half_right_takes_new_keys_for_the_first_quarter_in_the_order_of_the_vis
     assert visits.win_rate[first].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize(("right", "total", "updated"), [(70, 100, 49), (7, 49, 1), (66, 121, 36), (69, 100, 47)])
+def test_number_of_new_keys_is_exact_where_the_share_is_no_exact_float(right: int, total: int, updated: int) -> None:
+    visits = visits_after([past([1] * total, [1] * right + [0] * (total - right))], total)
+
+    assert np.count_nonzero(visits.last) == updated
+
+
 def test_problems_not_visited_come_before_those_that_were_and_hard_before_easy() -> None:
     rounds = [past([1, 4, 4, 0, 0], [1, 4, 3, 0, 0])]  # a = 8/9, so that two of three take new keys
     visits = visits_after(rounds, 5)
