@@ -27,7 +27,7 @@ from api.wire.comparisons import ComparisonDocument, MatchDocument
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
 from service.experiments.graph import count_nodes
-from service.experiments.nodes import num_train_problems
+from service.experiments.nodes import budget_of, num_train_problems
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
@@ -167,7 +167,8 @@ def _check_rounds(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec) -> N
     if arm.rounds == 1:
         return
     # without students nobody would draw the second round; with too small a budget, nothing
-    smallest = min(spec.budgets) * num_train_problems(spec, work)
+    budget = budget_of(spec, work, arm, min(spec.budgets), None)  # None: measured later
+    smallest = min(spec.budgets) * num_train_problems(spec, work) if budget is None else budget.limit
     most = 1 if not spec.students or arm.name == spec.reference else min(spec.training.steps, smallest)
     if arm.rounds > most:
         why = "with these steps and budgets"
@@ -189,7 +190,9 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
     check_max_tokens("sampling", spec.sampling, work.models)
     for arm in spec.arms:
         if arm.sampling is not None:
-            check_max_tokens(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, arm.models))
+            # students draw the later rounds
+            drawing = [*arm.models, *(student.base for student in spec.students if arm.rounds > 1)]
+            check_max_tokens(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, drawing))
     for student in spec.students:
         if work.model(student.base).engine.simulated:
             raise InvalidInput(f"students.{student.name}: base {student.base!r} is simulated and has no weights")

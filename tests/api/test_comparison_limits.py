@@ -1,5 +1,6 @@
 """Documents of comparisons and evaluations that the control loop could not carry out are refused when submitted."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from service.problems import ProblemSource, register_problems
 from tests.api.conftest import World, model_spec
+
+LENGTHS = {"prompt_tokens": 30, "completion_tokens": 28}
 
 
 @pytest.fixture
@@ -20,6 +23,7 @@ def compared(world: World) -> World:
         )
         world.store.catalogue.register_problems(registered)
     world.store.catalogue.register_model(model_spec("student"))
+    world.store.catalogue.register_model(dataclasses.replace(model_spec("huge", scale=12), context_len=512))
     return world
 
 
@@ -63,6 +67,17 @@ def arm(**changes: Any) -> dict[str, Any]:
             {"arms": [arm(), arm(name="second", allocation={"strategy": "adastar"}, models=["simulated", "student"])]},
             "models: got 2, allowed with strategy 'adastar': 1",
         ),
+        (
+            {
+                "match": {"reference": "first", "samples_per_problem": 2, "by": "nominal"} | LENGTHS,
+                "arms": [arm(), arm(name="second", models=["huge"], rounds=2)],
+            },
+            "arms.second.rounds: got 2, allowed with these steps and budgets: 1 to 1",
+        ),
+        (
+            {"arms": [arm(), arm(name="second", models=["huge"], rounds=2, sampling={"max_tokens": 300})]},
+            "arms.second.sampling.max_tokens: got 300, allowed: 1 to 255, for student",
+        ),
         ({"match": {"reference": "first", "samples_per_problem": 2, "by": "nominal"}}, "needs prompt_tokens and"),
         ({"match": {"reference": "first", "samples_per_problem": 2, "prompt_tokens": 5}}, "allowed without nominal"),
     ],
@@ -79,9 +94,8 @@ def test_comparison_that_no_tick_could_carry_out_is_refused(
 
 
 def test_rounds_and_lengths_come_back_as_they_were_asked_for(compared: World) -> None:
-    lengths = {"prompt_tokens": 30, "completion_tokens": 28}
     asked = document(
-        match={"reference": "first", "samples_per_problem": 2, "by": "nominal"} | lengths,
+        match={"reference": "first", "samples_per_problem": 2, "by": "nominal"} | LENGTHS,
         arms=[arm(), arm(name="star", rounds=3, warm_start=False, allocation={"strategy": "adastar", "collect": 4})],
     )
     with compared.client() as client:
@@ -91,7 +105,7 @@ def test_rounds_and_lengths_come_back_as_they_were_asked_for(compared: World) ->
     star = plan["document"]["arms"][1]
     assert again == plan
     assert (star["rounds"], star["warm_start"], star["allocation"]["collect"]) == (3, False, 4)
-    assert {name: plan["document"]["match"][name] for name in lengths} == lengths
+    assert {name: plan["document"]["match"][name] for name in LENGTHS} == LENGTHS
 
 
 def test_evaluation_with_a_vote_of_too_many_is_refused(compared: World) -> None:
