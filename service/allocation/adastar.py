@@ -73,12 +73,11 @@ def visits_after(past: Sequence[PastRound], num_problems: int) -> Visits:
     """
     visits = Visits.none(num_problems)
     for number, round_ in enumerate(past, 1):
-        visited = np.flatnonzero(round_.scored > 0)
         order = visit_order(visits, round_.seed)
-        in_order = order[np.isin(order, visited)]
+        visited = order[round_.scored[order] > 0]
         total, right = int(round_.scored.sum()), int(round_.correct.sum())
         # in whole numbers: as floats, 70 right of 100 would be 48 new keys and not 49
-        updated = in_order[: len(visited) * right**2 // total**2 if total else 0]
+        updated = visited[: len(visited) * right**2 // total**2 if total else 0]
         visits.last[updated] = number
         visits.win_rate[updated] = round_.correct[updated] / round_.scored[updated]
     return visits

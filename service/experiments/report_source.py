@@ -259,10 +259,10 @@ def stage_costs(store: Store, children: Mapping[str, Child]) -> tuple[StageCost,
 
 
 def _place(key: str) -> tuple[Stage, str]:
-    """Stage and arm of a node, from its key: `train/<student>/<arm>@<n>/...`; none of a base model."""
+    """Stage and arm of a node, from its key: `train/<student>/<arm>@<n>/...`; no arm of a base model."""
     parts = key.split("/")
-    cells = [part.partition("@")[0] for part in parts if "@" in part]
-    return Stage(parts[0]), cells[0] if cells and parts[1] != "base" else ""
+    cells = [part.partition("@")[0] for part in parts if "@" in part]  # names of models and students have no @
+    return Stage(parts[0]), cells[0] if cells else ""
 
 
 def loss_curves(spec: ComparisonSpec, children: Mapping[str, Child], log: Log) -> tuple[LossCurve, ...]:

@@ -6,13 +6,16 @@ import json
 import re
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.experiments.nodes import Child
 from service.experiments.report import Progress, Report, Stage, Teacher, planned_samples, teacher
 from service.experiments.report_figures import report_figures
 from service.experiments.report_files import FORMS, render_html, render_markdown, render_report, to_json, to_zip
+from service.experiments.report_source import stage_costs
 from service.experiments.report_tables import data_rows
 from service.experiments.report_text import report_text
 from service.experiments.report_words import findings, headline, limits
@@ -21,9 +24,11 @@ from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, Le
 from service.figures.png import render_png
 from service.finetunes import TrainingSpec
 from service.flops import ForwardCost
+from service.jobs import Phase
 from service.models import ModelSpec
 from service.report import Matched
 from service.stats import Estimate
+from service.store import Store
 from tests.service.experiments.report_example import (
     BETTER,
     SAME,
@@ -282,6 +287,16 @@ def test_student_table_of_one_seed_does_not_repeat_it() -> None:
     )
 
     assert "seed 0" not in report_text(one).students.columns
+
+
+def test_costs_of_a_student_named_base_are_its_arms_and_not_a_bases(tmp_path: Path) -> None:
+    keys = ("greedy/base/small", "greedy/base/large@4/seed-0", "draw/base/large@4/seed-0/round-2")
+    store = Store.open(f"sqlite:///{tmp_path / 'isoflop.db'}")
+    costs = stage_costs(store, {key: Child(id=f"job-{key}", phase=Phase.succeeded) for key in keys})
+    store.close()
+
+    found = [(cost.stage, cost.arm, cost.num_nodes) for cost in costs]
+    assert found == [(Stage.draw, "large", 1), (Stage.greedy, "", 1), (Stage.greedy, "large", 1)]
 
 
 def test_costs_add_up_and_tell_waste() -> None:
