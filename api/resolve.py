@@ -26,6 +26,7 @@ from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput, NotFound
 from service.flops import MFLOP
 from service.jobs import JobSpec, Resolved
+from service.measures import Measures
 from service.models import ModelSpec
 from service.store import Store
 
@@ -71,8 +72,11 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
 
 
 def _check_history(spec: JobSpec, fingerprint: str, num_problems: int, store: Store) -> None:
-    """Earlier rounds count problems by their place in the set, so it has to be the same one."""
-    for job_id in spec.allocation.history:
+    """Earlier rounds count problems by their place in the set, so it has to be the same one, and by their verdicts."""
+    allocation = spec.allocation
+    if len(set(allocation.history)) < len(allocation.history):
+        raise InvalidInput("allocation.history: got a job twice, allowed: each job once, the oldest first")
+    for job_id in allocation.history:
         try:
             job, resolved = store.jobs.get(job_id), store.jobs.resolved(job_id)
         except NotFound:
@@ -83,6 +87,12 @@ def _check_history(spec: JobSpec, fingerprint: str, num_problems: int, store: St
             raise InvalidInput(
                 f"allocation.history: got {job_id!r}, which drew from other problems; allowed: jobs on all the "
                 f"{num_problems:,} problems of this one"
+            )
+        measures = Measures.of(job.spec.scorers)
+        if not measures.has_answers or (allocation.counts == "verified" and not measures.has_steps):
+            raise InvalidInput(
+                f"allocation.history: got {job_id!r}, scored by {', '.join(job.spec.scorers) or 'nothing'}; allowed: "
+                f"jobs with the verdicts that count here ({allocation.counts})"
             )
 
 

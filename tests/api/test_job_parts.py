@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.shards import file_sha256
+from tests.api.conftest import work_off
 
 
 @pytest.fixture
@@ -270,3 +271,33 @@ def test_samples_of_a_file_that_vanished_name_it(world, client: TestClient, job_
     assert response.status_code == 500
     assert response.json()["type"] == "urn:isoflop:problem:corrupt-file"
     assert path in response.json()["detail"]
+
+
+def test_history_of_a_job_that_ended_is_taken_once_and_on_the_same_problems_only(finished) -> None:
+    world, job_id = finished
+    document = {"problems": "sums/train", "models": ["simulated"], "budget": {"samples_per_problem": 1}}
+
+    def submit(client: TestClient, *history: str, **changes: object) -> str:
+        allocation = {"strategy": "adastar", "history": history}
+        body = document | {"allocation": allocation} | changes
+        response = client.post("/v1/jobs", params={"dry_run": True}, json=body)
+        return "taken" if response.status_code == 200 else response.text
+
+    with world.client() as client:
+        assert submit(client, job_id) == "taken"
+        assert "got a job twice" in submit(client, job_id, job_id)
+        assert "drew from other problems" in submit(client, job_id, max_problems=3)
+        assert "allowed: ids of jobs" in submit(client, "job-0-none")
+
+
+def test_history_without_the_verdicts_that_count_is_refused(world) -> None:
+    document = {"problems": "sums/train", "models": ["simulated"], "budget": {"samples_per_problem": 1}}
+    with world.client() as client:
+        first = client.post("/v1/jobs", json=document | {"scorers": ["math_answer"]}).json()["id"]
+        work_off(world)
+        allocation = {"strategy": "adastar", "history": [first], "counts": "verified"}
+        body = document | {"allocation": allocation, "scorers": ["math_answer", "steps"]}
+        response = client.post("/v1/jobs", params={"dry_run": True}, json=body)
+
+    assert response.status_code == 422
+    assert "scored by math_answer; allowed: jobs with the verdicts that count here (verified)" in response.text
