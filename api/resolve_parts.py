@@ -187,11 +187,12 @@ def check_scorers(spec: JobSpec, num_problems: int) -> None:
     for scorer in scorers:
         scorer_named(scorer)
     measures = Measures.of(scorers)
-    is_adaptive = strategy_for(spec, num_problems).is_adaptive
-    if is_adaptive and not measures.has_answers:
+    strategy_for(spec, num_problems)  # refuses fields that it does not take
+    goes_by_verdicts = not allocation.is_even  # in its own job or, as adastar, in the next round's
+    if goes_by_verdicts and not measures.has_answers:
         raise InvalidInput(
             f"scorers: got {', '.join(scorers) or 'none'}, allowed with strategy {allocation.strategy!r}: at "
             "least one that judges answers, e.g. math_answer"
         )
-    if is_adaptive and allocation.counts == "verified" and not measures.has_steps:
+    if goes_by_verdicts and allocation.counts == "verified" and not measures.has_steps:
         raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")

@@ -200,6 +200,8 @@ def test_submit_max_tokens_must_leave_room_for_a_prompt(
         {"allocation": {"strategy": "until_correct"}, "scorers": []},
         {"allocation": {"strategy": "until_correct"}, "scorers": ["steps"]},
         {"allocation": {"strategy": "until_correct", "counts": "verified"}},
+        {"allocation": {"strategy": "adastar"}, "scorers": []},
+        {"allocation": {"strategy": "adastar", "counts": "verified"}},
         {"allocation": {"strategy": "until_correct", "k": 5, "max_samples": 2}},
     ],
 )
