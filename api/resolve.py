@@ -139,7 +139,13 @@ def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Bud
     if document.tokens is not None:
         return Budget(currency=Currency.tokens, limit=document.tokens)
     if document.samples_per_problem is not None:
-        return Budget(currency=Currency.samples, limit=document.samples_per_problem * num_problems)
+        limit = round(document.samples_per_problem * num_problems)
+        if limit < 1:
+            raise BudgetTooSmall(
+                f"budget.samples_per_problem: got {document.samples_per_problem:g}, allowed for "
+                f"{wording.plural(num_problems, 'problem')}: at least {1 / num_problems:g}, which is one sample"
+            )
+        return Budget(currency=Currency.samples, limit=limit)
     raise AssertionError("BudgetDocument holds exactly one amount")
 
 
@@ -150,7 +156,8 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
         case Currency.tokens:
             return {"tokens": budget.limit}
         case Currency.samples:
-            return {"samples_per_problem": budget.limit // num_problems}
+            whole, rest = divmod(budget.limit, num_problems)
+            return {"samples_per_problem": budget.limit / num_problems if rest else whole}
 
 
 def _check_chat_template(spec: JobSpec, models: Iterable[ModelSpec]) -> None:

@@ -16,6 +16,9 @@ Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
 
 
+MAX_ROUNDS = 100
+
+
 class ProblemsDocument(InputModel):
     """A problem set for each purpose."""
 
@@ -54,7 +57,7 @@ class ArmDocument(InputModel):
     rounds: Whole = Field(
         default=1,
         ge=1,
-        le=100,
+        le=MAX_ROUNDS,
         description="Of iterated self-training: `models` draw the first, each student's best checkpoint the next. They "
         "share the budget and the optimizer steps.",
     )
@@ -110,7 +113,7 @@ class ComparisonDocument(InputModel):
     prompt: PromptDocument = Field(default_factory=PromptDocument)
     sampling: SamplingDocument = Field(default_factory=SamplingDocument)
     scorers: list[str] = Field(default_factory=lambda: ["math_answer"], max_length=8)
-    seed: Whole = Field(default=0, ge=0, le=MAX_INT)
+    seed: Whole = Field(default=0, ge=0, le=MAX_INT - MAX_ROUNDS, description="A round's is so much larger.")
     max_problems: Whole | None = Field(default=None, ge=1, le=MAX_INT)
 
     @model_validator(mode="after")

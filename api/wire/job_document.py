@@ -28,8 +28,12 @@ class BudgetDocument(InputModel):
         description="Forward FLOPs of all samples together, kept in whole MFLOP (10^6).",
     )
     tokens: Whole | None = Field(default=None, ge=1, le=10**18, description="Prompt and completion tokens together.")
-    samples_per_problem: Whole | None = Field(
-        default=None, ge=1, le=1_000_000, description="Samples for each problem, over all models."
+    samples_per_problem: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Samples for each problem, over all models; of a fraction, a random part of the problems gets one.",
     )
 
     @model_validator(mode="before")
@@ -75,7 +79,7 @@ class AllocationDocument(InputModel):
     )
     history: list[Name] = Field(
         default_factory=list,
-        max_length=1000,
+        max_length=100,
         description="Jobs of earlier rounds on the same problems, the oldest first (adastar).",
     )
 

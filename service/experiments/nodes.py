@@ -161,8 +161,9 @@ def draw_node(
         prompt=spec.prompt,
         sampling=arm.sampling or spec.sampling,
         scorers=spec.scorers,
-        # a round that draws a part of the problems draws another part than the one before
-        seed=spec.seed + round_ - 1,
+        # a round that draws a part of the problems draws another part than the one before; AdaSTaR's keys say which,
+        # and of equal keys the same one comes first in every round
+        seed=spec.seed if allocation.strategy == "adastar" else spec.seed + round_ - 1,
         max_problems=spec.max_problems,
     )
     return Node(key=key, spec=job, work=_resolved(work.sets[Split.train], models, num_problems))

@@ -172,7 +172,7 @@ class Reports:
             accounting="exact",
             checker="the steps scorer" if has_steps else None,
             ngram=spec.selection.ngram,
-            adaptive_arms=tuple(arm.name for arm in spec.arms if not arm.allocation.is_even),
+            adaptive_arms=tuple(arm.name for arm in spec.arms if arm.rounds == 1 and not arm.allocation.is_even),
             rounds_of={arm.name: arm.rounds for arm in spec.arms if arm.rounds > 1},
             teachers=teachers(spec, work),
             sets=sets_used(spec, work),
@@ -272,7 +272,8 @@ def loss_curves(spec: ComparisonSpec, children: Mapping[str, Child], log: Log) -
         for num_samples in spec.budgets:
             for arm in spec.arms:
                 start = f"train/{student.name}/{cell(arm.name, num_samples)}/"
-                for key in sorted(key for key in children if key.startswith(start)):
+                # round-10 comes after round-9
+                for key in sorted((key for key in children if key.startswith(start)), key=lambda key: (len(key), key)):
                     if not children[key].is_done:
                         continue
                     entries = log(children[key].id)

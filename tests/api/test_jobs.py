@@ -123,7 +123,7 @@ def test_submit_unknown_name_is_422_with_known_ones(
         ({"budget": {"flops": "2e12"}}, "budget.flops", "number"),
         ({"budget": {"tokens": 0}}, "budget.tokens", "greater than or equal to 1"),
         ({"budget": {"tokens": 10.5}}, "budget.tokens", "integer"),
-        ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than or equal to 1"),
+        ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than 0"),
         ({"budget": {"usd": 5}}, "budget", "usd is not available yet"),
         ({"budget": {"gpu_hours": 2}}, "budget", "one of flops, tokens, samples_per_problem"),
         ({"budget": {}}, "budget", "exactly one of flops, tokens, samples_per_problem"),
@@ -371,3 +371,23 @@ def test_job_whose_prompts_are_all_too_long_says_how_long_and_what_fits(
     )
     lengths = [int(text.replace(",", "")) for text in re.findall(r"these have ([\d,]+) to ([\d,]+);", job["error"])[0]]
     assert 255 < lengths[0] <= lengths[1]
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(2, 12), (0.5, 3), (13 / 6, 13)])
+def test_budget_of_a_fraction_of_samples_comes_back_as_one_that_asks_for_the_same(
+    client: TestClient, asked: float, limit: int
+) -> None:
+    body = {"problems": "sums/train", "models": ["simulated"], "budget": {"samples_per_problem": asked}}
+    plan = client.post("/v1/jobs", params={"dry_run": True}, json=body | {"sampling": {"max_tokens": 40}}).json()
+    again = client.post("/v1/jobs", params={"dry_run": True}, json=plan["document"]).json()
+
+    assert again["document"] == plan["document"]
+    assert round(plan["document"]["budget"]["samples_per_problem"] * 6) == limit
+
+
+def test_budget_of_less_than_one_sample_is_refused(client: TestClient) -> None:
+    body = {"problems": "sums/train", "models": ["simulated"], "budget": {"samples_per_problem": 0.01}}
+    response = client.post("/v1/jobs", json=body)
+
+    assert response.status_code == 422
+    assert "allowed for 6 problems: at least 0.166667, which is one sample" in response.text
