@@ -94,15 +94,20 @@ def _scatter(axes: Axes, trace: _Dict, rows: dict[str, int]) -> None:
         return
     line, marker = trace.get("line", {}), trace.get("marker", {})
     if "lines" in trace["mode"]:
-        axes.plot(
+        bars = trace.get("error_y")
+        axes.errorbar(
             xs,
             ys,
+            yerr=None if bars is None else [bars["arrayminus"], bars["array"]],
             label=label,
             color=line["color"],
             linewidth=line.get("width", 1.5) * 0.8,
             linestyle=_DASHES[line.get("dash", "solid")],
-            marker="o" if "markers" in trace["mode"] else "",
-            markersize=3.5,
+            # many points are small dots; those with a mark of their own are few
+            marker=_MARKERS[marker.get("symbol", "circle")] if "markers" in trace["mode"] else "",
+            markersize=5.5 if "symbol" in marker else 3.5,
+            elinewidth=0.9,
+            capsize=2.5,
         )
         return
     symbols = marker["symbol"]
@@ -167,6 +172,8 @@ def _axis(axes: Axes, axis: _Dict, name: str) -> None:
         return
     if kind == "log":
         (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+    if axis.get("rangemode") == "tozero":
+        (axes.set_xlim if name == "x" else axes.set_ylim)(0)
     if "range" in axis:
         low, high = (10**v if kind == "log" else v for v in axis["range"])
         (axes.set_xlim if name == "x" else axes.set_ylim)(low, high)

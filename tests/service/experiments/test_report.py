@@ -428,3 +428,16 @@ def test_figure_with_a_trace_that_is_not_drawn_is_refused() -> None:
 
     with pytest.raises(ValueError, match="'pie', allowed: scatter, horizontal bar"):
         render_png(dataclasses.replace(figure, spec=pie))  # type: ignore[arg-type]
+
+
+def test_png_of_rounds_shows_their_intervals() -> None:
+    models = {"larger": "gsm-large", "smaller": "gsm-small"}
+    report = with_rounds()
+    sure = dataclasses.replace(report.rounds[0], accuracy=Estimate(0.7, 0.7, 0.7, 250))
+    pictures = [
+        render_png(next(f for f in report_figures(found, (), {}, models) if f.key == "rounds"))
+        for found in (report, dataclasses.replace(report, rounds=(sure,)))
+    ]
+
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert pictures[0] != pictures[1]
