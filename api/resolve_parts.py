@@ -191,8 +191,9 @@ def check_scorers(spec: JobSpec, num_problems: int) -> None:
     goes_by_verdicts = not allocation.is_even  # in its own job or, as adastar, in the next round's
     if goes_by_verdicts and not measures.has_answers:
         raise InvalidInput(
-            f"scorers: got {', '.join(scorers) or 'none'}, allowed with strategy {allocation.strategy!r}: at "
-            "least one that judges answers, e.g. math_answer"
+            f"scorers: got {', '.join(scorers) or 'none'}, allowed with strategy {allocation.strategy!r}"
+            f"{'' if allocation.collect is None else ' and collect'}: at least one that judges answers, e.g. "
+            "math_answer"
         )
     if goes_by_verdicts and allocation.counts == "verified" and not measures.has_steps:
         raise InvalidInput("allocation.counts: got 'verified', which needs 'steps' among the scorers; or use 'answer'")

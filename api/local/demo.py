@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from plotly.offline import get_plotlyjs
 
-from api.client import Artifact, Client
+from api.client import Artifact, Client, Job
 from api.local.demo_screen import DemoScreen
 from api.local.demo_service import demo_service
 from api.local.tiny_world import EXAMPLE_DIR, exact_judge, model_dir, problem_file
@@ -111,14 +111,14 @@ def _run(client: Client, screen: DemoScreen, document: dict[str, Any]) -> Artifa
         IsoflopError: it did not succeed.
     """
     comparison = client.comparisons.create(document)
+    jobs: dict[str, Job] = {}
     with screen.comparison() as show:
         while True:
-            jobs = {
-                key.removeprefix("draw/"): client.jobs.get(child_id).document
-                for key, child_id in _children(comparison).items()
-                if key.startswith("draw/")
-            }
-            show(comparison.document, jobs)
+            for key, child_id in _children(comparison).items():
+                name = key.removeprefix("draw/")
+                if name != key and (name not in jobs or not jobs[name].is_over):
+                    jobs[name] = client.jobs.get(child_id)
+            show(comparison.document, {name: job.document for name, job in jobs.items()})
             if comparison.is_over:
                 break
             time.sleep(POLL_S)
@@ -137,13 +137,14 @@ def _children(comparison: Artifact) -> dict[str, str]:
 def _draws(comparison: Artifact) -> dict[int, dict[str, str]]:
     """Ids of the jobs that drew data, by budget and arm, the reference arm first."""
     reference = comparison.document["document"]["match"]["reference"]
+    drawn = [
+        (*key.removeprefix("draw/").split("@"), job_id)
+        for key, job_id in _children(comparison).items()
+        if "draw/" in key
+    ]
     found: dict[int, dict[str, str]] = {}
-    for key, job_id in sorted(
-        _children(comparison).items(), key=lambda item: item[0].partition("@")[0][5:] != reference
-    ):
-        if key.startswith("draw/"):
-            arm, _, budget = key.removeprefix("draw/").partition("@")
-            found.setdefault(int(budget), {})[arm] = job_id
+    for arm, budget, job_id in sorted(drawn, key=lambda item: item[0] != reference):
+        found.setdefault(int(budget), {})[arm] = job_id
     return found
 
 
