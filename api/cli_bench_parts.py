@@ -11,7 +11,7 @@ from api.cli_output import JsonFlag, print_json, print_lines, state_of, table
 
 def register(bench: typer.Typer) -> None:
     """Adds the verbs."""
-    for verb in (scoring, selection, report, finetune, swap):
+    for verb in (scoring, latex, selection, report, finetune, swap):
         bench.command()(verb)
 
 
@@ -40,6 +40,38 @@ def scoring(
         f"{result.scorer}  {speed.to_text(0)} rows/s on one core, {result.rows:,} rows of {result.mean_chars:.0f} "
         "characters; goal 30,000"
     )
+
+
+def latex(
+    context: typer.Context,
+    rows: Annotated[int, typer.Option(min=1, help="Completions in each repeat's mix.")] = 4000,
+    repeats: Annotated[int, typer.Option(min=1, help="Mixes to grade.")] = 5,
+    solutions: Annotated[
+        bool, typer.Option("--solutions/--bare", help="Completions are solutions, or the boxed answer alone.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the LaTeX scorer against math-verify alone on one core."""
+    state_of(context).is_json = as_json
+    from api.local.bench_latex import bench_latex
+    from api.local.bench_machine import Spread, this_machine
+
+    machine = this_machine()
+    result = bench_latex(rows, repeats, is_bare=not solutions)
+    if as_json:
+        print_json(dataclasses.asdict(result) | {"machine": dataclasses.asdict(machine)})
+        return
+    typer.echo(machine.to_line())
+    typer.echo(
+        f"{result.rows:,} completions of {result.mean_chars:.0f} characters; {result.judged_share:.1%} were judged"
+    )
+    rates = {"math_latex": result.scorer_rows_per_second, "math-verify": result.math_verify_rows_per_second}
+    wrong = {"math_latex": result.scorer_wrong, "math-verify": result.math_verify_wrong}
+    table_rows = [(name, Spread.of(values).to_text(0), f"{wrong[name]}") for name, values in rates.items()]
+    print_lines(table(("", "rows/s on one core", "wrong verdicts"), table_rows))
+    typer.echo(f"ratio {Spread.of(result.ratios).to_text(1)}; goal 10")
+    for row in result.disagreements:
+        typer.echo(f"differ: {row.reference}  {row.answer}  {row.scorer}, math-verify {row.math_verify}")
 
 
 def selection(

@@ -20,11 +20,13 @@ import pyarrow.parquet as pq
 from service.errors import CorruptFile
 from service.receipts import Receipt, ScoreDelta, Usage
 from service.records import SCORE_SCHEMA
-from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named
+from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named, with_judge
 from service.scoring.answers import expected_answer
+from service.scoring.latex import MathLatex, Open
 from service.scoring.normalize import equations_key, exact_key
 from service.shards import check_file, write_part
 from service.work import ScoreWork
+from workers.math_pool import shared_pool
 
 _BATCH_ROWS = 4096
 _SAMPLE_COLUMNS = ["sample_id", "problem_index", "sample_index", "completion", "finish_reason", "error"]
@@ -92,7 +94,7 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
         UnknownName: a scorer that is not registered.
     """
     started = time.perf_counter()
-    scorers = [scorer_named(name) for name in work.scorers]
+    scorers = [with_judge(scorer_named(name), shared_pool()) for name in work.scorers]
     check_file(work.shard_path, work.shard_sha256)
     problems = _read_problems(work)
     delta = _Delta()
@@ -149,7 +151,17 @@ def _read_problems(work: ScoreWork) -> dict[int, _Problem]:
 
 
 def _grade(scorer: Scorer, batch: _Batch, problems: dict[int, _Problem]) -> list[Graded]:
-    graded: list[Graded] = []
+    """Judgements of a batch; what a scorer leaves open goes to its judge at once, equal pairs as one."""
+    begun = _begin(scorer, batch, problems)
+    open_pairs = [row.pair for row in begun if isinstance(row, Open)]
+    if not isinstance(scorer, MathLatex) or scorer.judge is None or not open_pairs:
+        return [row for row in begun if isinstance(row, Graded)]
+    judgements = iter(scorer.judge.judge(open_pairs))
+    return [scorer.settle(row, next(judgements)) if isinstance(row, Open) else row for row in begun]
+
+
+def _begin(scorer: Scorer, batch: _Batch, problems: dict[int, _Problem]) -> list[Graded | Open]:
+    graded: list[Graded | Open] = []
     for completion, finish_reason, index, error in zip(
         batch.completions, batch.finish_reasons, batch.problems, batch.errors, strict=True
     ):
@@ -158,6 +170,10 @@ def _grade(scorer: Scorer, batch: _Batch, problems: dict[int, _Problem]) -> list
             continue
         problem = problems[index]
         try:
+            if isinstance(scorer, MathLatex):
+                begun = scorer.begin(completion=completion, reference=problem.reference, finish_reason=finish_reason)
+                graded.append(begun)
+                continue
             graded.append(
                 scorer.grade(
                     completion=completion,
@@ -197,8 +213,9 @@ def _score_table(
     equations_keys: list[int],
 ) -> pa.Table:
     count = len(graded)
+    expect = scorer.expected_answer if isinstance(scorer, MathLatex) else expected_answer
     expected = [
-        expected_answer(problems[index].reference) or None if row.verdict is not None else None
+        expect(problems[index].reference) or None if row.verdict is not None else None
         for index, row in zip(batch.problems, graded, strict=True)
     ]
     columns = {

@@ -1,8 +1,8 @@
 """`isoflop grade`: judge the completions of a JSONL file without a service.
 
 Invariant: the output appears whole or not at all; a malformed row stops the run with its number before anything is
-written under the output's name. Rows stream, so a file may be larger than memory. Must not import workers: grading
-needs none.
+written under the output's name. Rows stream, so a file may be larger than memory. Of workers it imports the judge of
+formulas alone.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from service.errors import InvalidInput
-from service.scoring import Graded, Scorer, scorer_named
+from service.scoring import Graded, Scorer, scorer_named, with_judge
+from workers.math_pool import MathPool
 
 _FINISH_REASONS = ("stop", "length", "error")
 _MAX_ROW_BYTES = 64 * 2**20
@@ -55,11 +56,12 @@ def grade_file(*, scorer: str, input: Path, output: Path) -> GradeSummary:
         UnknownName: if no scorer has this name.
         InvalidInput: if a file cannot be opened or a row is malformed; the message gives its number, counted from 1.
     """
-    judge = scorer_named(scorer)
+    unjudged = scorer_named(scorer)
     verdicts: Counter[str] = Counter()
     steps: Counter[str] = Counter()
     num_rows = 0
-    with _opened(input) as source, _written_whole(output) as target:
+    with MathPool() as pool, _opened(input) as source, _written_whole(output) as target:
+        judge = with_judge(unjudged, pool)
         for number, row in _rows(source, name=str(input)):
             graded = _graded(judge, row, where=f"{input}, row {number}")
             target.write(_json_line(row | _additions(graded)))

@@ -5,13 +5,20 @@ judgements under tests/service/scoring. Must not import anything heavier than th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from service.errors import UnknownName
 from service.scoring.answers import MathAnswer
 from service.scoring.base import Graded, Scorer, Steps, Verdict
+from service.scoring.latex import MathLatex
 from service.scoring.steps import StepCheck
+from service.scoring.symbolic import Judge
 
-SCORERS: dict[str, Callable[[], Scorer]] = {"math_answer": MathAnswer, "steps": StepCheck}
+SCORERS: dict[str, Callable[[], Scorer]] = {
+    "math_answer": MathAnswer,
+    "math_latex": MathLatex,
+    "steps": StepCheck,
+}
 
 
 def scorer_named(name: str) -> Scorer:
@@ -25,4 +32,9 @@ def scorer_named(name: str) -> Scorer:
     return SCORERS[name]()
 
 
-__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named"]
+def with_judge(scorer: Scorer, judge: Judge) -> Scorer:
+    """`scorer` with `judge` for what it cannot decide itself; a scorer that decides everything as it is."""
+    return replace(scorer, judge=judge) if isinstance(scorer, MathLatex) else scorer
+
+
+__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named", "with_judge"]

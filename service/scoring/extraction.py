@@ -147,7 +147,7 @@ def _boxed(text: str) -> Iterator[Found]:
             return
 
 
-def _phrase_end(text: str) -> int:
+def phrase_end(text: str) -> int:
     """Where the last "answer is" or "Answer:" ends, or -1."""
     at = len(text)
     for _ in range(_MAX_MARKERS):  # str.rfind is several times faster than a search for the pattern
@@ -162,7 +162,7 @@ def _phrase_end(text: str) -> int:
 
 def _said(text: str) -> Iterator[Found]:
     """What follows "the answer is": the number it starts with or, in a sentence, its only one or the one after `=`."""
-    start = _phrase_end(text)
+    start = phrase_end(text)
     if start < 0:
         return
     line, end = _line(text, start)

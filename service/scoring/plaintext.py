@@ -61,12 +61,16 @@ def plain(segment: str) -> str:
     LaTeX wrappers give their content, fractions become `a/b`, degrees `°`; emphasis, math delimiters `\(` and
     typographic variants of signs, spaces and digits go. A dollar sign stays: it may be a currency.
     """
-    if not segment.isascii():
-        segment = segment.translate(_TYPOGRAPHY)
+    segment = typographic(segment)
     if "\\" in segment or "~" in segment or "{,}" in segment:
         segment = _without_latex(segment)
     segment = _TIMES_TEN.sub("*10^", _EMPHASIS.sub("", segment.replace("$$", "")))
     return " ".join(segment.split()).strip("* ")
+
+
+def typographic(segment: str) -> str:
+    """`segment` with the plain variants of typographic signs, spaces and digits."""
+    return segment if segment.isascii() else segment.translate(_TYPOGRAPHY)
 
 
 def _without_latex(segment: str) -> str:

@@ -330,6 +330,16 @@ def test_grade_writes_verdicts(run: Run, tmp_path: Path) -> None:
     assert missing.exit_code == ExitCode.usage
 
 
+def test_bench_latex_measures_both_and_lists_where_they_differ(run: Run) -> None:
+    result = run("bench", "latex", "--rows", "60", "--repeats", "2", "--json")
+
+    measured = json.loads(result.stdout)
+    assert measured["scorer_wrong"] == measured["math_verify_wrong"] == 0
+    assert measured["disagreements"] == []
+    assert len(measured["ratios"]) == 2
+    assert 200 <= measured["mean_chars"] <= 600
+
+
 def test_bench_scoring_measures(run: Run) -> None:
     result = run("bench", "scoring", "--rows", "40", "--repeats", "1", "--json")
 

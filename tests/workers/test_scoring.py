@@ -168,6 +168,22 @@ def test_score_scorer_that_raises_costs_one_verdict_and_not_the_task(
     assert "ZeroDivisionError: one over nothing" in str(written[1]["explanation"])
 
 
+def test_score_math_latex_judges_what_it_leaves_open_with_the_pool(tmp_path: Path) -> None:
+    answers = [r"\frac{2}{4}", r"\cos\frac{\pi}{3}", r"\cos\frac{\pi}{4}", r"\cos\frac{\pi}{3}", r"\frac{1}{3}"]
+    rows = [sample(index, f"so $\\boxed{{{answer}}}$") for index, answer in enumerate(answers)]
+    failed = sample(9, "", finish_reason="error", error="out of memory", completion_tokens=0)
+    work = work_on(tmp_path, [*rows, failed], references=[r"\dfrac{1}{2}"], scorers=("math_latex",))
+
+    receipt = score(work, tmp_path / "s.1")
+
+    written = rows_by(receipt, "math_latex")
+    assert [row["verdict"] for row in written] == ["correct", "correct", "incorrect", "correct", "incorrect", "error"]
+    assert [row["predicted_answer"] for row in written[:2]] == ["1/2", "1/2"]
+    assert {row["expected_answer"] for row in written} == {"1/2"}
+    assert receipt.delta is not None
+    assert receipt.delta.is_correct.tolist() == [True, True, False, True, False, False]
+
+
 def test_score_problems_are_found_across_row_groups_and_batches(tmp_path: Path) -> None:
     rows = [sample(i, f"#### {i % 50}", problem=i % 50) for i in range(9000)]
     shard = write_shard(tmp_path, rows)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from api.local.bench_scoring import bench_math_answer
@@ -127,12 +128,30 @@ def test_grade_file_invalid_utf8_is_a_malformed_row(tmp_path: Path) -> None:
 def test_grade_file_unknown_scorer_or_missing_file_is_said(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl")
 
-    with pytest.raises(UnknownName, match="math_answer, steps"):
+    with pytest.raises(UnknownName, match="math_answer, math_latex, steps"):
         grade_file(scorer="maths", input=source, output=tmp_path / "graded.jsonl")
     with pytest.raises(InvalidInput, match="cannot read"):
         grade_file(scorer="steps", input=tmp_path / "absent.jsonl", output=tmp_path / "graded.jsonl")
     with pytest.raises(InvalidInput, match="cannot write"):
         grade_file(scorer="steps", input=source, output=tmp_path / "absent" / "graded.jsonl")
+
+
+def test_grade_file_math_latex_asks_its_judge_and_leaves_no_process(tmp_path: Path) -> None:
+    rows = [
+        {"completion": "so $\\boxed{\\frac{2}{4}}$", "reference": "\\frac{1}{2}"},
+        {"completion": "so $\\boxed{\\ln 2 + \\ln 3}$", "reference": "\\ln 6"},
+        {"completion": "so $\\boxed{\\ln 7}$", "reference": "\\ln 6"},
+        {"completion": "so", "reference": "\\ln 6", "finish_reason": "length"},
+    ]
+    before = {child.pid for child in psutil.Process().children()}
+
+    summary = grade_file(scorer="math_latex", input=write(tmp_path / "rows.jsonl", *rows), output=tmp_path / "graded")
+
+    graded = read(tmp_path / "graded")
+    assert [row["verdict"] for row in graded] == ["correct", "correct", "incorrect", "incomplete"]
+    assert [row["predicted_answer"] for row in graded] == ["1/2", "\\ln6", "\\ln7", None]
+    assert summary.verdicts == {"correct": 2, "incorrect": 1, "incomplete": 1}
+    assert {child.pid for child in psutil.Process().children()} <= before
 
 
 def test_bench_math_answer_grades_every_synthetic_solution_as_made() -> None:
