@@ -23,6 +23,7 @@ from workers.math_pool import MathPool
 
 _BATCH_ROWS = 4096
 """As a task that scores a shard reads it."""
+_WARM_UP_ROWS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +104,15 @@ def bench_latex(rows: int, repeats: int, *, is_bare: bool = False) -> LatexResul
     totals = _Totals()
     fast: list[float] = []
     slow: list[float] = []
-    with _one_core():
-        _math_verify(make_mix(40, seed=-1))  # grammars are built on first use
+    with _one_core(), MathPool() as pool:
+        # parsers build their tables on first use, and both go on with what they have built
+        warm_up = make_mix(_WARM_UP_ROWS, seed=-1)
+        _math_verify(warm_up, [case.completion for case in warm_up])
+        pool.judge([Pair(case.reference, case.answer) for case in warm_up])
         for repeat in range(repeats):
             cases = make_mix(rows, seed=repeat)
             texts = [f"$\\boxed{{{case.answer}}}$" if is_bare else case.completion for case in cases]
-            scorer_s, plain_s = _measure(cases, texts, totals, is_scorer_first=repeat % 2 == 0)
+            scorer_s, plain_s = _measure(pool, cases, texts, totals, is_scorer_first=repeat % 2 == 0)
             fast.append(rows / scorer_s)
             slow.append(rows / plain_s)
     return LatexResult(
@@ -125,21 +129,19 @@ def bench_latex(rows: int, repeats: int, *, is_bare: bool = False) -> LatexResul
 
 
 def _measure(
-    cases: Sequence[Case], texts: Sequence[str], totals: _Totals, *, is_scorer_first: bool
+    pool: MathPool, cases: Sequence[Case], texts: Sequence[str], totals: _Totals, *, is_scorer_first: bool
 ) -> tuple[float, float]:
     """Processor time of the scorer and of math-verify [s]; their verdicts go to `totals`."""
     verdicts: list[Verdict | None] = []
     plain: list[bool] = []
     seconds: dict[bool, float] = {}
-    with MathPool() as pool:
-        pool.judge([Pair("1", "\\ln e")])
-        for is_scorer in (is_scorer_first, not is_scorer_first):
-            started = _processor_s(pool)
-            if is_scorer:
-                verdicts = _scorer(pool, cases, texts, totals)
-            else:
-                plain = _math_verify(cases, texts)
-            seconds[is_scorer] = _processor_s(pool) - started
+    for is_scorer in (is_scorer_first, not is_scorer_first):
+        started = _processor_s(pool)
+        if is_scorer:
+            verdicts = _scorer(pool, cases, texts, totals)
+        else:
+            plain = _math_verify(cases, texts)
+        seconds[is_scorer] = _processor_s(pool) - started
     totals.add(cases, verdicts, plain)
     return seconds[True], seconds[False]
 
@@ -175,11 +177,11 @@ def _scorer(pool: MathPool, cases: Sequence[Case], texts: Sequence[str], totals:
     return verdicts
 
 
-def _math_verify(cases: Sequence[Case], texts: Sequence[str] | None = None) -> list[bool]:
+def _math_verify(cases: Sequence[Case], texts: Sequence[str]) -> list[bool]:
     """As its documentation has it; a reference is parsed once for its problem's samples."""
     verdicts: list[bool] = []
     reference, gold = "", []
-    for case, text in zip(cases, texts or [case.completion for case in cases], strict=True):
+    for case, text in zip(cases, texts, strict=True):
         if case.reference != reference:
             reference, gold = case.reference, parse(f"\\boxed{{{case.reference}}}")
         verdicts.append(verify(gold, parse(text)))

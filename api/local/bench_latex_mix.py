@@ -217,7 +217,8 @@ def _equation(rng: random.Random) -> _Problem:
 
 def _hard(rng: random.Random) -> _Problem:
     """What exact comparison does not know: logarithms, powers with letters, cube roots, sines."""
-    a, b = rng.randrange(2, 9), rng.choice((2, 3, 5, 7))
+    # many of each, so that few pairs come twice but in samples of one problem
+    a, b = rng.randrange(2, 90), rng.randrange(2, 30)
     kind = rng.randrange(4)
     if kind == 0:
         n = a + 9
@@ -227,6 +228,7 @@ def _hard(rng: random.Random) -> _Problem:
         n = a * 10 + 1
         return _Problem((f"\\sqrt[3]{{{n}}}", f"({n})^{{1/3}}"), (f"\\sqrt{{{n}}}", f"\\sqrt[3]{{{n + 1}}}"))
     if kind == 2:
+        a = a % 7 + 2
         return _Problem((f"{b}^{{x+{a}}}", f"{b**a}\\cdot {b}^x"), (f"{b}^{{x}}", f"{b}^{{x-{a}}}"))
     return _Problem((f"{a}\\sin {b}x", f"\\sin ({b}x)\\cdot {a}"), (f"{a}\\cos {b}x", f"{a + 1}\\sin {b}x"))
 
