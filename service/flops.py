@@ -8,109 +8,35 @@ The derivation is in docs/flops.md.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from service.forward_cost import AttentionTerm, ForwardCost, check_amount
+
+__all__ = [
+    "MFLOP",
+    "AttentionTerm",
+    "FloatArray",
+    "ForwardCost",
+    "IntArray",
+    "decode_flops",
+    "ideal_flops",
+    "paper_flops",
+    "paper_flops_array",
+    "prefill_flops",
+    "sample_flops",
+    "sample_flops_array",
+    "to_mflop",
+    "worst_case_flops",
+]
 
 MFLOP = 1_000_000
 """FLOPs in one unit of the ledger."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionTerm:
-    """Attention cost of the layers that share one window.
-
-    Args:
-        flops_per_token_pair: FLOPs for one query token and one key token, summed over these layers.
-        window: keys a query sees at most, itself included [tokens]; None for full causal attention.
-
-    Raises:
-        ValueError: on a negative or infinite coefficient, or a window under 1.
-    """
-
-    flops_per_token_pair: float
-    window: int | None
-
-    def __post_init__(self) -> None:
-        _check_amount("flops_per_token_pair", self.flops_per_token_pair)
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be None or >= 1 token, got {self.window}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardCost:
-    """Forward cost of one model, measured from its own code.
-
-    Args:
-        body_flops_per_token: everything that a token costs whatever its position, without attention and head [FLOPs].
-        head_flops_per_token: the output head for one position [FLOPs].
-        attention: one term per distinct window.
-        parameters: all parameters, tied tables once.
-        active_parameters: parameters one token passes through; equals `parameters` for a dense model.
-        embedding_parameters: parameters of the vocabulary and position tables, an untied output head included
-            (what Kaplan et al. leave out of N).
-
-    Raises:
-        ValueError: on a negative or infinite number.
-    """
-
-    body_flops_per_token: float
-    head_flops_per_token: float
-    attention: tuple[AttentionTerm, ...]
-    parameters: int
-    active_parameters: int
-    embedding_parameters: int
-
-    def __post_init__(self) -> None:
-        for name in (
-            "body_flops_per_token",
-            "head_flops_per_token",
-            "parameters",
-            "active_parameters",
-            "embedding_parameters",
-        ):
-            _check_amount(name, getattr(self, name))
-
-    def to_json(self) -> dict[str, Any]:
-        """The coefficients as plain JSON values; `from_json` restores them exactly."""
-        return {
-            "body_flops_per_token": self.body_flops_per_token,
-            "head_flops_per_token": self.head_flops_per_token,
-            "attention": [
-                {"flops_per_token_pair": term.flops_per_token_pair, "window": term.window} for term in self.attention
-            ],
-            "parameters": self.parameters,
-            "active_parameters": self.active_parameters,
-            "embedding_parameters": self.embedding_parameters,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "ForwardCost":
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: if a key is missing or unknown, or a number is not allowed.
-        """
-        allowed = set(cls.__slots__)
-        if set(document) != allowed:
-            raise ValueError(f"forward cost has keys {sorted(document)}, expected exactly {sorted(allowed)}")
-        return cls(
-            body_flops_per_token=float(document["body_flops_per_token"]),
-            head_flops_per_token=float(document["head_flops_per_token"]),
-            attention=tuple(
-                AttentionTerm(flops_per_token_pair=float(term["flops_per_token_pair"]), window=term["window"])
-                for term in document["attention"]
-            ),
-            parameters=int(document["parameters"]),
-            active_parameters=int(document["active_parameters"]),
-            embedding_parameters=int(document["embedding_parameters"]),
-        )
 
 
 def prefill_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int = 0) -> float:
@@ -125,7 +51,7 @@ def prefill_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int =
     """
     _check_counts(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens)
     _check_cached(prompt_tokens, cached_tokens)
-    return _body_flops(cost, cached_tokens, prompt_tokens)
+    return _body_flops(cost, cached_tokens, prompt_tokens, prompt_tokens)
 
 
 def decode_flops(cost: ForwardCost, context_len: int) -> float:
@@ -142,7 +68,7 @@ def decode_flops(cost: ForwardCost, context_len: int) -> float:
     Source: traced with torch FlopCounterMode; compare PaLM (arXiv:2204.02311) appendix B.
     """
     _check_counts(context_len=context_len)
-    return _body_flops(cost, context_len, context_len + 1) + cost.head_flops_per_token
+    return _body_flops(cost, context_len, context_len, context_len + 1) + cost.head_flops_per_token
 
 
 def sample_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
@@ -161,7 +87,7 @@ def sample_flops(cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int, c
     """
     _check_counts(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, completion_tokens=completion_tokens)
     _check_cached(prompt_tokens, cached_tokens)
-    body = _body_flops(cost, cached_tokens, prompt_tokens + max(completion_tokens - 1, 0))
+    body = _body_flops(cost, cached_tokens, prompt_tokens, prompt_tokens + max(completion_tokens - 1, 0))
     return body + cost.head_flops_per_token * completion_tokens
 
 
@@ -196,12 +122,18 @@ def sample_flops_array(
         _check_cached(int(prompt_tokens.flat[row]), int(cached_tokens.flat[row]))
     start = cached_tokens.astype(np.int64)
     sampled = completion_tokens.astype(np.int64)
-    end = prompt_tokens.astype(np.int64) + np.maximum(sampled - 1, 0)
+    prompt_end = prompt_tokens.astype(np.int64)
+    end = prompt_end + np.maximum(sampled - 1, 0)
     # The same operations in the same order as `_body_flops`, so that float rounding agrees too.
     flops = cost.body_flops_per_token * (end - start).astype(np.float64)
     for term in cost.attention:
-        pairs = _pairs_array(end, term.window) - _pairs_array(start, term.window)
+        sampled_rate = term.sampled_flops_per_token_pair
+        first = end if sampled_rate is None else prompt_end
+        pairs = _pairs_array(first, term.window) - _pairs_array(start, term.window)
         flops = flops + term.flops_per_token_pair * pairs.astype(np.float64)
+        if sampled_rate is not None:
+            pairs = _pairs_array(end, term.window) - _pairs_array(first, term.window)
+            flops = flops + sampled_rate * pairs.astype(np.float64)
     return flops + cost.head_flops_per_token * sampled.astype(np.float64)
 
 
@@ -260,15 +192,22 @@ def to_mflop(flops: float) -> int:
     Raises:
         ValueError: if `flops` is negative, infinite or not a number.
     """
-    _check_amount("flops", flops)
+    check_amount("flops", flops)
     return -(-math.ceil(flops) // MFLOP)
 
 
-def _body_flops(cost: ForwardCost, start: int, end: int) -> float:
-    """Body and attention for the positions `start` <= t < `end`, each seeing itself and all before it [FLOPs]."""
+def _body_flops(cost: ForwardCost, start: int, prompt_end: int, end: int) -> float:
+    """Body and attention for the positions `start` <= t < `end`, each seeing itself and all before it [FLOPs].
+
+    Positions from `prompt_end` on are sampled tokens.
+    """
     flops = cost.body_flops_per_token * (end - start)
     for term in cost.attention:
-        flops = flops + term.flops_per_token_pair * (_pairs(end, term.window) - _pairs(start, term.window))
+        sampled_rate = term.sampled_flops_per_token_pair
+        first = end if sampled_rate is None else prompt_end
+        flops = flops + term.flops_per_token_pair * (_pairs(first, term.window) - _pairs(start, term.window))
+        if sampled_rate is not None:
+            flops = flops + sampled_rate * (_pairs(end, term.window) - _pairs(first, term.window))
     return flops
 
 
@@ -296,8 +235,3 @@ def _check_counts(**counts: int) -> None:
 def _check_cached(prompt_tokens: int, cached_tokens: int) -> None:
     if cached_tokens > prompt_tokens:
         raise ValueError(f"cached_tokens must be <= prompt_tokens, got {cached_tokens} cached of {prompt_tokens}")
-
-
-def _check_amount(name: str, amount: float) -> None:
-    if not math.isfinite(amount) or amount < 0:
-        raise ValueError(f"{name} must be finite and >= 0, got {amount}")

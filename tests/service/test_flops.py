@@ -27,13 +27,18 @@ def make_cost(
     *,
     body: float = 1000.0,
     head: float = 300.0,
-    attention: tuple[tuple[float, int | None], ...] = ((7.0, None), (5.0, 4)),
+    attention: tuple[tuple[float, int | None] | tuple[float, int | None, float | None], ...] = ((7.0, None), (5.0, 4)),
     parameters: int = 700,
 ) -> ForwardCost:
     return ForwardCost(
         body_flops_per_token=body,
         head_flops_per_token=head,
-        attention=tuple(AttentionTerm(flops_per_token_pair=flops, window=window) for flops, window in attention),
+        attention=tuple(
+            AttentionTerm(
+                flops_per_token_pair=flops, window=window, sampled_flops_per_token_pair=next(iter(rest), None)
+            )
+            for flops, window, *rest in attention
+        ),
         parameters=parameters,
         active_parameters=parameters,
         embedding_parameters=100,
@@ -45,7 +50,9 @@ costs = st.builds(
     make_cost,
     body=coefficients,
     head=coefficients,
-    attention=st.lists(st.tuples(coefficients, st.none() | st.integers(1, 40)), max_size=3).map(tuple),
+    attention=st.lists(
+        st.tuples(coefficients, st.none() | st.integers(1, 40), st.none() | coefficients), max_size=3
+    ).map(tuple),
     parameters=st.integers(0, 10**9),
 )
 requests = st.integers(0, 60).flatmap(
@@ -58,12 +65,14 @@ def attended(position: int, window: int | None) -> int:
     return sum(1 for key in range(position + 1) if window is None or key > position - window)
 
 
-def loop_flops(cost: ForwardCost, positions: range) -> float:
+def loop_flops(cost: ForwardCost, positions: range, *, is_sampled: bool = False) -> float:
     total = 0.0
     for position in positions:
         total += cost.body_flops_per_token
         for term in cost.attention:
-            total += term.flops_per_token_pair * attended(position, term.window)
+            sampled = term.sampled_flops_per_token_pair
+            rate = sampled if is_sampled and sampled is not None else term.flops_per_token_pair
+            total += rate * attended(position, term.window)
     return total
 
 
@@ -74,7 +83,7 @@ def test_sample_flops_any_request_equals_token_loop(cost: ForwardCost, request: 
     for token in range(completion):
         expected += cost.head_flops_per_token
         if token < completion - 1:
-            expected += loop_flops(cost, range(prompt + token, prompt + token + 1))
+            expected += loop_flops(cost, range(prompt + token, prompt + token + 1), is_sampled=True)
     got = sample_flops(cost, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
     assert got == expected
 
@@ -88,7 +97,7 @@ def test_prefill_flops_any_prompt_equals_token_loop(cost: ForwardCost, request: 
 
 @given(cost=costs, context_len=st.integers(0, 100))
 def test_decode_flops_any_context_equals_token_loop(cost: ForwardCost, context_len: int) -> None:
-    expected = loop_flops(cost, range(context_len, context_len + 1)) + cost.head_flops_per_token
+    expected = loop_flops(cost, range(context_len, context_len + 1), is_sampled=True) + cost.head_flops_per_token
     assert decode_flops(cost, context_len) == expected
 
 
@@ -111,7 +120,7 @@ def test_ideal_flops_any_problem_equals_token_loop(
 ) -> None:
     expected = loop_flops(cost, range(prompt))
     for _ in range(num_samples):
-        expected += loop_flops(cost, range(prompt, prompt + max(completion - 1, 0)))
+        expected += loop_flops(cost, range(prompt, prompt + max(completion - 1, 0)), is_sampled=True)
         expected += cost.head_flops_per_token * completion
     got = ideal_flops(cost, prompt_tokens=prompt, completion_tokens=completion, num_samples=num_samples)
     assert got == expected
@@ -128,7 +137,9 @@ wild_costs = st.builds(
     make_cost,
     body=wild_coefficients,
     head=wild_coefficients,
-    attention=st.lists(st.tuples(wild_coefficients, st.none() | st.integers(1, 5000)), max_size=3).map(tuple),
+    attention=st.lists(
+        st.tuples(wild_coefficients, st.none() | st.integers(1, 5000), st.none() | wild_coefficients), max_size=3
+    ).map(tuple),
 )
 long_requests = st.integers(0, 200_000).flatmap(
     lambda prompt: st.tuples(st.just(prompt), st.integers(0, prompt), st.integers(0, 200_000))
@@ -261,6 +272,21 @@ def test_forward_cost_infinite_coefficient_is_refused() -> None:
 @given(cost=wild_costs)
 def test_forward_cost_json_round_trip_is_exact(cost: ForwardCost) -> None:
     assert ForwardCost.from_json(cost.to_json()) == cost
+
+
+def test_forward_cost_json_names_sampled_queries_only_where_they_cost_something_else() -> None:
+    document = make_cost(attention=((7.0, None), (5.0, 4, 6.0))).to_json()
+    assert document["attention"] == [
+        {"flops_per_token_pair": 7.0, "window": None},
+        {"flops_per_token_pair": 5.0, "window": 4, "sampled_flops_per_token_pair": 6.0},
+    ]
+
+
+def test_sample_flops_latent_attention_prices_hand_computed_case() -> None:
+    cost = make_cost(body=10.0, head=3.0, attention=((1.0, None, 100.0),))
+    # The prompt's positions 1 and 2 see 2 + 3 keys, the first sampled token 4 latents; the second ends the sample.
+    got = sample_flops(cost, prompt_tokens=3, cached_tokens=1, completion_tokens=2)
+    assert got == 3 * 10.0 + 1.0 * 5 + 100.0 * 4 + 2 * 3.0
 
 
 def test_forward_cost_from_json_missing_key_names_it() -> None:
