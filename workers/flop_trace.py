@@ -8,6 +8,7 @@ directory, never needs a network. Must not import ray or vllm.
 """
 
 import inspect
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,7 @@ from service.errors import InvalidInput
 from service.flops import AttentionTerm, ForwardCost, decode_flops
 from workers.flop_config import MODEL_ERRORS, load_config, plain_config
 from workers.flop_count import Counts, count_forward
+from workers.flop_latent import ABSORBED_MODEL_TYPES, absorbed
 
 MAX_DEVIATION = 1e-6
 """Largest relative error against a cached decoding step that a returned cost may have; the fit itself is exact."""
@@ -67,11 +69,13 @@ def _measure(model: PreTrainedModel) -> ForwardCost:
     windows = _layer_windows(model)
     long_tokens = _trace_tokens(model, windows)
     short_tokens = long_tokens // 2
+    is_latent = model.config.model_type in ABSORBED_MODEL_TYPES
     cache = DynamicCache(config=model.config)
     short = count_forward(model, tokens=short_tokens, logits=1)
     two_logits = count_forward(model, tokens=short_tokens, logits=2)
     long = count_forward(model, tokens=long_tokens, logits=1, cache=cache)
-    step = count_forward(model, tokens=1, logits=1, cache=cache)
+    with absorbed(model) if is_latent else nullcontext():
+        step = count_forward(model, tokens=1, logits=1, cache=cache)
 
     head = two_logits.total - short.total
     lengths = (short_tokens, long_tokens)
@@ -84,12 +88,15 @@ def _measure(model: PreTrainedModel) -> ForwardCost:
     if rest:
         raise InvalidInput(f"model type {model.config.model_type!r} does attention outside its decoder layers")
 
+    sampled_rate = float(_latent_rate(model, lengths, step.total)) if is_latent else None
+
     parameters = sum(parameter.numel() for parameter in model.parameters())
     cost = ForwardCost(
         body_flops_per_token=float(body),
         head_flops_per_token=float(head),
         attention=tuple(
-            AttentionTerm(flops_per_token_pair=float(pairs), window=window) for window, pairs in by_window.items()
+            AttentionTerm(flops_per_token_pair=float(pairs), window=window, sampled_flops_per_token_pair=sampled_rate)
+            for window, pairs in by_window.items()
         ),
         parameters=parameters,
         active_parameters=parameters - _idle_parameters(long, long_tokens),
@@ -97,6 +104,15 @@ def _measure(model: PreTrainedModel) -> ForwardCost:
     )
     _check_decode_step(cost, context_len=long_tokens, counted=step.total, model_type=model.config.model_type)
     return cost
+
+
+def _latent_rate(model: PreTrainedModel, lengths: tuple[int, int], long_step: int) -> Fraction:
+    """FLOPs of a sampled query and one latent: the slope between a decoding step at each length."""
+    cache = DynamicCache(config=model.config)
+    count_forward(model, tokens=lengths[0], logits=1, cache=cache)
+    with absorbed(model):
+        short_step = count_forward(model, tokens=1, logits=1, cache=cache)
+    return Fraction(long_step - short_step.total, lengths[1] - lengths[0])
 
 
 def _trace_tokens(model: PreTrainedModel, windows: list[int | None]) -> int:
