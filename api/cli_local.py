@@ -145,17 +145,20 @@ def grade(
 
 def flops(
     context: typer.Context,
-    config: Annotated[Path, typer.Option("--config", help="A config.json, or the model directory that holds one.")],
+    config: Annotated[
+        Path, typer.Option("--config", help="A config.json, or the directory of a model or a LoRA adapter.")
+    ],
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Length of the prompt.")],
     completion_tokens: Annotated[int, typer.Option("--completion-tokens", help="Length of each sample.")],
     samples: Annotated[int, typer.Option("--samples", help="Samples of the problem.")] = 1,
+    base: Annotated[Path | None, typer.Option("--base", help="Base of an adapter, if not the one it names.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Price one problem on a model from its config alone. Needs no weights and no service."""
     state_of(context).is_json = as_json
     from api.local.flops import flops_report
 
-    report = flops_report(config, prompt_tokens, completion_tokens, samples)
+    report = flops_report(config, prompt_tokens, completion_tokens, samples, base=base)
     print_json(report.to_json()) if as_json else typer.echo(report.to_text())
 
 

@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from service.errors import InvalidInput
 from service.flops import AttentionTerm, ForwardCost, decode_flops
+from workers.flop_adapter import ADAPTER_CONFIG, Adapter, add_adapter, is_adapter, read_adapter
 from workers.flop_config import MODEL_ERRORS, load_config, plain_config
 from workers.flop_count import Counts, count_forward
 from workers.flop_latent import ABSORBED_MODEL_TYPES, absorbed
@@ -31,21 +32,29 @@ TRACE_TOKENS = 4096
 """Context to trace at [tokens]: long enough that attention, not only the body, shows in the check. Costs no memory."""
 
 
-def trace_forward_cost(config_path_or_dir: Path) -> ForwardCost:
-    """Forward cost of the model that a config.json describes.
+def trace_forward_cost(config_path_or_dir: Path, *, base: Path | None = None) -> ForwardCost:
+    """Forward cost of the model that a config.json describes, or of an adapter beside its base.
 
     Args:
-        config_path_or_dir: the config file, or the model directory that holds it.
+        config_path_or_dir: the config file, or the directory of the model or adapter that holds it.
+        base: the base of an adapter, as a config file or directory; None for the directory that the adapter names.
 
     Raises:
         InvalidInput: if the file is missing or no config of a causal language model this version of transformers
-            knows, or the model is one that `trace_config` refuses.
+            knows, the base of an adapter is not here, or the model is one that `trace_config` refuses.
     """
-    return trace_config(load_config(config_path_or_dir))
+    if not is_adapter(config_path_or_dir):
+        if base is not None:
+            raise InvalidInput(f"base: {config_path_or_dir} is no adapter, which has an {ADAPTER_CONFIG}")
+        return trace_config(load_config(config_path_or_dir))
+    adapter = read_adapter(config_path_or_dir)
+    if (found := base or adapter.base) is None:
+        raise InvalidInput(f"{adapter.directory}: the base it names is no directory here; name one that is as base")
+    return trace_config(load_config(found), adapter)
 
 
-def trace_config(config: PretrainedConfig) -> ForwardCost:
-    """Forward cost of a model built from `config` with eager attention.
+def trace_config(config: PretrainedConfig, adapter: Adapter | None = None) -> ForwardCost:
+    """Forward cost of a model built from `config` with eager attention, with `adapter` beside its layers.
 
     Raises:
         InvalidInput: if the model is not a decoder-only text model whose cost is linear in tokens plus causal or
@@ -54,10 +63,13 @@ def trace_config(config: PretrainedConfig) -> ForwardCost:
     """
     config = plain_config(config)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with (tensors := FakeTensorMode(allow_non_fake_inputs=True)):
             model = AutoModelForCausalLM.from_config(
                 config, attn_implementation="eager", dtype=torch.bfloat16, trust_remote_code=False
             ).eval()
+        if adapter is not None:
+            add_adapter(cast("PreTrainedModel", model), adapter, tensors)
+        with tensors:
             return _measure(cast("PreTrainedModel", model))
     except MODEL_ERRORS as error:
         raise InvalidInput(f"cannot trace model type {config.model_type!r}: {error}") from error
@@ -170,6 +182,7 @@ def _embedding_parameters(model: PreTrainedModel) -> int:
     """Parameters of all embedding tables and the output head, a tied table once."""
     tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     head = model.get_output_embeddings()
+    head = getattr(head, "base_layer", head)  # beside an adapter
     if isinstance(head, torch.nn.Linear):
         tables.append(head.weight)
     return sum(table.numel() for table in {id(table): table for table in tables}.values())

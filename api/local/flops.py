@@ -44,6 +44,11 @@ class FlopsReport:
         attention = "\n".join(
             f"  attention          {term.flops_per_token_pair:.6g} per token and "
             + ("key seen" if term.window is None else f"key seen, at most {term.window:,} keys")
+            + (
+                ""
+                if term.sampled_flops_per_token_pair is None
+                else f", {term.sampled_flops_per_token_pair:.6g} for a sampled token"
+            )
             for term in cost.attention
         )
         lines = [
@@ -62,14 +67,17 @@ class FlopsReport:
         return "\n".join(lines)
 
 
-def flops_report(config: Path, prompt_tokens: int, completion_tokens: int, samples: int) -> FlopsReport:
+def flops_report(
+    config: Path, prompt_tokens: int, completion_tokens: int, samples: int, *, base: Path | None = None
+) -> FlopsReport:
     """Cost of one problem with `samples` samples of `completion_tokens` tokens each.
 
     Args:
-        config: a config.json or the model directory that holds one.
+        config: a config.json, the model directory that holds one, or the directory of a low-rank adapter.
         prompt_tokens: length of the prompt [tokens], >= 1.
         completion_tokens: length of each sample [tokens], >= 1.
         samples: samples of the problem, >= 1.
+        base: of an adapter, where it is not the directory that the adapter names.
 
     Raises:
         InvalidInput: if a count is under 1, or the config is one that `workers.flop_trace` refuses.
@@ -84,7 +92,7 @@ def flops_report(config: Path, prompt_tokens: int, completion_tokens: int, sampl
     # Imported here because torch and transformers take seconds to import and no other verb of the CLI needs them.
     from workers.flop_trace import trace_forward_cost
 
-    cost = trace_forward_cost(config)
+    cost = trace_forward_cost(config, base=base)
     return FlopsReport(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,

@@ -57,6 +57,25 @@ def test_flops_report_text_shows_both_totals_and_their_ratio(config_path: Path) 
     assert f"{report.parameters:,}" in text
 
 
+def test_flops_report_adapter_is_priced_beside_its_base(config_path: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    fields = {"peft_type": "LORA", "r": 4, "target_modules": ["o_proj"], "base_model_name_or_path": "somebody/base"}
+    (adapter / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    report = flops_report(adapter, 20, 8, 10, base=config_path)
+    base = flops_report(config_path, 20, 8, 10)
+    assert report.parameters - base.parameters == 3 * 4 * (48 + 48)
+    assert report.ideal_flops - base.ideal_flops == 2 * 3 * 4 * (48 + 48) * (20 + 10 * 7)
+
+
+def test_flops_report_text_shows_what_a_sampled_query_costs_on_latents(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    latent = {"kv_lora_rank": 20, "q_lora_rank": None, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10}
+    fields = CONFIG | latent | {"model_type": "deepseek_v3", "num_key_value_heads": 4, "first_k_dense_replace": 3}
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    assert "720 per token and key seen, 1152 for a sampled token" in flops_report(path, 20, 8, 10).to_text()
+
+
 @pytest.mark.parametrize(
     ("counts", "name"), [((0, 8, 10), "prompt_tokens"), ((20, 0, 10), "completion_tokens"), ((20, 8, 0), "samples")]
 )
