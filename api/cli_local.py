@@ -128,7 +128,7 @@ def grade(
     context: typer.Context,
     input: Annotated[Path, typer.Option("--input", help="JSONL with completion and reference in each row.")],
     output: Annotated[Path, typer.Option("--output", help="JSONL to write: the same rows with verdicts.")],
-    scorer: Annotated[str, typer.Option(help="math_answer, math_latex or steps.")] = "math_answer",
+    scorer: Annotated[str, typer.Option(help="math_answer, math_latex, steps or yes_no.")] = "math_answer",
     as_json: JsonFlag = False,
 ) -> None:
     """Grade completions of a file; needs no service."""

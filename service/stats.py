@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 # weights of one chunk of resamples: about 32 MB, so that 10^6 problems also fit
 _CHUNK_WEIGHTS = 4_000_000
+_POSTERIOR_DRAWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,36 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     # at 0 and at all successes the ends are exactly 0 and 1; rounding must not cut the value off
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
+
+
+def corrected_prevalence(
+    *, positive: tuple[int, int], sensitivity: tuple[int, int], specificity: tuple[int, int]
+) -> Estimate | NotEstimable:
+    """A share as an imperfect test finds it, corrected for the test's errors; `n` counts items tested.
+
+    (p + specificity - 1) / (sensitivity + specificity - 1), within 0 and 1. The interval is of draws of all three
+    shares from their posteriors under Jeffreys priors, so that it covers the uncertainty of the test as well.
+
+    Args:
+        positive: items found positive, of items tested.
+        sensitivity: found positive, of items known to be so.
+        specificity: found negative, of items known to be so.
+    Source: Rogan and Gladen 1978.
+    """
+    tested = (positive, sensitivity, specificity)
+    if any(trials == 0 for _, trials in tested):
+        return NotEstimable("the test was not held against both kinds of items, or tested nothing")
+    p, found, cleared = (hits / trials for hits, trials in tested)
+    if found + cleared <= 1:
+        return NotEstimable("the test says no more than chance")
+    rng = np.random.default_rng(0)
+    drawn = [rng.beta(hits + 0.5, trials - hits + 0.5, size=_POSTERIOR_DRAWS) for hits, trials in tested]
+    gain = drawn[1] + drawn[2] - 1
+    is_test = gain > 0  # a draw in which the test says nothing says nothing of the share
+    shares = ((drawn[0] + drawn[2] - 1)[is_test] / gain[is_test]).clip(0, 1)
+    low, high = np.quantile(shares, _TAILS)
+    value = min(1.0, max(0.0, (p + cleared - 1) / (found + cleared - 1)))
+    return Estimate(value, min(value, float(low)), max(value, float(high)), positive[1])
 
 
 def bootstrap_ratios(

@@ -102,11 +102,13 @@ class SelectWork:
     Args:
         sources: in the order of `spec.sources`.
         held_out: Parquet files of `ProblemRow` that the training set must not contain.
+        judges: jobs that judged samples, in the order of `spec.judges`; the problems are the questions they answered.
     """
 
     spec: SelectionSpec
     sources: tuple[SelectSource, ...]
     held_out: tuple[str, ...]
+    judges: tuple[SelectSource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -348,6 +348,7 @@ def make_candidates(num_rows: int) -> Candidates:
         is_truncated=zeros.astype(np.bool_),
         correct=zeros.astype(np.int8),
         steps=zeros.astype(np.int8),
+        judged=zeros.astype(np.int8),
         answer=zeros,
         problem_key=np.zeros(1, dtype=np.uint64),
     )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from service.errors import CorruptFile
 from service.receipts import Usage
 from service.scoring.normalize import equations_key, exact_key, normalized_key
+from service.selection.judging import Votes
 from service.selection.operators import Bools, Candidates, Ints, Keys
 from service.selection.source_job import Judged, Shard, SourceJob, read_judged, read_texts
 from service.selection.spec import Duplicates, Keep
@@ -89,7 +90,9 @@ def read_problems(work: SelectWork, jobs: Sequence[SourceJob]) -> Problems:
     )
 
 
-def read_pool(work: SelectWork, jobs: Sequence[SourceJob], problems: Problems) -> tuple[Pool, list[Usage], list[int]]:
+def read_pool(
+    work: SelectWork, jobs: Sequence[SourceJob], problems: Problems, votes: Votes
+) -> tuple[Pool, list[Usage], list[int]]:
     """All samples as columns; and of each source what it used, and how many of its samples no scorer has seen."""
     loaded: list[tuple[int, Judged]] = []
     for source, job in enumerate(jobs):
@@ -104,14 +107,16 @@ def read_pool(work: SelectWork, jobs: Sequence[SourceJob], problems: Problems) -
     answers = pa.chunked_array([judged.answer for judged in parts], type=pa.string()).combine_chunks()
     codes = answers.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
     no_samples = np.zeros(0, dtype=np.int64)
+    identity = _joined([judged.identity for judged in parts], np.uint64)
     candidates = Candidates(
         source=np.repeat(np.array([source for source, _ in loaded], dtype=np.int64), lengths),
         problem=np.concatenate([no_samples, *(problems.index[source][judged.problem] for source, judged in loaded)]),
-        identity=_joined([judged.identity for judged in parts], np.uint64),
+        identity=identity,
         has_error=_joined([judged.has_error for judged in parts], np.bool_),
         is_truncated=_joined([judged.is_truncated for judged in parts], np.bool_),
         correct=_joined([judged.correct for judged in parts], np.int8),
         steps=_joined([judged.steps for judged in parts], np.int8),
+        judged=votes.codes(identity),
         answer=codes,
         problem_key=problems.key,
     )

@@ -8,16 +8,21 @@ shard. Must not import ray, vllm or torch.
 
 import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from service.errors import InvalidInput
 from service.receipts import Receipt, Usage
-from service.records import SELECTED_SCHEMA
+from service.records import PROBLEM_SCHEMA, SELECTED_SCHEMA
 from service.selection.decontaminate import Contamination, HeldOutSet, find_contaminated
+from service.selection.judge_quality import count_judged
+from service.selection.judging import QUESTIONS_FILE, questions, read_votes
 from service.selection.lineage import (
     LINEAGE_FILE,
     LINEAGE_KEY,
@@ -43,6 +48,7 @@ _PIECE_ROWS = 50_000
 def select(work: SelectWork, out_dir: str | Path) -> Receipt:
     """Writes `<out_dir>/part-00000.parquet` and `<out_dir>/lineage.json`, and returns the part's receipt.
 
+    With `ask` in the document, the same rows as a problem set for a judge lie beside them as `questions.parquet`.
     The receipt's facts are the rows after each filter, in the order of the filters; its usage holds `busy_s` alone.
 
     Raises:
@@ -52,16 +58,18 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
     """
     started = time.perf_counter()
     spec = work.spec
-    if len(work.sources) != len(spec.sources) or len(work.held_out) != len(spec.held_out):
+    found, named = ((len(each.sources), len(each.held_out), len(each.judges)) for each in (work, spec))
+    if found != named:
         raise InvalidInput(
-            f"selection {spec.name!r}: {len(work.sources)} jobs and {len(work.held_out)} held-out sets, the document "
-            f"names {len(spec.sources)} and {len(spec.held_out)}"
+            f"selection {spec.name!r}: got jobs, held-out sets and judges {found}, the document names {named}"
         )
     jobs = [read_source(source.manifest_path) for source in work.sources]
     for job in jobs:
         check_scorers(spec, job)
     problems = read_problems(work, jobs)
-    pool, usages, unscored = read_pool(work, jobs, problems)
+    judges = [read_source(judge.manifest_path) for judge in work.judges]
+    votes, *of_judges = read_votes(judges, [judge.problems_path for judge in work.judges])
+    pool, usages, unscored = read_pool(work, jobs, problems, votes)
     decontamination = _Decontamination(work, problems)
     chosen = choose(
         spec,
@@ -69,7 +77,8 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         keys=lambda rule, rows: solution_keys(pool, rule, rows),
         find_held_out=decontamination.find,
     )
-    table = pa.concat_tables(_pieces(pool, chosen, jobs))
+    pieces = _pieces(pool, chosen, jobs)
+    table = pa.concat_tables(pieces)
     lineage = Lineage(
         spec=spec,
         sources=tuple(map(_origin, jobs, usages, unscored)),
@@ -77,8 +86,14 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         filters=chosen.filters,
         contamination=decontamination.found,
         statistics=_statistics(table, num_problems=len(np.unique(pool.candidates.problem[chosen.rows]))),
+        judges=tuple(map(_origin, judges, *of_judges)),
+        judged=count_judged(pool.candidates, votes.asked(pool.candidates.identity)) if judges else None,
     ).to_json()
-    _write_beside(Path(out_dir), lineage)
+    with _beside(Path(out_dir), LINEAGE_FILE) as path:
+        path.write_text(lineage, encoding="utf-8")
+    if spec.ask is not None:
+        asked = [problems.question[at] for at in pool.candidates.problem[chosen.rows].tolist()]
+        _write_questions(Path(out_dir), spec.ask, pieces, asked)
     return write_part(
         out_dir=out_dir,
         part=0,
@@ -178,10 +193,20 @@ def _statistics(table: pa.Table, *, num_problems: int) -> Statistics:
     )
 
 
-def _write_beside(directory: Path, lineage: str) -> None:
+def _write_questions(directory: Path, template: str, pieces: Sequence[pa.Table], asked: Sequence[str]) -> None:
+    with _beside(directory, QUESTIONS_FILE) as path, pq.ParquetWriter(path, PROBLEM_SCHEMA) as writer:
+        start = 0
+        for piece in pieces:
+            writer.write_table(questions(template, piece, asked[start : start + piece.num_rows]))
+            start += piece.num_rows
+
+
+@contextmanager
+def _beside(directory: Path, name: str) -> Iterator[Path]:
+    """A path to write to; the file is there under its name, durably and as a whole, when this ends."""
     make_directory(directory)
-    temporary = directory / f".{LINEAGE_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(lineage, encoding="utf-8")
+    temporary = directory / f".{name}.{os.getpid()}.tmp"
+    yield temporary
     sync(temporary)
-    temporary.replace(directory / LINEAGE_FILE)
+    temporary.replace(directory / name)
     sync(directory)

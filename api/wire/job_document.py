@@ -187,7 +187,9 @@ class JobDocument(InputModel):
     prompt: PromptDocument = Field(default_factory=PromptDocument)
     sampling: SamplingDocument = Field(default_factory=SamplingDocument)
     scorers: list[Annotated[str, Field(max_length=100)]] = Field(
-        default_factory=lambda: ["math_answer"], max_length=8, description="`math_answer`, `math_latex`, `steps`."
+        default_factory=lambda: ["math_answer"],
+        max_length=8,
+        description="`math_answer`, `math_latex`, `steps`, `yes_no`.",
     )
     seed: Whole = Field(default=0, ge=0, le=MAX_INT)
     max_problems: Whole | None = Field(

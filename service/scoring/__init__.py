@@ -13,11 +13,13 @@ from service.scoring.base import Graded, Scorer, Steps, Verdict
 from service.scoring.latex import MathLatex
 from service.scoring.steps import StepCheck
 from service.scoring.symbolic import Judge
+from service.scoring.yes_no import YesNo
 
 SCORERS: dict[str, Callable[[], Scorer]] = {
     "math_answer": MathAnswer,
     "math_latex": MathLatex,
     "steps": StepCheck,
+    "yes_no": YesNo,
 }
 
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import CorruptFile
 from service.receipts import Usage
 from service.selection.decontaminate import Contamination
+from service.selection.judge_quality import JudgeCounts
 from service.selection.operators import FilterCount
 from service.selection.spec import SelectionSpec
 
@@ -112,7 +113,12 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Everything a training set rests on."""
+    """Everything a training set rests on.
+
+    Args:
+        judges: jobs that judged samples, as origins.
+        judged: what they said of the samples of all sources; None without judges.
+    """
 
     version: int = LINEAGE_VERSION
     spec: SelectionSpec
@@ -121,6 +127,8 @@ class Lineage:
     filters: tuple[FilterCount, ...]
     contamination: Contamination
     statistics: Statistics
+    judges: tuple[SourceOrigin, ...] = ()
+    judged: JudgeCounts | None = None
 
     def to_json(self) -> str:
         """As indented JSON."""

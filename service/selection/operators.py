@@ -47,6 +47,7 @@ class Candidates:
         is_truncated: bool [N], cut at max_tokens.
         correct: int8 [N], whether the answer is right: YES, NO, UNKNOWN.
         steps: int8 [N], whether the reasoning holds: YES, NO, UNKNOWN.
+        judged: int8 [N], whether judges found it right: YES, NO, UNKNOWN.
         answer: int64 [N], equal numbers are equal answers; -1 where none was read.
         problem_key: uint64 [P], hash of the question; P counts problems without samples too.
     """
@@ -58,6 +59,7 @@ class Candidates:
     is_truncated: Bools
     correct: npt.NDArray[np.int8]
     steps: npt.NDArray[np.int8]
+    judged: npt.NDArray[np.int8]
     answer: Ints
     problem_key: Keys
 
@@ -133,6 +135,9 @@ def check_limits(spec: SelectionSpec) -> None:
     if given and (len(given) < len(shares) or not all(0 < share < float("inf") for share in given)):
         got = ", ".join("none" if share is None else f"{share:g}" for share in shares)
         raise InvalidInput(f"share: got {got}; allowed: a number above 0 for every source, or for none of them")
+    if (spec.keep is Keep.judged) != bool(spec.judges):
+        got = f"keep {spec.keep.value!r} with {len(spec.judges)} judges"
+        raise InvalidInput(f"judges: got {got}, allowed: at least one job with keep 'judged', and none without")
     if not spec.sources:
         raise InvalidInput("sources: got none, allowed: at least one job")
 
@@ -153,6 +158,8 @@ def _keep(keep: Keep, candidates: Candidates, rows: Ints) -> Ints:
     rows = rows[~candidates.is_truncated[rows]]
     if keep is Keep.majority:
         return rows[_agrees(candidates.problem[rows], candidates.answer[rows])]
+    if keep is Keep.judged:
+        return rows[candidates.judged[rows] == YES]
     rows = rows[candidates.correct[rows] == YES]
     return rows[candidates.steps[rows] == YES] if keep is Keep.verified else rows
 

@@ -148,7 +148,7 @@ def check_scorers(spec: SelectionSpec, source: SourceJob) -> None:
             f"scorer: got {spec.scorer!r}; {source.job_id} has scorers: {has}; allowed, for they judge answers: "
             f"{', '.join(answer_scorers) or 'none'}"
         )
-    if spec.keep is not Keep.all and not measures.has_answers:
+    if spec.keep not in (Keep.all, Keep.judged) and not measures.has_answers:
         raise InvalidInput(
             f"keep: got {spec.keep.value!r}, which needs a scorer of answers; {source.job_id} has scorers: {has}"
         )
@@ -181,7 +181,7 @@ def read_judged(source: SourceJob, *, scorer: str | None, with_answers: bool) ->
         judged = _judgements(shard, samples["sample_id"], source.scorers, names, with_answers=with_answers)
         yield Judged(
             problem=problem,
-            identity=_identities(samples["sample_id"]),
+            identity=identities(samples["sample_id"]),
             has_error=pc.equal(reason, "error").to_numpy(),
             is_truncated=pc.equal(reason, "length").to_numpy(),
             usage=read_receipt(Path(shard.path)).usage,
@@ -277,7 +277,7 @@ def _is(column: pa.ChunkedArray, *values: str) -> Bools:
     return mask
 
 
-def _identities(sample_ids: pa.ChunkedArray) -> Keys:
+def identities(sample_ids: pa.ChunkedArray) -> Keys:
     """64 bits of each sample id. Ids are hashes in hex; whatever is not, is hashed."""
     ids = sample_ids.combine_chunks()
     if not pc.all(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")).as_py():

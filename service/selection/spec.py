@@ -12,9 +12,11 @@ from enum import StrEnum
 class Keep(StrEnum):
     """Which samples may teach.
 
-    `correct` by the answer scorer; `verified` where the step check finds the reasoning valid as well; `majority` where
-    the answer is the one that most samples of its problem give, all sources together, which needs no reference; `all`
-    filters nothing. A problem whose most frequent answers tie has no majority and teaches nothing.
+    `correct` by the answer scorer; `verified` where the step check finds the reasoning valid as well; `judged` where
+    more than half of what the judging jobs said of the sample is yes, whatever its answer (a judge that was asked of
+    right answers alone keeps these); `majority` where the answer is the one that most samples of its problem give, all
+    sources together, which needs no reference; `all` filters nothing. A problem whose most frequent answers tie has no
+    majority and teaches nothing.
 
     A row that stands for an engine's error has no completion and never teaches. A completion cut at max_tokens teaches
     with `all` alone, even where its answer was found right: it would teach to end in the middle of a solution.
@@ -23,6 +25,7 @@ class Keep(StrEnum):
     all = "all"
     correct = "correct"
     verified = "verified"
+    judged = "judged"
     majority = "majority"
 
 
@@ -60,6 +63,9 @@ class SelectionSpec:
         rows: most rows of the training set; None is no limit.
         held_out: names of problem sets whose problems must not appear.
         ngram: words in a row that a question may not share with one held out, >= 5; None compares whole texts only.
+        ask: template of a question about each row, see `service.selection.judging`; the rows are then written as a
+            problem set for a judge as well. None writes none.
+        judges: ids of jobs that answered such questions; their votes add up.
     """
 
     name: str
@@ -73,3 +79,5 @@ class SelectionSpec:
     held_out: tuple[str, ...] = ()
     ngram: int | None = 13
     seed: int = 0
+    ask: str | None = None
+    judges: tuple[str, ...] = ()

@@ -40,6 +40,7 @@ class FinishedJob:
     model: str = "small"
     model_path: str = ""
     questions: Sequence[str] = QUESTIONS
+    problems_file: str = ""
     scorers: tuple[str, ...] = ("math_answer", "steps")
     manifest_version: int = 2
     is_sealed: bool = True
@@ -49,7 +50,7 @@ class FinishedJob:
 
     @property
     def problems_path(self) -> str:
-        return write_problems(self.directory / "problems.parquet", self.questions)
+        return self.problems_file or write_problems(self.directory / "problems.parquet", self.questions)
 
     def sample(self, problem: int, completion: str, reason: str = "stop") -> SampleRow:
         self.drawn += 1
@@ -131,9 +132,31 @@ class FinishedJob:
         return SelectSource(job_id=self.job_id, manifest_path=str(path), problems_path=problems_path)
 
 
-def work_on(*jobs: FinishedJob, held_out: Sequence[str] = (), **changes: object) -> SelectWork:
+def judging_job(directory: Path, questions_path: Path, said: Sequence[tuple[str, str]], **options: Any) -> FinishedJob:
+    """A job whose completions answer the questions about solutions; `said` pairs a solution with one answer."""
+    asked = pq.read_table(questions_path)["question"].to_pylist()
+    job = FinishedJob(
+        directory=directory,
+        questions=asked,
+        problems_file=str(questions_path),
+        **{"job_id": "judge-1", "model": "large", "scorers": ("yes_no",), **options},
+    )
+    found = [next(at for at, question in enumerate(asked) if f" {text} " in question) for text, _ in said]
+    job.add_shard([job.sample(at, answer) for at, (_, answer) in zip(found, said, strict=True)])
+    return job
+
+
+def work_on(
+    *jobs: FinishedJob, held_out: Sequence[str] = (), judges: Sequence[FinishedJob] = (), **changes: object
+) -> SelectWork:
     shares = changes.pop("shares", None) or [None] * len(jobs)
     sources = [SelectionSource(job=job.job_id, share=share) for job, share in zip(jobs, shares, strict=True)]  # type: ignore[call-overload]
     names = tuple(f"held-out-{number}" for number in range(len(held_out)))
-    spec = SelectionSpec(name="set", sources=tuple(sources), held_out=names, **changes)  # type: ignore[arg-type]
-    return SelectWork(spec=spec, sources=tuple(job.source() for job in jobs), held_out=tuple(held_out))
+    asked_of = tuple(judge.job_id for judge in judges)
+    spec = SelectionSpec(name="set", sources=tuple(sources), held_out=names, judges=asked_of, **changes)  # type: ignore[arg-type]
+    return SelectWork(
+        spec=spec,
+        sources=tuple(job.source() for job in jobs),
+        held_out=tuple(held_out),
+        judges=tuple(judge.source() for judge in judges),
+    )

@@ -11,6 +11,8 @@ import pytest
 from service.errors import CorruptFile, InvalidInput
 from service.receipts import Receipt
 from service.records import SELECTED_SCHEMA
+from service.selection.judge_quality import JudgeCounts
+from service.selection.judging import QUESTIONS_FILE
 from service.selection.lineage import read_lineage
 from service.selection.operators import NothingSelected
 from service.selection.spec import Duplicates, Keep
@@ -23,6 +25,7 @@ from tests.workers.selection_jobs import (
     RIGHT,
     WRONG,
     FinishedJob,
+    judging_job,
     work_on,
     write_problems,
 )
@@ -185,6 +188,83 @@ def test_select_scores_that_lack_a_sample_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CorruptFile, match="math_answer lacks 1 of the samples of"):
         select(work_on(job), tmp_path / "out")
+
+
+ASK = "{question} Someone writes: {completion} Right?"
+
+
+def asked(directory: Path, job: FinishedJob, **changes: Any) -> Path:
+    """The questions about the samples of a job, as a selection writes them."""
+    select(work_on(job, ask=ASK, **changes), directory)
+    return directory / QUESTIONS_FILE
+
+
+def test_select_ask_writes_the_rows_as_questions_in_the_same_order(tmp_path: Path) -> None:
+    job = FinishedJob(directory=tmp_path / "job")
+    job.add_shard([job.sample(0, RIGHT), job.sample(1, OTHER_RIGHT), job.sample(1, WRONG)])
+
+    receipt = select(work_on(job, ask=ASK), tmp_path / "out")
+
+    found = pq.read_table(tmp_path / "out" / QUESTIONS_FILE)
+    assert found["problem_id"].to_pylist() == [row["sample_id"] for row in rows_of(receipt)]
+    assert sorted(found["question"].to_pylist()) == sorted(
+        [f"{QUESTIONS[0]} Someone writes: {RIGHT} Right?", f"{QUESTIONS[1]} Someone writes: {OTHER_RIGHT} Right?"]
+    )
+    assert not (tmp_path / "out2").exists()
+    select(work_on(job), tmp_path / "out2")
+    assert sorted(path.name for path in (tmp_path / "out2").iterdir() if path.suffix == ".parquet") == [
+        "part-00000.parquet"
+    ]
+
+
+def test_select_judged_keeps_what_most_of_the_votes_of_all_judges_find_right(tmp_path: Path) -> None:
+    job = job_with(tmp_path / "job", RIGHT, OTHER_RIGHT, BAD_STEP)
+    path = asked(tmp_path / "asked", job)
+    judge = judging_job(
+        tmp_path / "judge",
+        path,
+        [(RIGHT, "yes"), (RIGHT, "Verdict: no"), (OTHER_RIGHT, "yes"), (BAD_STEP, "no"), (OTHER_RIGHT, "hm")],
+    )
+    second = judging_job(tmp_path / "second", path, [(RIGHT, "yes"), (BAD_STEP, "yes")], job_id="judge-2")
+
+    receipt = select(work_on(job, keep=Keep.judged, judges=[judge, second]), tmp_path / "out")
+
+    # 2 to 1 and 1 to 0 are more than half, 1 to 1 is not
+    assert completions(receipt) == sorted([RIGHT, OTHER_RIGHT])
+    lineage = read_lineage(receipt.path)
+    assert [origin.job_id for origin in lineage.judges] == ["judge-1", "judge-2"]
+    assert [origin.usage.samples for origin in lineage.judges] == [5, 2]
+    assert lineage.judged == JudgeCounts(
+        yes=2, no=0, undecided=1, right_yes=2, right_no=0, valid_yes=2, valid_no=0, invalid_yes=0, invalid_no=0
+    )  # fmt: skip
+
+
+def test_select_judged_leaves_out_what_no_judge_was_asked_about(tmp_path: Path) -> None:
+    job = job_with(tmp_path / "job", RIGHT, WRONG)
+    judge = judging_job(tmp_path / "judge", asked(tmp_path / "asked", job), [(RIGHT, "yes")])
+    more = job_with(tmp_path / "more", OTHER_RIGHT, job_id="job-2")
+
+    receipt = select(work_on(job, more, keep=Keep.judged, judges=[judge]), tmp_path / "out")
+
+    assert completions(receipt) == [RIGHT]
+
+
+def test_select_judged_wrong_answers_count_when_the_judge_was_asked_about_them(tmp_path: Path) -> None:
+    job = job_with(tmp_path / "job", RIGHT, WRONG, scorers=())
+    path = asked(tmp_path / "asked", job, keep=Keep.all)
+    judge = judging_job(tmp_path / "judge", path, [(RIGHT, "yes"), (WRONG, "yes")])
+
+    assert completions(select(work_on(job, keep=Keep.judged, judges=[judge]), tmp_path / "out")) == [RIGHT, WRONG]
+
+
+def test_select_judged_questions_that_are_fewer_than_answered_are_corrupt(tmp_path: Path) -> None:
+    job = job_with(tmp_path / "job", RIGHT, OTHER_RIGHT)
+    path = asked(tmp_path / "asked", job)
+    judge = judging_job(tmp_path / "judge", path, [(RIGHT, "yes")])
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+    with pytest.raises(CorruptFile, match="2 questions were asked, it has 1"):
+        select(work_on(job, keep=Keep.judged, judges=[judge]), tmp_path / "out")
 
 
 def test_select_lineage_names_jobs_models_filters_and_what_was_spent(tmp_path: Path) -> None:

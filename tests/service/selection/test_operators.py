@@ -30,6 +30,7 @@ class Sample:
     problem: int = 0
     correct: int = YES
     steps: int = YES
+    judged: int = UNKNOWN
     answer: int = 1
     text: int = 0
     reason: str = "stop"
@@ -45,6 +46,7 @@ def candidates(samples: list[Sample], *, num_problems: int = 8) -> Candidates:
         is_truncated=np.array([reason == "length" for reason in columns["reason"]], dtype=bool),
         correct=np.array(columns["correct"], dtype=np.int8),
         steps=np.array(columns["steps"], dtype=np.int8),
+        judged=np.array(columns["judged"], dtype=np.int8),
         answer=np.array(columns["answer"], dtype=np.int64),
         problem_key=seeded_order(np.arange(num_problems, dtype=np.uint64), 7, "problems of these tests"),
     )
@@ -52,6 +54,8 @@ def candidates(samples: list[Sample], *, num_problems: int = 8) -> Candidates:
 
 def spec(*shares: float | None, **changes: object) -> SelectionSpec:
     sources = tuple(SelectionSource(job=f"job-{i}", share=share) for i, share in enumerate(shares or (None, None)))
+    if changes.get("keep") is Keep.judged:
+        changes.setdefault("judges", ("judge",))
     return SelectionSpec(name="set", sources=sources, **{"duplicates": Duplicates.keep, **changes})  # type: ignore[arg-type]
 
 
@@ -75,6 +79,7 @@ SAMPLES = st.lists(
         source=st.integers(0, 1),
         problem=st.integers(0, 7),
         correct=st.sampled_from([YES, YES, YES, NO, UNKNOWN]),
+        judged=st.sampled_from([YES, YES, NO, UNKNOWN]),
         text=st.integers(0, 39),
         reason=st.sampled_from(["stop", "stop", "stop", "length", "error"]),
     ),
@@ -117,6 +122,18 @@ def test_keep_takes_what_is_judged_so_and_never_errors(keep: Keep, expected: set
         Sample(reason="error"),
     ]
     assert kept(spec(keep=keep), samples) == expected
+
+
+def test_keep_judged_takes_what_the_judges_found_right_whatever_the_answer() -> None:
+    samples = [
+        Sample(judged=YES),
+        Sample(judged=YES, correct=NO),
+        Sample(judged=NO),
+        Sample(judged=UNKNOWN),
+        Sample(judged=YES, reason="length"),
+        Sample(judged=YES, reason="error"),
+    ]
+    assert kept(spec(keep=Keep.judged), samples) == {0, 1}
 
 
 def test_keep_majority_takes_the_most_frequent_answer_of_a_problem_over_all_sources() -> None:
@@ -304,6 +321,11 @@ def test_filters_count_rows_of_each_source_after_each_step() -> None:
         (spec(1.0, None), r"share: got 1, none; allowed: a number above 0 for every source, or for none"),
         (spec(1.0, 0.0), r"share: got 1, 0;"),
         (spec(1.0, float("nan")), r"share: got 1, nan;"),
+        (
+            spec(judges=("judge",)),
+            r"judges: got keep 'correct' with 1 judges, allowed: at least one job with keep 'judg",
+        ),
+        (spec(keep=Keep.judged, judges=()), r"judges: got keep 'judged' with 0 judges"),
         (SelectionSpec(name="set", sources=()), r"sources: got none"),
     ],
 )
