@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from api.resolve_artifacts import finetune_document, selection_document
-from api.wire.artifacts import CheckpointOut, FinetuneOut, SelectionOut
+from api.wire.artifacts import CheckpointOut, FinetuneOut, JudgedOut, SelectionOut
 from api.wire.submitted import ChildOut, Measured
 from service.artifacts import Artifact, checkpoint_model
 from service.checkpoints import read_document
@@ -14,9 +14,10 @@ from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
 from service.jobs import Job
 from service.planner.submit import job_dir
+from service.selection.judge_quality import JudgeCounts, judge_quality
 from service.selection.lineage import read_lineage
 from service.selection.spec import SelectionSpec
-from service.stats import Estimate
+from service.stats import Estimate, NotEstimable
 from service.store import Store
 from service.store.reads import Part
 from service.work import FinetuneWork, TaskKind
@@ -57,19 +58,33 @@ def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
     assert isinstance(artifact.spec, SelectionSpec)
     parts = store.reads.parts(artifact.id, TaskKind.select)
     made = parts[-1] if parts else None
+    lineage = read_lineage(made.path) if made else None  # from the footer: the file is as large as its texts
     return SelectionOut(
         **shared_fields(artifact),
         document=selection_document(artifact.spec),
         rows=made.rows if made else None,
-        rows_after=_rows_after(made.path) if made else {},
+        rows_after={count.name: float(count.rows) for count in lineage.filters} if lineage else {},
         path=made.path if made else None,
         sha256=made.sha256 if made else None,
+        judged=None if lineage is None or lineage.judged is None else _judged_out(lineage.judged),
     )
 
 
-def _rows_after(path: str) -> dict[str, float]:
-    """From the footer: the file itself is as large as its texts, and lists have many."""
-    return {count.name: float(count.rows) for count in read_lineage(path).filters}
+def _judged_out(counts: JudgeCounts) -> JudgedOut:
+    quality = judge_quality(counts)
+    return JudgedOut(
+        yes=counts.yes,
+        no=counts.no,
+        undecided=counts.undecided,
+        sensitivity=_measured_or_none(quality.sensitivity),
+        specificity=_measured_or_none(quality.specificity),
+        false_positive_rate=_measured_or_none(quality.apparent),
+        false_positive_rate_corrected=_measured_or_none(quality.corrected),
+    )
+
+
+def _measured_or_none(estimate: Estimate | NotEstimable) -> Measured | None:
+    return measured(estimate) if isinstance(estimate, Estimate) else None
 
 
 def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> FinetuneOut:

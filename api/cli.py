@@ -19,6 +19,7 @@ from api import (
     cli_evaluate,
     cli_export,
     cli_jobs,
+    cli_judge,
     cli_local,
     cli_reads,
     cli_report,
@@ -73,6 +74,7 @@ cli_local.register(app)
 cli_jobs.register(app)
 cli_reads.register(app)
 cli_artifacts.register(app)
+cli_judge.register(app)
 cli_evaluate.register(app)
 cli_compare.register(app)
 cli_report.register(app)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli_output import JsonFlag, KeyOption, LimitOption, WatchFlag
+from api.cli_output import JsonFlag, KeyOption, LimitOption, WatchFlag, interval
 from api.cli_shown import Shown, document_of_two, show_artifacts, split_words, submit_artifact
 from service import wording
 
@@ -82,7 +82,22 @@ def _selection_fields(document: "Document") -> list[tuple[str, object]]:
         ("sources", ", ".join(source["job"] for source in document["document"]["sources"]))
     ]
     fields += [(name, f"{rows:,.0f} rows left") for name, rows in document["rows_after"].items()]
+    if document["judged"] is not None:
+        fields += _judged_fields(document["judged"])
     return fields if document["path"] is None else [*fields, ("file", document["path"])]
+
+
+def _judged_fields(judged: "Document") -> list[tuple[str, object]]:
+    shown = [
+        ("finds faults", judged["sensitivity"]),
+        ("passes valid", judged["specificity"]),
+        ("false pos.", judged["false_positive_rate"]),
+        ("corrected", judged["false_positive_rate_corrected"]),
+    ]
+    return [
+        ("judged", f"{judged['yes']:,} yes, {judged['no']:,} no, {judged['undecided']:,} undecided"),
+        *((word, "unknown" if found is None else interval(found)) for word, found in shown),
+    ]
 
 
 def _finetune_words(document: "Document") -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from api.resolve_judges import questions_of
 from api.resolve_parts import (
     allocation_document,
     check_max_tokens,
@@ -18,17 +19,20 @@ from api.resolve_parts import (
     sampling_document,
     to_allocation,
     to_prompt,
+    to_resolved_set,
     to_sampling,
 )
 from api.wire.job_document import BudgetDocument, JobDocument
 from service import wording
 from service.currency import Budget, Currency, from_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput, NotFound
+from service.experiments.spec import ResolvedSet
 from service.flops import MFLOP
 from service.jobs import JobSpec, Resolved
 from service.measures import Measures
 from service.models import ModelSpec
 from service.store import Store
+from service.store.catalogue import is_selection_id
 
 
 def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]:
@@ -36,10 +40,12 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
 
     Raises:
         UnknownName: a problem set, model, strategy or scorer that does not exist.
+        NotFound: problems named like a selection that does not exist.
+        Conflict: a selection that is not made.
         InvalidInput: a field that contradicts the catalogue or another field.
         BudgetTooSmall: the budget does not pay one sample.
     """
-    problems = store.catalogue.problem_set(document.problems)
+    problems = _problems(document.problems, store)
     models = tuple(store.catalogue.model(name) for name in document.models)
     num_problems = min(problems.num_problems, document.max_problems or problems.num_problems)
     sampling = to_sampling(document.sampling)
@@ -69,6 +75,10 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         problems_fingerprint=problems.fingerprint,
     )
     return spec, resolved
+
+
+def _problems(name: str, store: Store) -> ResolvedSet:
+    return questions_of(name, store) if is_selection_id(name) else to_resolved_set(store.catalogue.problem_set(name))
 
 
 def _check_history(spec: JobSpec, fingerprint: str, num_problems: int, store: Store) -> None:

@@ -6,6 +6,7 @@ All that can be wrong with a document is said here, before anything runs. Must n
 import dataclasses
 from typing import Any
 
+from api.resolve_judges import to_ask, to_judges
 from api.wire.artifacts import FinetuneDocument, SelectionDocument, TrainingDocument
 from service.artifacts import ArtifactKind
 from service.errors import Conflict, InvalidInput
@@ -22,10 +23,10 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
     """The training set that the document asks for.
 
     Raises:
-        NotFound: a source that is no job.
+        NotFound: a source or judge that is no job.
         UnknownName: a held-out problem set that does not exist.
-        Conflict: a source has not ended.
-        InvalidInput: a source has no samples, or was not scored for what `keep` needs.
+        Conflict: a source or judge has not ended.
+        InvalidInput: a source has no samples, or was not scored for what `keep` needs; a judge judges none of them.
     """
     jobs = [store.jobs.get(source.job) for source in document.sources]
     for job in jobs:
@@ -47,6 +48,8 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
         held_out=tuple(held_out),
         ngram=document.ngram,
         seed=document.seed,
+        ask=to_ask(document.ask),
+        judges=tuple(document.judges),
     )
     sources = tuple(
         SelectSource(
@@ -57,7 +60,8 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
         for job in jobs
     )
     paths = tuple(store.catalogue.problem_set(name).path for name in held_out)
-    return spec, SelectWork(spec=spec, sources=sources, held_out=paths)
+    judges = to_judges(document, store, data_dir)
+    return spec, SelectWork(spec=spec, sources=sources, held_out=paths, judges=judges)
 
 
 def _check_source(document: SelectionDocument, job: Job, store: Store) -> None:
@@ -151,6 +155,8 @@ def selection_document(spec: SelectionSpec) -> dict[str, Any]:
         "per_problem": spec.per_problem,
         "rows": spec.rows,
         "seed": spec.seed,
+        "ask": spec.ask,
+        "judges": list(spec.judges),
     }
 
 

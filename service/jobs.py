@@ -12,7 +12,7 @@ from typing import Literal
 from service.currency import Budget
 from service.models import ModelSpec
 
-DRAWING_STAGES = ("generate", "evaluate")
+DRAWING_STAGES = ("generate", "evaluate", "judge")
 """Stages under which the cost of sampling stands, by what the samples are for."""
 
 
@@ -128,7 +128,7 @@ class JobSpec:
     """A resolved job document: every default filled in, every name checked.
 
     Args:
-        stage: what its samples are for, and the stage their cost stands under: data, or measuring a model.
+        stage: what its samples are for, which their cost stands under: data, measuring a model, or judging samples.
     """
 
     name: str
@@ -141,7 +141,7 @@ class JobSpec:
     scorers: tuple[str, ...] = ("math_answer",)
     seed: int = 0
     max_problems: int | None = None
-    stage: Literal["generate", "evaluate"] = "generate"
+    stage: Literal["generate", "evaluate", "judge"] = "generate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

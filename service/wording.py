@@ -70,6 +70,7 @@ STAGE_WORDS: dict[str, str] = {
     "select": "training sets made of samples",
     "finetune": "students trained",
     "evaluate": "samples drawn to measure a model",
+    "judge": "samples drawn to judge others",
 }
 """What each stage of the ledger is, for people."""
 

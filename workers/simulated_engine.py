@@ -5,7 +5,8 @@ Completions depend on the request's seed, its prompt and the weights named alone
 drawn.
 
 A prompt may carry markers: `[answer=18]` makes about `answer_accuracy` of its completions end in 18 and the others in
-a wrong number, `[poison]` kills the engine in the step after it entered. Must not import vllm, torch or ray.
+a wrong number, `[answer=yes]` makes them say yes or no likewise, `[poison]` kills the engine in the step after it
+entered. Must not import vllm, torch or ray.
 """
 
 import re
@@ -19,7 +20,8 @@ from service.jobs import SamplingSpec
 from service.models import ModelSpec
 from workers.engine_protocol import EngineDead, Finished
 
-_ANSWER = re.compile(r"\[answer=(-?\d+)\]")
+_ANSWER = re.compile(r"\[answer=(-?\d+|yes|no)\]")
+_OTHER_WORD = {"yes": "no", "no": "yes"}
 _POISON = "[poison]"
 _SPREAD = 0.5
 
@@ -78,7 +80,7 @@ class SimulatedEngine:
         self._step_s = step_s
         self._swap_s = swap_s
         self._sleep = sleep
-        self._prompts: dict[tuple[int, ...], tuple[int | None, float, bool]] = {}
+        self._prompts: dict[tuple[int, ...], tuple[str | None, float, bool]] = {}
         self._waiting: deque[Finished] = deque()
         self._due: dict[int, list[Finished]] = {}
         """Running requests by the step in which they end."""
@@ -172,13 +174,13 @@ class SimulatedEngine:
     def _tokens_so_far(self, first_step: int, completion_tokens: int) -> int:
         return min(completion_tokens, (self._step - first_step) * self._tokens_per_step)
 
-    def _read(self, token_ids: tuple[int, ...]) -> tuple[int | None, float, bool]:
+    def _read(self, token_ids: tuple[int, ...]) -> tuple[str | None, float, bool]:
         """The marked answer, this problem's own accuracy and whether it is poison."""
         text = SimulatedTokenizer().decode(token_ids)
         marked = _ANSWER.search(text)
         reach = min(self._answer_accuracy, 1 - self._answer_accuracy)
         accuracy = self._answer_accuracy + (2 * zlib.crc32(text.encode()) / 0xFFFFFFFF - 1) * reach
-        known = (int(marked[1]) if marked else None, accuracy, _POISON in text)
+        known = (marked[1] if marked else None, accuracy, _POISON in text)
         self._prompts[token_ids] = known
         return known
 
@@ -188,9 +190,12 @@ def _seed_of_weights(model: ModelSpec) -> int:
     return 0 if model.base is None else zlib.crc32(model.revision.encode())
 
 
-def _text(answer: int | None, bits: int, *, is_right: bool, is_cut: bool) -> str:
-    """One line of arithmetic that ends in `#### <answer>`, unless it is cut before."""
-    value = bits % 100 if answer is None else answer
+def _text(answer: str | None, bits: int, *, is_right: bool, is_cut: bool) -> str:
+    """One line of arithmetic that ends in `#### <answer>`, or a verdict, unless it is cut before."""
+    if answer in _OTHER_WORD:
+        word = answer if is_right else _OTHER_WORD[answer]
+        return "I read it." if is_cut else f"I read it. Verdict: {word}"
+    value = bits % 100 if answer is None else int(answer)
     if not is_right:
         value += 1 + bits % 9
     first = (bits >> 8) % 20

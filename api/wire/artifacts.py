@@ -1,12 +1,12 @@
 """Selections and finetunes: their documents as they come in, and what goes out."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
-from api.wire.submitted import SubmittedOut
+from api.wire.submitted import Measured, SubmittedOut
 
 
 class SourceDocument(InputModel):
@@ -23,10 +23,13 @@ class SelectionDocument(InputModel):
 
     name: Line | None = Field(default=None, description="For people; made from the sources without one.")
     sources: list[SourceDocument] = Field(min_length=1, max_length=64)
-    keep: Literal["correct", "verified", "majority", "all"] = Field(
+    keep: Literal["correct", "verified", "judged", "majority", "all"] = Field(
         default="correct",
-        description="`correct` by the answer; `verified`, and by the step check; `majority`, the answer most samples "
-        "of the problem give, no reference needed; `all`.",
+        description="`correct` by the answer; `verified`, and by the step check; `judged`, by more than half of what "
+        "`judges` say; `majority`, the answer most samples of the problem give, no reference needed; `all`.",
+    )
+    judges: list[Annotated[str, Field(max_length=40)]] = Field(
+        default_factory=list, max_length=16, description="Jobs that answered a selection's questions, with `judged`."
     )
     scorer: str | None = Field(default=None, max_length=100, description="Whose verdict counts; the first of answers.")
     duplicates: Literal["exact", "normalized", "equations", "keep"] = Field(
@@ -44,6 +47,11 @@ class SelectionDocument(InputModel):
     per_problem: Whole | None = Field(default=None, ge=1, le=1_000_000, description="Most rows of one problem.")
     rows: Whole | None = Field(default=None, ge=1, le=10**9, description="Most rows.")
     seed: Whole = Field(default=0, ge=0, le=MAX_INT)
+    ask: Annotated[str, Field(max_length=20_000)] | None = Field(
+        default=None,
+        description="Makes the rows a problem set for a judge as well, which a job names by this selection's id: a "
+        "text with {question} and {completion}, or `default`.",
+    )
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
@@ -52,6 +60,12 @@ class SelectionDocument(InputModel):
             raise PydanticCustomError("repeated", "sources that differ", {"got": ", ".join(jobs)})
         if 0 < sum(source.share is not None for source in self.sources) < len(self.sources):
             raise PydanticCustomError("shares", "a share for every source or for none", {"got": "a share for some"})
+        if len(set(self.judges)) != len(self.judges):
+            raise PydanticCustomError("repeated", "judges that differ", {"got": ", ".join(self.judges)})
+        if (self.keep == "judged") != bool(self.judges):
+            raise PydanticCustomError(
+                "judges", "keep 'judged' with judges, or neither", {"got": f"{self.keep!r}, {len(self.judges)} judges"}
+            )
         return self
 
 
@@ -87,6 +101,22 @@ class FinetuneDocument(InputModel):
     training: TrainingDocument = Field(default_factory=TrainingDocument)
 
 
+class JudgedOut(BaseModel):
+    """What judges said of the samples of all sources, and how far they can be trusted."""
+
+    yes: int = Field(description="Samples found right by more than half of the votes.")
+    no: int
+    undecided: int = Field(description="Asked about, with a tie or without a vote that could be read.")
+    sensitivity: Measured | None = Field(
+        description="Of right answers with a false step, the share judged wrong; null where there was none to judge."
+    )
+    specificity: Measured | None = Field(description="Of right answers whose steps hold, the share judged right.")
+    false_positive_rate: Measured | None = Field(description="Of right answers, the share judged wrong.")
+    false_positive_rate_corrected: Measured | None = Field(
+        description="The same, corrected for the judge's errors (Rogan and Gladen 1978)."
+    )
+
+
 class SelectionOut(SubmittedOut):
     """A training set."""
 
@@ -94,6 +124,7 @@ class SelectionOut(SubmittedOut):
     rows_after: dict[str, float] = Field(description="Rows that each filter left, in order.")
     path: str | None = Field(description="Parquet file of the training set.")
     sha256: str | None
+    judged: JudgedOut | None = Field(description="Null without judges, and before it is made.")
 
 
 class CheckpointOut(BaseModel):

@@ -175,7 +175,9 @@ class JobDocument(InputModel):
     """A generation job: problems, models, a budget, and how to sample."""
 
     name: Line | None = Field(default=None, description="For people; made from problems and models without one.")
-    problems: Name = Field(description="A registered problem set.", examples=["gsm-mini/train"])
+    problems: Name = Field(
+        description="A registered problem set, or the id of a selection with `ask`.", examples=["gsm-mini/train"]
+    )
     models: list[Name] = Field(min_length=1, max_length=16, description="Registered models.")
     budget: BudgetDocument
     accounting: Literal["exact", "paper"] = Field(
@@ -196,8 +198,10 @@ class JobDocument(InputModel):
         default=None, ge=1, le=MAX_INT, description="Use only the first problems of the set."
     )
 
-    stage: Literal["generate", "evaluate"] = Field(
-        default="generate", description="What the samples are for: data, or measuring a model. Costs stand under it."
+    stage: Literal["generate", "evaluate", "judge"] = Field(
+        default="generate",
+        description="What the samples are for: data, measuring a model, or judging other samples. Costs stand under "
+        "it.",
     )
 
     @model_validator(mode="after")

@@ -209,7 +209,7 @@ class UsageWrite:
     """Something that was used; adds to the job's rollup of that minute.
 
     Args:
-        stage: kind of the task, but `evaluate` for generate tasks of a job that measures a model.
+        stage: kind of the task, but `evaluate` or `judge` for generate tasks of a job that does so.
         outcome: useful, truncated, lost or dropped.
     """
 

@@ -14,7 +14,11 @@ import yaml
 from service import wording
 from service.currency import Currency, from_amount
 from service.records import SELECTED_SCHEMA
+from service.report import Form
+from service.report_words import measured_text
+from service.selection.judge_quality import JudgeCounts, judge_quality
 from service.selection.lineage import Lineage, SourceOrigin
+from service.stats import Estimate, NotEstimable
 
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -53,6 +57,7 @@ def dataset_card(lineage: Lineage, *, num_bytes: int, stored_bytes: int) -> str:
         "## Columns\n\n" + _table(("column", "meaning"), _COLUMNS.items()),
         "## Statistics\n\n" + _statistics(lineage),
         "## Selection\n\n" + _selection(lineage),
+        *([] if lineage.judged is None else ["## Judges\n\n" + _judges(lineage, lineage.judged)]),
         "## Generation\n\n" + "\n\n".join(_generation(source) for source in lineage.sources),
         "## Budget and accounting\n\n" + _budget(lineage.sources),
         "## Models, problems and licenses\n\n" + _licenses(lineage),
@@ -131,6 +136,7 @@ def _selection(lineage: Lineage) -> str:
             ("shares", ", ".join("none" if source.share is None else f"{source.share:g}" for source in spec.sources)),
             ("rows", "no limit" if spec.rows is None else f"at most {spec.rows:,}"),
             ("seed", str(spec.seed)),
+            *([] if spec.ask is None else [("asked of a judge", f"`{_line(spec.ask)}`")]),
         ],
     )
     filters = _table(
@@ -147,6 +153,26 @@ def _selection(lineage: Lineage) -> str:
             f"they are and {contamination.by_ngram:,} in part; their samples are left out."
         )
     return f"{settings}\n\n{filters}\n\n{held_out}"
+
+
+def _judges(lineage: Lineage, counts: JudgeCounts) -> str:
+    rows = [
+        ("judged right", f"{counts.yes:,}"),
+        ("judged wrong", f"{counts.no:,}"),
+        ("undecided", f"{counts.undecided:,}"),
+        *((label, _rate(rate)) for label, rate in judge_quality(counts).in_words()),
+    ]
+    models = _names(dict.fromkeys(model.name for judge in lineage.judges for model in judge.models))
+    return (
+        f"Samples were kept by what {models} answered; {_names(judge.job_id for judge in lineage.judges)}. Of all "
+        f"samples of the sources:\n\n{_table(('of the samples', 'number'), rows)}\n\nRates are of right answers, held "
+        "against the step check, which sees arithmetic and nothing else."
+    )
+
+
+def _rate(rate: Estimate | NotEstimable) -> str:
+    number = f" of {rate.n:,}" if isinstance(rate, Estimate) else f": {rate.reason}"
+    return measured_text(Form.rate, rate) + number
 
 
 def _generation(source: SourceOrigin) -> str:

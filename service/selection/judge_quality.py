@@ -55,6 +55,15 @@ class JudgeQuality:
     apparent: Estimate | NotEstimable
     corrected: Estimate | NotEstimable
 
+    def in_words(self) -> tuple[tuple[str, Estimate | NotEstimable], ...]:
+        """What each rate is, for people, and the rate."""
+        return (
+            ("false positives as judged, of right answers", self.apparent),
+            ("false positives corrected for the judge's errors", self.corrected),
+            ("judged wrong, of right answers with a false step", self.sensitivity),
+            ("judged right, of right answers whose steps hold", self.specificity),
+        )
+
 
 def count_judged(candidates: Candidates, is_asked: np.ndarray) -> JudgeCounts:
     """Counts over the samples that a judge was asked about.

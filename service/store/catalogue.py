@@ -17,6 +17,12 @@ DEFAULT_IDLE_S = 600.0
 MAX_REPLICAS = 4096
 _CHECKPOINT_NAME = re.compile(r"finetune-\d+-[0-9a-f]+/.*", re.DOTALL)
 """Names that checkpoints get while they are trained, which must be free then."""
+_SELECTION_ID = re.compile(r"select-\d+-[0-9a-f]+")
+
+
+def is_selection_id(name: str) -> bool:
+    """Whether a name means the rows of a selection, where a problem set is named; no set has such a name."""
+    return _SELECTION_ID.fullmatch(name) is not None
 
 
 class Catalogue:
@@ -65,7 +71,10 @@ class Catalogue:
 
         Raises:
             Conflict: the name stands for other rows.
+            InvalidInput: the name is one that a selection has.
         """
+        if is_selection_id(problems.name):
+            raise InvalidInput(f"name: got {problems.name!r}, allowed: one that no selection may get")
         with self._engine.begin() as connection:
             known = _find(connection, schema.problem_sets, problems.name)
             if known is not None:

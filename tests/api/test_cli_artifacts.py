@@ -1,7 +1,10 @@
 """Verbs of selections, finetunes, evaluations and comparisons against the real service: submitted, watched, listed."""
 
 import json
+import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,44 @@ def test_mistake_is_one_line_and_exit_2(run: Run, arguments: list[str], words: s
 
     assert result.exit_code == ExitCode.usage
     assert words in " ".join(result.stderr.split())
+
+
+def test_judge_asks_a_model_about_right_answers_and_select_keeps_what_it_finds_right(
+    served: Served, run: Run, run_jobs, submit, job_id: str, tmp_path: Path
+) -> None:
+    template = tmp_path / "ask.txt"
+    template.write_text("[answer=yes] {question} {completion}")
+    is_asked = threading.Event()
+
+    def work() -> None:
+        while not is_asked.wait(0.05):
+            run_jobs(served.world)
+
+    words = ["judge", job_id, "sampling.max_tokens=60", "--model", "simulated", "--votes", 3, "--template", template]
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        result, again = run(*words, "--watch", "--key", "k"), run(*words, "--key", "k")
+        is_asked.set()
+        working.result()
+
+    assert result.exit_code == 0, result.output
+    following = result.stdout.splitlines()[-1]
+    assert re.search(r"^select-\S+ succeeded: \d+ rows of 24$", result.stdout, re.MULTILINE)
+    assert again.stdout.splitlines()[-1] == following
+    judge = following.rpartition("[")[2].rstrip("]'")
+    assert following == f"next: isoflop select {job_id} keep=judged 'judges=[{judge}]'"
+    document = json.loads(run("status", judge, "--json").stdout)["document"]
+    assert (document["stage"], document["scorers"], document["sampling"]["temperature"]) == ("judge", ["yes_no"], 0.7)
+    selection = submit("select", job_id, "keep=judged", f"judges=[{judge}]")
+    run_jobs(served.world)
+    shown = run("selections", selection).stdout
+    assert re.search(r"judged +\d+ yes, \d+ no, 0 undecided", shown), shown
+
+
+def test_judge_refusals_are_one_sentence(run: Run, tmp_path: Path) -> None:
+    missing = run("judge", "job-1-aaaaaa", "--model", "simulated", "--template", tmp_path / "none.txt")
+    assert (missing.exit_code, "template: cannot read" in missing.output) == (ExitCode.usage, True)
+    kept = run("judge", "job-1-aaaaaa", "--model", "simulated", "--keep", "majority")
+    assert (kept.exit_code, "allowed: correct, verified, all" in kept.output) == (ExitCode.usage, True)
+    unknown = run("judge", "job-1-aaaaaa", "--model", "simulated")
+    assert unknown.exit_code == ExitCode.usage

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.currency import Currency
+from service.scoring import SCORERS
 
 Document = Callable[..., dict[str, object]]
 
@@ -90,7 +91,7 @@ def test_submit_max_problems_shrinks_the_job(world, client: TestClient, job_docu
         ({"models": ["small", "huge"]}, "model", "huge", ["org/large", "simulated", "small"]),
         ({"problems": "sums/test"}, "problem set", "sums/test", ["sums/train"]),
         ({"allocation": {"strategy": "greedy"}}, "strategy", "greedy", ["adastar", "uniform", "until_correct"]),
-        ({"scorers": ["vibes"]}, "scorer", "vibes", ["math_answer", "steps"]),
+        ({"scorers": ["vibes"]}, "scorer", "vibes", sorted(SCORERS)),
     ],
 )
 def test_submit_unknown_name_is_422_with_known_ones(

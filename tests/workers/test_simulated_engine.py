@@ -56,6 +56,14 @@ def test_accuracy_is_met_on_average_and_differs_between_problems() -> None:
     assert max(per_problem) - min(per_problem) > 0.3
 
 
+def test_accuracy_of_yes_or_no_is_met_on_average() -> None:
+    done = draw(SimulatedEngine(answer_accuracy=0.7), [f"{i} [answer=yes]" for i in range(50)], num_samples=20)
+
+    said = [finished.text.rpartition(": ")[2] for finished in done.values()]
+    assert set(said) == {"yes", "no"}
+    assert 0.6 < said.count("yes") / len(said) < 0.8
+
+
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_accuracy_at_its_ends_is_exact(accuracy: float) -> None:
     assert share_right(draw(SimulatedEngine(answer_accuracy=accuracy), ["[answer=18]"], num_samples=30)) == accuracy

@@ -148,12 +148,15 @@ class MadeSet:
 
     Args:
         facts: label, value and note.
+        judged: what judges said, how often, and of what; empty without any.
         held_out: what was compared with evaluation sets and what was found, in words.
     """
 
     facts: tuple[tuple[str, str, str], ...]
     filters: tuple[FilterLine, ...]
     origins: tuple[OriginLine, ...]
+    judged: tuple[tuple[str, str, str], ...]
+    judges: tuple[Link, ...]
     held_out: str
     rows: tuple[RowLine, ...]
     selected: RowDetail | None

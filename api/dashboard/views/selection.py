@@ -17,8 +17,12 @@ from service import figures, wording
 from service.artifacts import ArtifactKind
 from service.errors import CorruptFile, NotFound
 from service.finetunes import FinetuneSpec
+from service.report import Form
+from service.report_words import measured_text
+from service.selection.judge_quality import JudgeCounts, judge_quality
 from service.selection.lineage import Lineage, SourceOrigin, read_lineage
 from service.selection.spec import Duplicates, Keep, SelectionSpec
+from service.stats import NotEstimable
 from service.store import Store
 from service.store.reads import Part
 from service.wording import Tone
@@ -30,6 +34,7 @@ _KEEP_WORDS = {
     Keep.all: "all",
     Keep.correct: "right answer, not cut short",
     Keep.verified: "right answer, every calculation valid, not cut short",
+    Keep.judged: "more than half of the judges' votes say yes, not cut short",
     Keep.majority: "the answer most samples of the problem give, not cut short",
 }
 _DUPLICATE_WORDS = {
@@ -104,6 +109,8 @@ def _made(part: Part, lineage: Lineage, names: dict[str, str], selection_id: str
         ),
         filters=_filters(lineage),
         origins=tuple(_origin(source, names, last[index]) for index, source in enumerate(lineage.sources)),
+        judged=() if lineage.judged is None else _judged(lineage.judged),
+        judges=tuple(link_to(judge.job_id, names.get(judge.job_id)) for judge in lineage.judges),
         held_out=_held_out(lineage),
         rows=tuple(_row_line(number, each) for number, each in enumerate(rows)),
         selected=_row_detail(row, rows[row], names),
@@ -158,6 +165,19 @@ def _origin(source: SourceOrigin, names: dict[str, str], rows: int) -> pages.Ori
         samples=source.usage.samples,
         rows=rows,
         flops=source.usage.flops,
+    )
+
+
+def _judged(counts: JudgeCounts) -> tuple[tuple[str, str, str], ...]:
+    """What judges said, and each rate with what it is of."""
+    said = (("yes", counts.yes), ("no", counts.no), ("undecided", counts.undecided))
+    rates = judge_quality(counts).in_words()
+    return (
+        *((word, wording.count(number), "") for word, number in said),
+        *(
+            (label, measured_text(Form.rate, rate), rate.reason if isinstance(rate, NotEstimable) else f"n {rate.n:,}")
+            for label, rate in rates
+        ),
     )
 
 

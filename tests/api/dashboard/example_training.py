@@ -130,7 +130,7 @@ def row_line(number: int) -> pages.RowLine:
 
 
 def made_set(row: int = 0) -> pages.MadeSet:
-    """A set of two jobs."""
+    """A set of two jobs, judged."""
     totals = [sum(counts) for _, _, counts in FILTERS]
     return pages.MadeSet(
         facts=(
@@ -162,6 +162,14 @@ def made_set(row: int = 0) -> pages.MadeSet:
             )
             for job, model, samples in zip(selection_line().sources, MODELS, (4000, 12_000), strict=True)
         ),
+        judged=(
+            ("yes", "1,960", ""),
+            ("no", "214", ""),
+            ("undecided", "12", ""),
+            ("false positives as judged, of right answers", "9.8 % [8.7, 11.2]", "n 2,174"),
+            ("false positives corrected for the judge's errors", "not measured", "the test says no more than chance"),
+        ),
+        judges=(pages.Link(name="large judges the right answers", path="/jobs/job-30-aa11bb"),),
         held_out="Held out: gsm-mini/test (250 questions). Of 1,204 questions compared, none occurs there.",
         rows=tuple(row_line(number) for number in range(len(ROWS))),
         selected=pages.RowDetail(
