@@ -43,6 +43,7 @@ def _arm(found: ArmFound) -> ArmResult:
         correct=found.correct,
         useful_flops=found.useful_flops,
         rows=found.rows,
+        judge_flops=found.judge_flops,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.resolve_artifacts import to_training
+from api.resolve_judges import judge_document, to_judge
 from api.resolve_parts import (
     allocation_document,
     check_max_tokens,
@@ -32,6 +33,7 @@ from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
     ComparisonWork,
+    JudgeSpec,
     Lengths,
     MatchBy,
     SelectionRules,
@@ -62,9 +64,9 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
         if (name := getattr(document.problems, split.value)) is not None
     }
     _check_disjoint({split: item.name for split, item in sets.items()})
-    names = dict.fromkeys(
-        [*itertools.chain.from_iterable(arm.models for arm in document.arms), *(s.base for s in document.students)]
-    )
+    drawing = itertools.chain.from_iterable(arm.models for arm in document.arms)
+    judging = [] if document.judge is None else [document.judge.model]
+    names = dict.fromkeys([*drawing, *(student.base for student in document.students), *judging])
     models = tuple(store.catalogue.model(name) for name in names)
     arms = tuple(
         ArmSpec(
@@ -107,6 +109,7 @@ def to_comparison(document: ComparisonDocument, store: Store) -> tuple[Compariso
         seed=document.seed,
         max_problems=document.max_problems,
         lengths=_lengths(document.match, arms),
+        judge=None if document.judge is None else to_judge(document.judge),
     )
     work = ComparisonWork(models=models, sets={split: to_resolved_set(item) for split, item in sets.items()})
     _check(spec, work)
@@ -182,11 +185,15 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
     for arm in spec.arms:
         check_scorers(_as_job(spec, arm), work.sets[Split.train].num_problems)
         _check_rounds(spec, work, arm)
-        keep = arm.keep or spec.selection.keep
+        keep = spec.keep_of(arm)
+        if keep is Keep.judged and spec.judge is None:
+            raise InvalidInput(f"arms.{arm.name}: keep 'judged' needs `judge`, which says who judges")
         if keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
             raise InvalidInput(f"arms.{arm.name}: keep 'verified' needs 'steps' among the scorers")
     if not Measures.of(spec.scorers).has_answers:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
+    if spec.judge is not None:
+        _check_judge(spec, spec.judge, work)
     check_max_tokens("sampling", spec.sampling, work.models)
     for arm in spec.arms:
         if arm.sampling is not None:
@@ -198,6 +205,14 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
             raise InvalidInput(f"students.{student.name}: base {student.base!r} is simulated and has no weights")
         if work.model(student.base).base is not None:
             raise InvalidInput(f"students.{student.name}: got checkpoint {student.base!r}, allowed: a registered model")
+
+
+def _check_judge(spec: ComparisonSpec, judge: JudgeSpec, work: ComparisonWork) -> None:
+    if not any(spec.keep_of(arm) is Keep.judged for arm in spec.arms):
+        raise InvalidInput("judge: got one that nobody asks, allowed with keep 'judged' of an arm or of select")
+    if judge.keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
+        raise InvalidInput("judge.keep: 'verified' needs 'steps' among the scorers")
+    check_max_tokens("judge.sampling", judge.sampling, [work.model(judge.model)])
 
 
 def _as_job(spec: ComparisonSpec, arm: ArmSpec) -> JobSpec:
@@ -256,4 +271,5 @@ def comparison_document(spec: ComparisonSpec) -> dict[str, Any]:
         "scorers": list(spec.scorers),
         "seed": spec.seed,
         "max_problems": spec.max_problems,
+        "judge": None if spec.judge is None else judge_document(spec.judge),
     }

@@ -3,16 +3,19 @@
 All that can be wrong is said here, before anything runs. Must not import workers.
 """
 
-from pathlib import Path
+from typing import Any
 
+from api.resolve_parts import prompt_document, sampling_document, to_prompt, to_sampling
 from api.wire.artifacts import SelectionDocument
+from api.wire.comparisons import JudgeDocument
 from service.artifacts import ArtifactKind
 from service.errors import Conflict, InvalidInput, NotFound
-from service.experiments.spec import ResolvedSet
-from service.jobs import Job
+from service.experiments.judging import question_set
+from service.experiments.spec import JudgeSpec, ResolvedSet
+from service.jobs import Job, SamplingSpec
 from service.planner.submit import manifest_path
-from service.selection.judging import JUDGE_SCORER, JUDGE_TEMPLATE, QUESTIONS_FILE, check_template
-from service.selection.spec import SelectionSpec
+from service.selection.judging import JUDGE_SCORER, JUDGE_TEMPLATE, check_template
+from service.selection.spec import Keep, SelectionSpec
 from service.store import Store
 from service.store.catalogue import is_selection_id
 from service.work import SelectSource, TaskKind
@@ -31,6 +34,38 @@ def to_ask(text: str | None) -> str | None:
     return template
 
 
+def to_judge(document: JudgeDocument) -> JudgeSpec:
+    """The judge that a comparison asks for.
+
+    Raises:
+        InvalidInput: a question that does not show the solution.
+    """
+    template = to_ask(document.ask)
+    assert template is not None, "a judge is always asked something"
+    # one verdict is the model's likeliest, several are opinions
+    greedy = SamplingSpec(temperature=0.0 if document.votes == 1 else 0.7)
+    return JudgeSpec(
+        model=document.model,
+        template=template,
+        keep=Keep(document.keep),
+        votes=document.votes,
+        prompt=to_prompt(document.prompt),
+        sampling=greedy if document.sampling is None else to_sampling(document.sampling),
+    )
+
+
+def judge_document(judge: JudgeSpec) -> dict[str, Any]:
+    """The resolved document of a comparison's judge: submitting it again asks for the same."""
+    return {
+        "model": judge.model,
+        "ask": judge.template,
+        "keep": judge.keep.value,
+        "votes": judge.votes,
+        "prompt": prompt_document(judge.prompt),
+        "sampling": sampling_document(judge.sampling),
+    }
+
+
 def questions_of(selection_id: str, store: Store) -> ResolvedSet:
     """The rows of a selection as a problem set.
 
@@ -47,13 +82,7 @@ def questions_of(selection_id: str, store: Store) -> ResolvedSet:
     if not parts:
         raise Conflict(f"problems: {selection_id} is {selection.phase}, allowed: a selection that succeeded")
     made = parts[-1]
-    return ResolvedSet(
-        name=selection_id,
-        path=str(Path(made.path).with_name(QUESTIONS_FILE)),
-        num_problems=made.rows,
-        # the questions follow from the rows and the template, which the rows' file holds
-        fingerprint=f"sha256:{made.sha256}",
-    )
+    return question_set(selection_id, path=made.path, sha256=made.sha256, num_rows=made.rows)
 
 
 def to_judges(document: SelectionDocument, store: Store, data_dir: str) -> tuple[SelectSource, ...]:

@@ -10,7 +10,7 @@ from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole
 from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
 from api.wire.submitted import Measured, ParentOut
 
-Keep = Literal["correct", "verified", "majority", "all"]
+Keep = Literal["correct", "verified", "judged", "majority", "all"]
 By = Literal["flops", "flops_paper", "nominal", "nominal_paper", "number"]
 Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
@@ -92,6 +92,19 @@ class StudentsTraining(InputModel):
     learning_rates: list[float] = Field(default_factory=list, max_length=20, description="Grid; best by validation.")
 
 
+class JudgeDocument(InputModel):
+    """Who judges the samples of arms that keep what is judged right. What it costs is in no arm's budget."""
+
+    model: Name
+    ask: Annotated[str, StringConstraints(max_length=20_000)] = Field(
+        default="default", description="The question: a text with {question} and {completion}, or `default`."
+    )
+    keep: Literal["correct", "verified", "all"] = Field(default="correct", description="Samples to ask about.")
+    votes: Whole = Field(default=1, ge=1, le=1000, description="Verdicts a sample.")
+    prompt: PromptDocument = Field(default_factory=PromptDocument, description="From the question to the prompt.")
+    sampling: SamplingDocument | None = Field(default=None, description="Greedy for one vote, else at 0.7.")
+
+
 class EvaluateDocument(InputModel):
     """How students are measured, beside one greedy completion a problem."""
 
@@ -115,6 +128,7 @@ class ComparisonDocument(InputModel):
     scorers: list[str] = Field(default_factory=lambda: ["math_answer"], max_length=8)
     seed: Whole = Field(default=0, ge=0, le=MAX_INT - MAX_ROUNDS, description="A round's is so much larger.")
     max_problems: Whole | None = Field(default=None, ge=1, le=MAX_INT)
+    judge: JudgeDocument | None = Field(default=None, description="Needed where an arm or `select` keeps `judged`.")
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -137,6 +151,7 @@ class ArmResult(BaseModel):
     correct: int
     useful_flops: float
     rows: int | None = Field(description="Of its training set; null before it is made.")
+    judge_flops: float = Field(description="Useful FLOPs of having its samples judged; not in its budget.")
 
 
 class StudentResult(BaseModel):

@@ -6,6 +6,8 @@ due when what it needs has succeeded. A longer comparison asks only for the node
     draw/<reference>@<n> -> draw/<arm>@<n> -> select/<arm>@<n> -> train/<student>/<arm>@<n>/seed-<s>[/lr-<r>]
         -> validate/.../step-<k> -> greedy, majority and transfer of the best checkpoint
 
+Between draw and select an arm that keeps what is judged right has `ask/<arm>@<n> -> judge/<arm>@<n>`, see `judging`.
+
 In an arm with rounds the best checkpoint draws the data of the next round, each seed of each student its own:
 
     ... train/<run>/round-1 -> validate -> greedy/<run>/round-1, draw/<run>/round-2 -> select/<run>/round-2
@@ -17,13 +19,13 @@ Must not import the store.
 from collections.abc import Callable, Iterator, Mapping
 
 from service.checkpoints import checkpoint_steps
+from service.experiments.judging import selection_nodes
 from service.experiments.nodes import (
     Child,
     Node,
     budget_of,
     draw_node,
     evaluation_node,
-    select_node,
     share_of_round,
     tests_of,
     train_node,
@@ -39,6 +41,7 @@ from service.experiments.spec import (
     StudentSpec,
 )
 from service.models import ModelSpec
+from service.selection.spec import Keep
 
 Children = Mapping[str, Child]
 ManifestPath = Callable[[str], str]
@@ -65,7 +68,8 @@ def planned_nodes(spec: ComparisonSpec) -> dict[str, int]:
     tested = runs * len(spec.arms) + len({student.base for student in spec.students})
     # a round after the first draws and selects for each run, and one before the last is measured once
     later = sum(runs * (arm.rounds - 1) for arm in spec.arms)
-    cells = len(spec.budgets) * len(spec.arms)
+    data = {arm.name: len(spec.budgets) + runs * (arm.rounds - 1) for arm in spec.arms}
+    judged = sum(data[arm.name] for arm in spec.arms if spec.keep_of(arm) is Keep.judged)
     steps = [
         share_of_round(spec.training.steps, arm.rounds, round_)
         for arm in spec.arms
@@ -73,8 +77,10 @@ def planned_nodes(spec: ComparisonSpec) -> dict[str, int]:
     ]
     validated = sum(len(checkpoint_steps(number, spec.training.num_checkpoints)) for number in steps)
     planned = {
-        "draw": cells + later,
-        "select": cells + later,
+        "draw": sum(data.values()),
+        "ask": judged,
+        "judge": judged,
+        "select": sum(data.values()),
         "train": len(steps) * runs * len(spec.learning_rates),
         "validate": validated * runs * len(spec.learning_rates),
     }
@@ -171,7 +177,7 @@ def _possible(spec: ComparisonSpec, work: ComparisonWork, children: Children, ma
     for num_samples in spec.budgets:
         for arm in spec.arms:
             name = cell(arm.name, num_samples)
-            yield from _selection(spec, work, children, arm, name, manifest)
+            yield from selection_nodes(spec, work, children, arm, name, manifest)
             for student in spec.students:
                 for seed in spec.seeds:
                     yield from _run(spec, work, children, manifest, student, arm, num_samples, seed)
@@ -187,14 +193,6 @@ def _draws(spec: ComparisonSpec, work: ComparisonWork, children: Children, num_s
             title = f"{' and '.join(arm.models)}, {num_samples} samples' worth of {spec.reference}"
             models = [work.model(name) for name in arm.models]
             yield draw_node(spec, work, key, arm, models=models, budget=budget, title=title)
-
-
-def _selection(
-    spec: ComparisonSpec, work: ComparisonWork, children: Children, arm: ArmSpec, name: str, manifest: ManifestPath
-) -> Iterator[Node]:
-    drawn = children.get(f"draw/{name}")
-    if drawn is not None and drawn.is_done:
-        yield select_node(spec, work, f"select/{name}", arm, drawn=drawn, manifest_path=manifest(drawn.id))
 
 
 def _run(
@@ -227,7 +225,7 @@ def _run(
                 round_=round_,
                 history=drawn,
             )
-            yield from _selection(spec, work, children, arm, data, manifest)
+            yield from selection_nodes(spec, work, children, arm, data, manifest)
         selected = children.get(f"select/{data}")
         if selected is None or selected.dataset is None:
             return

@@ -49,6 +49,7 @@ class Child:
         num_correct: those whose answer is right.
         checkpoints: of a finetune, by step.
         dataset: path and sha256 of a selection's training set.
+        num_rows: of that set.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Child:
     num_correct: int = 0
     checkpoints: tuple[ModelSpec, ...] = ()
     dataset: tuple[str, str] | None = None
+    num_rows: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -166,7 +168,7 @@ def draw_node(
         seed=spec.seed if allocation.strategy == "adastar" else spec.seed + round_ - 1,
         max_problems=spec.max_problems,
     )
-    return Node(key=key, spec=job, work=_resolved(work.sets[Split.train], models, num_problems))
+    return Node(key=key, spec=job, work=resolved(work.sets[Split.train], models, num_problems))
 
 
 def select_node(
@@ -177,23 +179,30 @@ def select_node(
     *,
     drawn: Child,
     manifest_path: str,
+    judges: Sequence[SelectSource] = (),
 ) -> Node:
-    """From what a job has drawn to a training set."""
+    """From what a job has drawn to a training set.
+
+    Args:
+        judges: the jobs that judged the samples, of an arm that keeps what is judged right.
+    """
     held_out = [work.sets[split] for split in Split if split is not Split.train and split in work.sets]
     selection = SelectionSpec(
         name=f"{key.partition('/')[2]} of {drawn.id}"[:200],
         sources=(SelectionSource(job=drawn.id),),
-        keep=arm.keep or spec.selection.keep,
+        keep=spec.keep_of(arm),
         duplicates=spec.selection.duplicates,
         per_problem=spec.selection.per_problem,
         rows=spec.selection.rows,
         held_out=tuple(item.name for item in held_out),
         ngram=spec.selection.ngram,
         seed=spec.seed,
+        judges=tuple(judge.job_id for judge in judges),
     )
     source = SelectSource(job_id=drawn.id, manifest_path=manifest_path, problems_path=work.sets[Split.train].path)
     paths = tuple(item.path for item in held_out)
-    return Node(key=key, spec=selection, work=SelectWork(spec=selection, sources=(source,), held_out=paths))
+    selecting = SelectWork(spec=selection, sources=(source,), held_out=paths, judges=tuple(judges))
+    return Node(key=key, spec=selection, work=selecting)
 
 
 def train_node(
@@ -258,7 +267,7 @@ def evaluation_node(
         max_problems=max_problems,
         stage="evaluate",
     )
-    return Node(key=key, spec=job, work=_resolved(problems, (model,), num_problems))
+    return Node(key=key, spec=job, work=resolved(problems, (model,), num_problems))
 
 
 def num_train_problems(spec: ComparisonSpec, work: ComparisonWork) -> int:
@@ -267,7 +276,8 @@ def num_train_problems(spec: ComparisonSpec, work: ComparisonWork) -> int:
     return min(known, spec.max_problems or known)
 
 
-def _resolved(problems: ResolvedSet, models: Sequence[ModelSpec], num_problems: int) -> Resolved:
+def resolved(problems: ResolvedSet, models: Sequence[ModelSpec], num_problems: int) -> Resolved:
+    """What the names of a job stand for."""
     return Resolved(
         models=tuple(models),
         problems_path=problems.path,

@@ -14,6 +14,7 @@ from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, Ma
 from service.finetunes import TrainingSpec
 from service.models import ModelSpec
 from service.report import Comparison
+from service.selection.judge_quality import JudgeQuality
 
 
 class Teacher(StrEnum):
@@ -30,6 +31,8 @@ class Stage(StrEnum):
     """What a node of the graph is for; also how its key begins."""
 
     draw = "draw"
+    ask = "ask"
+    judge = "judge"
     select = "select"
     train = "train"
     validate = "validate"
@@ -50,6 +53,8 @@ class ArmFacts:
         granted: its limit, in the ledger's unit of `currency`.
         rows: of its training set; None before it is made.
         repeats: how often a training run sees each row; None before it is made.
+        judge_flops: useful FLOPs of having the samples judged, exact accounting, which no budget counts.
+        judged: how far the judge can be trusted; None without one, and before the training set is made.
     """
 
     arm: str
@@ -62,6 +67,8 @@ class ArmFacts:
     useful_flops_paper: float
     rows: int | None
     repeats: float | None
+    judge_flops: float = 0.0
+    judged: JudgeQuality | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +159,7 @@ class Report:
     Args:
         accounting: of all FLOPs that are not called otherwise.
         checker: what judged the reasoning; None where nothing did.
+        judge: model that judges samples; None where no arm asks one.
         seeds: of training.
         seed: of drawing, selecting and evaluating.
         rounds_of: rounds of arms that have several.
@@ -176,6 +184,7 @@ class Report:
     training: TrainingSpec
     accounting: str
     checker: str | None
+    judge: str | None
     ngram: int | None
     adaptive_arms: tuple[str, ...]
     rounds_of: dict[str, int]

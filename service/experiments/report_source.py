@@ -37,6 +37,8 @@ from service.figures import Figure
 from service.job_report import report_jobs
 from service.measures import Measures
 from service.report import Comparison
+from service.selection.judge_quality import JudgeQuality, judge_quality
+from service.selection.lineage import read_lineage
 from service.store import Store
 from service.work import TaskKind
 
@@ -171,6 +173,7 @@ class Reports:
             training=spec.training,
             accounting="exact",
             checker="the steps scorer" if has_steps else None,
+            judge=None if spec.judge is None else spec.judge.model,
             ngram=spec.selection.ngram,
             adaptive_arms=tuple(arm.name for arm in spec.arms if arm.rounds == 1 and not arm.allocation.is_even),
             rounds_of={arm.name: arm.rounds for arm in spec.arms if arm.rounds > 1},
@@ -228,7 +231,14 @@ def _facts(
         useful_flops_paper=sum(row.flops_paper for row in usage if row.outcome == "useful"),
         rows=found.rows,
         repeats=repeats(spec.training, found.rows),
+        judge_flops=found.judge_flops,
+        judged=_judged(found),
     )
+
+
+def _judged(found: ArmFound) -> JudgeQuality | None:
+    counts = None if found.dataset is None else read_lineage(found.dataset).judged
+    return None if counts is None else judge_quality(counts)
 
 
 def stage_costs(store: Store, children: Mapping[str, Child]) -> tuple[StageCost, ...]:

@@ -1,18 +1,17 @@
-"""Tables of a comparison's report as text, the same in every form: data of a budget, students, rounds, costs.
+"""Tables of a comparison's report as text, the same in every form: students, rounds, costs.
 
 Computes no statistics; a number without its basis is not written.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service import wording
-from service.experiments.report import BudgetBought, Report, Stage, Teacher
-from service.experiments.report_words import MATCH_WORDS, RULE, gap_of, signed
+from service.experiments.report import Report, Stage, Teacher
+from service.experiments.report_words import RULE, signed
 from service.experiments.results import StudentFound
-from service.experiments.spec import MatchBy, Split
+from service.experiments.spec import Split
 from service.report import Comparison, Form
-from service.report_words import Row, comparison_rows, measured_text
+from service.report_words import Row, measured_text
 
 TEACHER_WORDS = {
     Teacher.itself: "its own",
@@ -23,6 +22,8 @@ TEACHER_WORDS = {
 }
 STAGE_WORDS = {
     Stage.draw: "draw samples",
+    Stage.ask: "ask a judge",
+    Stage.judge: "judge samples",
     Stage.select: "select",
     Stage.train: "train",
     Stage.validate: "validate checkpoints",
@@ -57,72 +58,6 @@ class DataTable:
     num_samples: int
     comparison: Comparison
     rows: tuple[Row, ...]
-
-
-def data_rows(bought: BudgetBought) -> list[Row]:
-    """What a budget bought: how arms were matched, what they spent, what it gave."""
-    facts = bought.facts
-    blank = tuple("" for _ in facts[1:])
-
-    def row(label: str, basis: str, cells: Sequence[str], explanation: str, differences: Sequence[str] = blank) -> Row:
-        return Row(
-            label=label, basis=basis, values=tuple(cells), differences=tuple(differences), explanation=explanation
-        )
-
-    first = [
-        row(
-            "equal by",
-            "",
-            ["reference" if fact.match is None else MATCH_WORDS[fact.match] for fact in facts],
-            "What gives an arm its budget.",
-        ),
-        row(
-            "samples a problem, planned",
-            "estimate",
-            [wording.UNKNOWN if f.planned_samples is None else f"{f.planned_samples:.2f}" for f in facts],
-            "Before anything ran: by the stated lengths where they match, else by the ratio of parameters, lengths "
-            "taken as equal and prompts as free.",
-        ),
-        row(
-            "samples a problem",
-            "absolute, actual",
-            [f"{fact.samples:.2f}" for fact in facts],
-            "What was drawn, over all problems.",
-            [f"× {fact.samples / facts[0].samples:.2f}" if facts[0].samples else "" for fact in facts[1:]],
-        ),
-        row(
-            "budget used",
-            "relative to what was granted",
-            [wording.percent(f.spent / f.granted, digits=2) if f.granted else wording.UNKNOWN for f in facts],
-            "Of the limit, which no arm may exceed.",
-        ),
-    ]
-    if any(fact.match in (MatchBy.flops_paper, MatchBy.nominal_paper) for fact in facts):
-        gaps = [f"{gap_of(fact, bought):.2%}".replace("%", " %") for fact in facts[1:]]
-        first.append(
-            row(
-                "useful FLOPs (paper)",
-                "absolute, paper",
-                [wording.flops(fact.useful_flops_paper) for fact in facts],
-                "2 x parameters x completion tokens of samples that ended by themselves.",
-                [f"differs by {gap}" for gap in gaps],
-            )
-        )
-    last = [
-        row(
-            "training rows",
-            "absolute",
-            [wording.UNKNOWN if fact.rows is None else wording.count(fact.rows) for fact in facts],
-            "Of the training set, after selection.",
-        ),
-        row(
-            "repeats in training",
-            "absolute",
-            [wording.UNKNOWN if fact.repeats is None else f"{fact.repeats:.2f}" for fact in facts],
-            "How often a run of a fixed number of steps sees each row.",
-        ),
-    ]
-    return [*first, *(r for r in comparison_rows(bought.data) if r.label != "FLOPs reserved"), *last]
 
 
 def student_table(report: Report) -> Table:

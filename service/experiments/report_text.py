@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from service import wording
 from service.experiments.report import Report
-from service.experiments.report_tables import DataTable, Table, cost_table, data_rows, round_table, student_table
+from service.experiments.report_data import data_rows
+from service.experiments.report_tables import DataTable, Table, cost_table, round_table, student_table
 from service.experiments.report_words import MATCH_WORDS, RULE, findings, headline, limits
 from service.report_words import parameters_text
 

@@ -166,6 +166,11 @@ def limits(report: Report) -> list[str]:
             "one by each run's own checkpoint."
         )
     sentences += _judging_limits(report)
+    if report.judge is not None:
+        sentences.append(
+            f"Budgets are matched without the judge: what {report.judge} took to judge samples is in no arm's budget, "
+            "and the data tables show it beside them."
+        )
     if report.adaptive_arms:
         sentences.append(
             f"Results decided how {', '.join(report.adaptive_arms)} was sampled: its coverage is what it realised, "

@@ -25,7 +25,6 @@ from service.experiments.spec import ArmSpec, ComparisonSpec, Split, StudentSpec
 from service.paired import Comparison, compare_runs, mean_of_runs
 from service.stats import Estimate
 from service.store import Store
-from service.work import TaskKind
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,6 +36,8 @@ class ArmFound:
     Args:
         num_samples: samples a problem of the reference arm: which budget.
         rows: of its training set; None before it is made.
+        dataset: that set's file.
+        judge_flops: useful FLOPs of having its samples judged.
     """
 
     arm: str
@@ -46,6 +47,8 @@ class ArmFound:
     correct: int
     useful_flops: float
     rows: int | None
+    dataset: str | None
+    judge_flops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +128,19 @@ def collect_results(store: Store, comparison_id: str, spec: ComparisonSpec) -> R
             found
             for num_samples in spec.budgets
             for arm in spec.arms
-            if (found := _arm(store, children, arm, num_samples)) is not None
+            if (found := _arm(children, arm, num_samples)) is not None
         ),
         students=tuple(_students(store, children, spec)),
         rounds=tuple(_rounds(store, children, spec)),
     )
 
 
-def _arm(store: Store, children: Mapping[str, Child], arm: ArmSpec, num_samples: int) -> ArmFound | None:
+def _arm(children: Mapping[str, Child], arm: ArmSpec, num_samples: int) -> ArmFound | None:
     drawn = children.get(f"draw/{cell(arm.name, num_samples)}")
     if drawn is None or not drawn.is_done:
         return None
-    selected = children.get(f"select/{cell(arm.name, num_samples)}")
-    is_selected = selected is not None and selected.is_done
+    selected = done(children, f"select/{cell(arm.name, num_samples)}")
+    judged = done(children, f"judge/{cell(arm.name, num_samples)}")
     return ArmFound(
         arm=arm.name,
         num_samples=num_samples,
@@ -145,7 +148,9 @@ def _arm(store: Store, children: Mapping[str, Child], arm: ArmSpec, num_samples:
         samples=drawn.num_samples,
         correct=drawn.num_correct,
         useful_flops=drawn.useful_flops,
-        rows=store.reads.count_rows(selected.id, TaskKind.select) if selected is not None and is_selected else None,
+        rows=None if selected is None else selected.num_rows,
+        dataset=None if selected is None or selected.dataset is None else selected.dataset[0],
+        judge_flops=0.0 if judged is None else judged.useful_flops,
     )
 
 
@@ -187,9 +192,7 @@ def _rounds(store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -
     reader = _Reader(store, children, spec)
     for student, num_samples, arm in itertools.product(spec.students, spec.budgets, spec.arms):
         for round_ in range(1, arm.rounds + 1) if arm.rounds > 1 else ():
-            runs = [
-                _run_of_round(store, children, spec, student, arm, num_samples, seed, round_) for seed in spec.seeds
-            ]
+            runs = [_run_of_round(children, spec, student, arm, num_samples, seed, round_) for seed in spec.seeds]
             amounts = np.array([run for run in runs if run is not None])
             if len(amounts) < len(runs):
                 break
@@ -211,7 +214,6 @@ def _rounds(store: Store, children: Mapping[str, Child], spec: ComparisonSpec) -
 
 
 def _run_of_round(
-    store: Store,
     children: Mapping[str, Child],
     spec: ComparisonSpec,
     student: StudentSpec,
@@ -227,9 +229,8 @@ def _run_of_round(
     ended = [child for child in trained if child is not None]
     if drawn is None or selected is None or len(ended) < len(trained):
         return None
-    rows = store.reads.count_rows(selected.id, TaskKind.select)
     train_flops = sum(child.useful_flops for child in ended)
-    return drawn.num_samples, drawn.num_correct, rows, drawn.useful_flops, train_flops
+    return drawn.num_samples, drawn.num_correct, selected.num_rows, drawn.useful_flops, train_flops
 
 
 class _Reader:

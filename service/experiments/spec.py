@@ -94,6 +94,25 @@ class SelectionRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSpec:
+    """Who judges the samples of arms that keep what is judged right; see `service.selection.judging`.
+
+    Args:
+        template: of the question about each sample.
+        keep: which samples are asked about.
+        votes: verdicts a sample.
+        prompt: from question to prompt.
+    """
+
+    model: str
+    template: str
+    keep: Keep = Keep.correct
+    votes: int = 1
+    prompt: PromptSpec = field(default_factory=PromptSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSpec:
     """How students are measured: greedy on test and transfer, and by majority vote.
 
@@ -118,6 +137,7 @@ class ComparisonSpec:
         learning_rates: grid; the best by validation is kept for each student, arm, budget and seed.
         seeds: of training; each is a run of its own, and the unit of the intervals.
         max_problems: use only the first problems of the training set.
+        judge: of arms that keep what is judged right; None where none does.
     """
 
     name: str
@@ -138,6 +158,11 @@ class ComparisonSpec:
     seed: int = 0
     max_problems: int | None = None
     lengths: Lengths | None = None
+    judge: JudgeSpec | None = None
+
+    def keep_of(self, arm: ArmSpec) -> Keep:
+        """Which samples of an arm teach."""
+        return arm.keep or self.selection.keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

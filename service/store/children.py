@@ -173,11 +173,11 @@ def _flops(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, An
 
 def _datasets(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     parts = schema.parts
-    query = select(parts.c.job_id, parts.c.path, parts.c.sha256).where(
+    query = select(parts.c.job_id, parts.c.path, parts.c.sha256, parts.c.rows).where(
         parts.c.job_id.in_(ids) & (parts.c.kind == TaskKind.select.value)
     )
     rows = connection.execute(query.order_by(parts.c.number))  # the last one counts
-    return {id_: {"dataset": (path, sha256)} for id_, path, sha256 in rows}
+    return {id_: {"dataset": (path, sha256), "num_rows": num_rows} for id_, path, sha256, num_rows in rows}
 
 
 def _checkpoints(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

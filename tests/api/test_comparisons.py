@@ -67,6 +67,34 @@ def test_comparison_of_arms_without_students_draws_and_selects(compared: World, 
     assert first["rows"] > 0
 
 
+def test_comparison_with_a_judge_keeps_what_it_finds_right_and_says_what_that_cost(compared: World, run_jobs) -> None:
+    arms = [*document()["arms"], {"name": "judged", "models": ["simulated"], "keep": "judged"}]
+    judge = {"model": "simulated", "ask": "[answer=yes] {question} {completion}", "sampling": {"max_tokens": 60}}
+    made = document(arms=arms, judge=judge, scorers=["math_answer", "steps"])
+    made["match"]["samples_per_problem"] = 8
+    with compared.client() as client:
+        posted = client.post("/v1/comparisons", json=made)
+        assert posted.status_code == 201, posted.text
+        path = posted.headers["Location"]
+        run_jobs(compared)
+        found, results = client.get(path).json(), client.get(f"{path}/results").json()
+        report, page = client.get(f"{path}/report.json").json(), client.get(f"/comparisons/{found['id']}")
+        again = client.post("/v1/comparisons", json=found["document"])
+
+    assert (found["phase"], found["error"]) == ("succeeded", None)
+    assert found["nodes"] == found["nodes_done"] == 8
+    plain, judged = results["arms"][1:]
+    assert plain["job"] == judged["job"], "the same samples"
+    assert plain["judge_flops"] == 0 < judged["judge_flops"] == pytest.approx(found["flops_by_stage"]["judge"])
+    assert 0 < judged["rows"] < plain["rows"]
+    (bought,) = report["report"]["bought"]
+    assert bought["facts"][2]["judge_flops"] == judged["judge_flops"]
+    assert bought["facts"][2]["judged"]["apparent"]["n"] > 0
+    assert {cost["stage"] for cost in report["report"]["costs"] if cost["arm"] == "judged"} >= {"ask", "judge"}
+    assert "judge samples" in page.text
+    assert again.status_code == 201
+
+
 def test_report_of_a_comparison_in_every_form_has_what_the_results_have(compared: World, run_jobs) -> None:
     with compared.client() as client:
         path = client.post("/v1/comparisons", json=document(scorers=["math_answer", "steps"])).headers["Location"]

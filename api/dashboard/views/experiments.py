@@ -23,6 +23,8 @@ LISTED = 50
 _FORM_LABELS = {"html": "Offline report", "md": "Markdown", "json": "JSON", "zip": "All with PNG"}
 _EXPLANATIONS = {
     Stage.draw: "Each arm draws its samples, the reference first: the others get what it usefully spent.",
+    Stage.ask: "Samples become questions to the judge.",
+    Stage.judge: "The judge says of each whether it holds; no arm's budget counts that.",
     Stage.select: "Samples become a training set.",
     Stage.train: "One run for each student, arm, budget, seed and learning rate.",
     Stage.validate: "Every checkpoint on the validation problems; the best one is tested.",

@@ -161,6 +161,7 @@ def example_report(**changes: object) -> Report:
         training=TrainingSpec(steps=200, num_checkpoints=4),
         accounting="exact",
         checker="the steps scorer",
+        judge=None,
         ngram=13,
         adaptive_arms=(),
         rounds_of={},

@@ -13,6 +13,7 @@ from service.experiments.spec import (
     ComparisonSpec,
     ComparisonWork,
     EvaluateSpec,
+    JudgeSpec,
     Lengths,
     MatchBy,
     ResolvedSet,
@@ -20,7 +21,7 @@ from service.experiments.spec import (
     StudentSpec,
 )
 from service.finetunes import FinetuneSpec, TrainingSpec
-from service.jobs import AllocationSpec, JobSpec, Phase
+from service.jobs import AllocationSpec, JobSpec, Phase, Resolved
 from service.models import ModelSpec
 from service.selection.spec import Keep, SelectionSpec
 from service.work import FinetuneWork, SelectWork
@@ -77,7 +78,7 @@ class Graph:
         number = len(self.children) + 1
         child = Child(id=f"job-{number}", phase=Phase.succeeded, num_samples=10, num_correct=5)
         if isinstance(node.spec, SelectionSpec):
-            child = Child(id=f"select-{number}", phase=Phase.succeeded, dataset=("/set.parquet", "0"))
+            child = Child(id=f"select-{number}", phase=Phase.succeeded, dataset=("/set.parquet", "0"), num_rows=7)
         elif isinstance(node.work, FinetuneWork):
             training = node.work.training
             steps = checkpoint_steps(training.steps, training.num_checkpoints)
@@ -107,6 +108,56 @@ def test_reference_draws_first_and_the_other_arm_gets_what_it_usefully_spent() -
     assert (reference.budget.currency, reference.budget.limit) == (Currency.samples, 40)
     assert (other.budget.currency, other.budget.limit) == (Currency.flops, 3200)
     assert (other.models, other.stage) == (("small",), "generate")
+
+
+def test_arm_that_keeps_what_is_judged_right_asks_a_judge_before_it_selects() -> None:
+    judge = JudgeSpec(model="large", template="{question} {completion}?", votes=3)
+    judged = ArmSpec(name="judged", models=("small",), keep=Keep.judged)
+    graph = Graph(make_spec(arms=(*make_spec().arms, judged), judge=judge))
+    graph.due()
+    graph.succeed("draw/large@4", useful_flops=3e9)
+    graph.due()
+    for key in ("draw/small@4", "draw/judged@4"):
+        graph.succeed(key)
+
+    assert "ask/judged@4" in graph.due()
+    assert not {"select/judged@4", "judge/judged@4", "ask/small@4"} & set(graph.nodes)
+    graph.succeed("ask/judged@4", id="select-5-a", dataset=("/asked/part.parquet", "abc"))
+    graph.due()
+    asked, job = graph.nodes["ask/judged@4"].spec, graph.nodes["judge/judged@4"]
+    assert isinstance(asked, SelectionSpec)
+    assert (asked.keep, asked.ask, asked.judges) == (Keep.correct, judge.template, ())
+    assert isinstance(job.spec, JobSpec)
+    assert isinstance(job.work, Resolved)
+    assert (job.spec.problems, job.spec.models, job.spec.stage) == ("select-5-a", ("large",), "judge")
+    assert (job.spec.budget.limit, job.work.num_problems) == (3 * 7, 7)
+    assert job.work.problems_path == "/asked/questions.parquet"
+    graph.succeed("judge/judged@4", id="job-9")
+    graph.due()
+    selected = graph.nodes["select/judged@4"]
+    assert isinstance(selected.spec, SelectionSpec)
+    assert isinstance(selected.work, SelectWork)
+    assert (selected.spec.keep, selected.spec.judges) == (Keep.judged, ("job-9",))
+    assert [(each.job_id, each.problems_path) for each in selected.work.judges] == [
+        ("job-9", "/asked/questions.parquet")
+    ]
+    graph.finish()
+    assert Counter(key.partition("/")[0] for key in graph.children) == planned_nodes(graph.spec)
+
+
+def test_rounds_that_keep_what_is_judged_right_ask_in_every_round() -> None:
+    judge = JudgeSpec(model="large", template="{question} {completion}?")
+    star = dataclasses.replace(STAR, keep=Keep.judged)
+    graph = Graph(make_spec(arms=(LARGE_ARM, star), judge=judge))
+
+    graph.finish()
+
+    assert sorted(key for key in graph.children if key.startswith("judge/")) == [
+        f"judge/{RUN}/round-2",
+        f"judge/{RUN}/round-3",
+        "judge/star@4",
+    ]
+    assert Counter(key.partition("/")[0] for key in graph.children) == planned_nodes(graph.spec)
 
 
 def test_arm_matched_by_number_waits_for_nobody() -> None:

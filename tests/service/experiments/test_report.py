@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from service import wording
 from service.experiments.nodes import Child
 from service.experiments.report import Progress, Report, Stage, Teacher, planned_samples, teacher
+from service.experiments.report_data import data_rows
 from service.experiments.report_figures import report_figures
 from service.experiments.report_files import FORMS, render_html, render_markdown, render_report, to_json, to_zip
 from service.experiments.report_source import stage_costs
-from service.experiments.report_tables import data_rows
 from service.experiments.report_text import report_text
 from service.experiments.report_words import findings, headline, limits
 from service.experiments.results import RoundFound
@@ -27,6 +28,7 @@ from service.flops import ForwardCost
 from service.jobs import Phase
 from service.models import ModelSpec
 from service.report import Matched
+from service.selection.judge_quality import JudgeCounts, judge_quality
 from service.stats import Estimate
 from service.store import Store
 from tests.service.experiments.report_example import (
@@ -242,6 +244,7 @@ def test_finding_of_an_arm_matched_by_number_claims_no_equal_compute() -> None:
         ({"ngram": None}, "by whole texts only"),
         ({"adaptive_arms": ("smaller",)}, "Results decided how smaller was sampled"),
         ({"progress": Progress(phase="running", nodes=60, nodes_done=7)}, "Not complete: 7 of 60 nodes are done"),
+        ({"judge": "large"}, "Budgets are matched without the judge: what large took"),
     ],
 )
 def test_limits_are_told(changes: dict[str, Any], words: str) -> None:
@@ -262,6 +265,24 @@ def test_data_rows_show_equal_compute_beside_equal_numbers() -> None:
     assert rows["repeats in training"].values[0] == "3.20"
     assert {len(row.values) for row in rows.values()} == {2}
     assert {len(row.differences) for row in rows.values()} == {1}
+
+
+def test_data_rows_show_what_a_judge_cost_and_how_far_it_can_be_trusted() -> None:
+    counts = JudgeCounts(
+        yes=290, no=110, undecided=0, right_yes=290, right_no=110, valid_yes=270, valid_no=30, invalid_yes=20,
+        invalid_no=80,
+    )  # fmt: skip
+    plain = bought(5)
+    judged = dataclasses.replace(plain.facts[1], judge_flops=3.0e11, judged=judge_quality(counts))
+
+    rows = {row.label: row for row in data_rows(dataclasses.replace(plain, facts=(plain.facts[0], judged)))}
+
+    flops = plain.data.arms[1].useful_flops
+    assert rows["FLOPs of judging"].values == ("none", f"3.00e11, + {wording.percent(3e11 / flops)}")
+    assert "not in the budget" in rows["FLOPs of judging"].basis
+    assert rows["judged wrong, of right answers with a false step"].values == ("", "80.0 % [71.1, 86.7]")
+    assert rows["false positives corrected for the judge's errors"].values[1].startswith("25.0 % [")
+    assert not any("judge" in row.label for row in data_rows(plain))
 
 
 def test_student_table_has_a_column_for_each_seed_and_marks_the_reference() -> None:
