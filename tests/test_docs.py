@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 import numpy as np
@@ -296,6 +297,10 @@ def own_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
         mark = ""
         if get_origin(inner) is list:
             inner, mark = get_args(inner)[0], "[]"
+        elif NoneType in get_args(inner) and isinstance(get_args(inner)[0], type):
+            inner = get_args(inner)[0]
+            if inner.__module__ == ComparisonDocument.__module__:
+                yield f"{prefix}{name}", field  # may be left out as a whole
         is_own = isinstance(inner, type) and issubclass(inner, BaseModel)
         if is_own and inner.__module__ == ComparisonDocument.__module__:
             yield from own_fields(inner, f"{prefix}{name}{mark}.")
