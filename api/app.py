@@ -14,7 +14,7 @@ from api.context import AppContext, InspectModel
 from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
-from api.routes import artifacts, catalogue, comparisons, evaluations, job_parts, jobs, pools, system, usage
+from api.routes import artifacts, catalogue, comparisons, evaluations, imports, job_parts, jobs, pools, system, usage
 from api.strict import check_request
 from api.version import VERSION
 from service.config import Settings
@@ -67,7 +67,7 @@ def create_app(
         inspect_model=inspect_model,
         started_at=datetime.now(UTC),
     )
-    for module in (catalogue, jobs, job_parts, artifacts, evaluations, comparisons, pools, usage):
+    for module in (catalogue, jobs, job_parts, imports, artifacts, evaluations, comparisons, pools, usage):
         app.include_router(module.router, dependencies=[Depends(check_request)])
     app.include_router(system.router)
     app.include_router(make_router())

@@ -18,6 +18,7 @@ from api import (
     cli_demo,
     cli_evaluate,
     cli_export,
+    cli_import,
     cli_jobs,
     cli_judge,
     cli_local,
@@ -73,6 +74,7 @@ def options(
 cli_local.register(app)
 cli_jobs.register(app)
 cli_reads.register(app)
+cli_import.register(app)
 cli_artifacts.register(app)
 cli_judge.register(app)
 cli_evaluate.register(app)

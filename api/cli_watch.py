@@ -76,6 +76,8 @@ def ending_line(document: "Document") -> str:
 def spent_words(progress: "Document") -> str:
     """`61 % of 2.00e12 FLOPs`."""
     budget = progress["budget"]
+    if not budget["limit"]:
+        return "imported, nothing spent"
     unit = wording.UNIT_WORDS[budget["currency"]]
     return f"{wording.percent(budget['used_fraction'], digits=0)} of {wording.flops(budget['limit'])} {unit}"
 
@@ -94,7 +96,8 @@ def progress_words(progress: "Document") -> str:
 
 def bar_words(progress: "Document") -> str:
     """What stands behind the bar: `61 %  7,480 samples  13,900 tok/s  41 s left`, and the phase unless it runs."""
-    parts = [wording.percent(progress["budget"]["used_fraction"], digits=0)]
+    is_import = not progress["budget"]["limit"]
+    parts = ["imported"] if is_import else [wording.percent(progress["budget"]["used_fraction"], digits=0)]
     parts.append(wording.plural(progress["samples"], "sample"))
     if progress["tokens_per_s"] is not None:
         parts.append(f"{wording.count(progress['tokens_per_s'])} tok/s")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import httpx
 
 from api.client_artifacts import Artifact, Artifacts
+from api.client_imports import Imports
 from api.client_jobs import Documents, Job, Jobs
 from api.transport import Document, Transport, default_url, part_of_path, read_events
 
@@ -118,6 +119,7 @@ class Client:
         self.models = Models(self._transport)
         self.problems = Problems(self._transport)
         self.pools = Pools(self._transport)
+        self.imports = Imports(self._transport, self.jobs)
         self.selections = Artifacts(self._transport, "/v1/selections", "selection", verbs=("cancel",))
         self.finetunes = Artifacts(self._transport, "/v1/finetunes", "finetune")
         self.evaluations = Artifacts(self._transport, "/v1/evaluations", "evaluation", verbs=("cancel",))

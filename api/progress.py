@@ -17,6 +17,8 @@ from service.work import TaskKind
 RATE_WINDOW = timedelta(minutes=3)
 """Long enough to hold several parts of a slow model, short enough to follow a change."""
 _COMMITTED = ("useful", "truncated")
+_WITH_SAMPLES = (*DRAWING_STAGES, TaskKind.import_.value)
+"""Stages that bring samples; those that were imported cost nothing here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def progress_of(
         lately: the minutes of `RATE_WINDOW`, where rates come from while the job runs.
     """
     drawn = [row for row in usage if row.stage in DRAWING_STAGES]
-    committed = [row for row in drawn if row.outcome in _COMMITTED]
+    committed = [row for row in usage if row.stage in _WITH_SAMPLES and row.outcome in _COMMITTED]
     limit = from_amount(account.currency, account.limit or 0)
     spent = from_amount(account.currency, account.spent)
     recent = [row for row in lately if row.stage in DRAWING_STAGES]

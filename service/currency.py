@@ -40,7 +40,7 @@ class Budget:
 
     Args:
         currency: unit of `limit`.
-        limit: integer amount [MFLOP | tokens | samples], >= 1.
+        limit: integer amount [MFLOP | tokens | samples], >= 1; 0 where nothing is to be spent.
     """
 
     currency: Currency

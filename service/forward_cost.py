@@ -87,6 +87,11 @@ class ForwardCost:
         ):
             check_amount(name, getattr(self, name))
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it prices anything: there is no model without parameters, so none stands for one nobody knows."""
+        return self.parameters > 0
+
     def to_json(self) -> dict[str, Any]:
         """The coefficients as plain JSON values; `from_json` restores them exactly."""
         return {
@@ -122,3 +127,14 @@ def check_amount(name: str, amount: float) -> None:
     """Raises ValueError unless `amount` is finite and not negative."""
     if not math.isfinite(amount) or amount < 0:
         raise ValueError(f"{name} must be finite and >= 0, got {amount}")
+
+
+UNKNOWN_COST = ForwardCost(
+    body_flops_per_token=0.0,
+    head_flops_per_token=0.0,
+    attention=(),
+    parameters=0,
+    active_parameters=0,
+    embedding_parameters=0,
+)
+"""Of a model that is known by name only. What it cost is NaN wherever it would be a number."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.measures import Measures, only_measured
+from service.jobs import is_unpriced
+from service.measures import Measures, only_measured, without_flops
 from service.metrics import MetricsSummary, ScoredSamples, summarise
 from service.sample_columns import Judge, ShardPair, load_scored
 from service.store import Store
@@ -90,6 +91,8 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
     even = None if job.spec.allocation.is_even else 1
     ks = tuple(k for k in KS if k <= (even or deepest)) or (1,)
     summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
+    if is_unpriced(job.spec):
+        summary = without_flops(summary)
     return dataclasses.replace(
         found,
         # read after the scored ones, so that there are never more of those

@@ -4,6 +4,7 @@ The first job is the reference. Which jobs are worth comparing is the caller's c
 and said. Needs no cluster: every number comes from committed files and rollups.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -14,8 +15,9 @@ from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
-from service.jobs import DRAWING_STAGES, Job
+from service.jobs import DRAWING_STAGES, Job, is_unpriced
 from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
+from service.receipts import Usage
 from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
 from service.stats import Estimate
@@ -149,6 +151,8 @@ def _names(jobs: Sequence[Job]) -> list[str]:
 
 
 def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
+    if job.spec.imported is not None:
+        return _imported_arm(store, job, name, parameters=parameters, device=device, document=document)
     usage = [row for row in store.reads.usage(job_id=job.id) if row.stage in DRAWING_STAGES]
     account = store.reads.account(job.id)
     is_flops = account.currency is Currency.flops
@@ -180,11 +184,39 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
     )
 
 
+def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
+    """What samples that were not drawn here once cost, by their tokens; the ledger knows nothing of them."""
+    used = sum((part.usage for part in store.reads.parts(job.id, TaskKind.generate)), Usage())
+    return Arm(
+        name=name,
+        models=job.spec.models,
+        parameters=parameters,
+        job_id=job.id,
+        budget="none, imported",
+        reserved_flops=0.0,
+        spent_flops=0.0,
+        useful_flops=math.nan if is_unpriced(job.spec) else used.flops - used.truncated_flops,
+        waste=(),
+        device_hours=None,
+        device=device,
+        samples=used.samples,
+        errors=used.errors,
+        completion_tokens=used.completion_tokens,
+        tokens_per_s=None,
+        document=document,
+    )
+
+
 def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
     notes: list[str] = []
     unfinished = [job.id for job in jobs if not job.phase.is_terminal]
     if unfinished:
         notes.append(f"Not finished, so these numbers will change: {', '.join(unfinished)}.")
+    for job in jobs:
+        if (spec := job.spec.imported) is not None:
+            files = ", ".join(f"{file.name} (sha256 {file.sha256[:16]}…)" for file in spec.files)
+            price = "unknown" if is_unpriced(job.spec) else "those of its tokens with nothing cached"
+            notes.append(f"{job.id} was imported from {files}: nothing was spent on it here; its FLOPs are {price}.")
     adaptive = [job.id for job in jobs if not job.spec.allocation.is_even]
     if adaptive:
         notes.append(
@@ -221,7 +253,7 @@ def _figures(
     curves = [
         coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
         for job, name, scored, found in zip(jobs, names, samples, measures, strict=True)
-        if job.spec.allocation.is_even and found.has_answers
+        if job.spec.allocation.is_even and found.has_answers and not is_unpriced(job.spec)
     ]
 
     def of(metric: str) -> list[Curve]:

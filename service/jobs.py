@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal
 
 from service.currency import Budget
+from service.importing.spec import ImportSpec
 from service.models import ModelSpec
 
 DRAWING_STAGES = ("generate", "evaluate", "judge")
@@ -129,6 +130,7 @@ class JobSpec:
 
     Args:
         stage: what its samples are for, which their cost stands under: data, measuring a model, or judging samples.
+        imported: where its samples come from, if they were not drawn here; then its budget is zero.
     """
 
     name: str
@@ -142,6 +144,12 @@ class JobSpec:
     seed: int = 0
     max_problems: int | None = None
     stage: Literal["generate", "evaluate", "judge"] = "generate"
+    imported: ImportSpec | None = None
+
+
+def is_unpriced(spec: JobSpec) -> bool:
+    """Whether nobody knows what the job's samples cost: imported ones of a model that is not registered."""
+    return spec.imported is not None and not spec.imported.is_known_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +173,4 @@ class Resolved:
     problems_path: str
     num_problems: int
     problems_fingerprint: str
+    import_paths: tuple[str, ...] = ()

@@ -94,7 +94,7 @@ def _build(job: Job, resolved: Resolved, reads: Reads, tasks: list[Task], base: 
         "tasks": [
             {"id": task.id, "model": task.model, "state": task.state.value, "planned": task.num_planned}
             for task in tasks
-            if task.kind is TaskKind.generate
+            if task.kind in (TaskKind.generate, TaskKind.import_)
         ],
         "shards": [_shard(part, base) for part in reads.parts(job.id, TaskKind.generate)],
         "scores": [_shard(part, base) for part in reads.parts(job.id, TaskKind.score)],

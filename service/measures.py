@@ -20,6 +20,7 @@ NO_ANSWERS = NotEstimable("the job has no scorer of answers")
 NO_STEPS = NotEstimable("the job has no scorer of steps")
 NOTHING_SCORED = NotEstimable("no sample is scored yet")
 NO_SCORERS = NotEstimable("the job has no scorers")
+NO_FLOPS = NotEstimable("imported samples of a model that is not registered have no known FLOPs")
 
 _NEED_ANSWERS = (
     "num_correct",
@@ -45,6 +46,12 @@ _NEED_STEPS = (
     "realised_verified_unique_exact",
 )
 """These need answers too: reasoning counts only where the answer is right."""
+_NEED_FLOPS = (
+    "flops_per_problem",
+    "flops_per_correct",
+    "flops_per_unique_correct",
+    "flops_per_verified_unique_correct",
+)
 LINES_WITHOUT_STEPS = ("coverage", "unique_correct", "coverage_at_k", "unique_correct_at_k")
 """Keys of the lines of a comparison that need answers alone."""
 
@@ -90,6 +97,11 @@ def only_measured(summary: MetricsSummary, measures: Measures) -> MetricsSummary
         curve=tuple(_point(point, measures) for point in summary.curve),
         realised_curve=tuple(_realised(point) for point in summary.realised_curve) if measures.has_answers else (),
     )
+
+
+def without_flops(summary: MetricsSummary) -> MetricsSummary:
+    """The summary of samples whose FLOPs nobody knows: what would be per FLOP says so, curves have no FLOPs (NaN)."""
+    return dataclasses.replace(summary, **dict.fromkeys(_NEED_FLOPS, NO_FLOPS))
 
 
 def only_measured_line(line: MetricLine, judged: Sequence[tuple[Measures, int]]) -> MetricLine:

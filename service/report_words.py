@@ -44,7 +44,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
 
 def arm_heading(arm: Arm) -> str:
     """An arm's name with its size: `smaller (196k)`."""
-    return f"{arm.name} ({parameters_text(arm.parameters)})"
+    return f"{arm.name} ({parameters_text(arm.parameters) if arm.parameters else wording.UNKNOWN})"
 
 
 def parameters_text(parameters: int) -> str:
@@ -274,7 +274,7 @@ def _match_text(value: float, reference: float) -> str:
 
 
 def _relative_text(value: float | None, reference: float | None) -> str:
-    if value is None or not reference:
+    if value is None or not reference or math.isnan(value):
         return wording.UNKNOWN
     percent = 100 * (value / reference - 1)
     return f"{percent:+.2f} %" if abs(percent) < 10 else f"{percent:+.0f} %"

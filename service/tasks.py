@@ -190,6 +190,15 @@ def without(runs: Runs, committed: Indices) -> Runs:
     return np.column_stack([planned, np.ones(len(planned), dtype=np.int32)]).astype(np.int32)
 
 
+def to_runs(indices: Indices) -> Runs:
+    """Single samples [m, 2], each once, as the fewest runs [n, 3], by problem and sample index."""
+    found = indices[np.lexsort((indices[:, 1], indices[:, 0]))]
+    is_next = (np.diff(found[:, 0]) == 0) & (np.diff(found[:, 1]) == 1)
+    starts = np.flatnonzero(np.concatenate([[True], ~is_next])) if len(found) else np.zeros(0, dtype=np.int64)
+    lengths = np.diff(starts, append=len(found))
+    return np.column_stack([found[starts], lengths]).astype(np.int32)
+
+
 def _as_keys(indices: Indices) -> np.ndarray:
     wide = indices.astype(np.int64)
     return (wide[:, 0] << 32) | wide[:, 1]

@@ -70,6 +70,7 @@ STAGE_WORDS: dict[str, str] = {
     "select": "training sets made of samples",
     "finetune": "students trained",
     "evaluate": "samples drawn to measure a model",
+    "import": "samples read from files",
     "judge": "samples drawn to judge others",
 }
 """What each stage of the ledger is, for people."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from service.currency import Currency
 from service.finetunes import TrainingSpec
+from service.importing.spec import ImportSpec
 from service.jobs import PromptSpec, SamplingSpec
 from service.models import ModelSpec
 from service.selection.spec import SelectionSpec
@@ -32,6 +33,12 @@ class TaskKind(StrEnum):
     score = "score"
     select = "select"
     finetune = "finetune"
+    import_ = "import"
+
+    @property
+    def of_parts(self) -> "TaskKind":
+        """What the task's files count as: imported samples are samples, wherever somebody asks for them."""
+        return TaskKind.generate if self is TaskKind.import_ else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +75,25 @@ class GenerateWork:
     flush_s: float = 30.0
     flush_rows: int = 20_000
     refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportWork:
+    """Make samples of completions in files: parts of `SampleRow`, all of them or none.
+
+    Args:
+        paths: in the order of `spec.files`.
+        prompt: how the prompts were made, where the files have none.
+        sampling: as stated; counts only where `spec.sampling` says so.
+    """
+
+    spec: ImportSpec
+    paths: tuple[str, ...]
+    model: ModelSpec
+    problems_path: str
+    num_problems: int
+    prompt: PromptSpec
+    sampling: SamplingSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,5 +161,5 @@ class AttemptSpec:
     attempt_id: str
     job_id: str
     kind: TaskKind
-    work: PrepareWork | GenerateWork | ScoreWork | SelectWork | FinetuneWork
+    work: PrepareWork | GenerateWork | ImportWork | ScoreWork | SelectWork | FinetuneWork
     out_dir: str

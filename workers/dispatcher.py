@@ -1,4 +1,4 @@
-"""A dispatcher host: runs prepare, score and select attempts, a bounded number at a time.
+"""A dispatcher host: runs prepare, score, select and import attempts, a bounded number at a time.
 
 Owns which attempt runs when; what runs an attempt is injected (`launch`): a Ray task on a cluster, a thread in the
 local twin. Invariant: `exchange` never waits for work, and an attempt is launched at most once, whatever is ordered
@@ -15,14 +15,17 @@ from service.cluster import AttemptReport, AttemptState, HostReport, HostState, 
 from service.errors import InvalidInput, IsoflopError
 from service.receipts import Receipt
 from service.shards import find_receipts
-from service.work import AttemptSpec, PrepareWork, ScoreWork, SelectWork
+from service.work import AttemptSpec, ImportWork, PrepareWork, ScoreWork, SelectWork
 from workers.host_attempts import Failure, HostAttempts, PlainAttempt
+from workers.importing import import_samples
 from workers.prepare import prepare
 from workers.scoring import score
 from workers.selecting import select
 
 Progress = Callable[[int, int], None]
 """Called with items done and items in all."""
+Made = Receipt | tuple[Receipt, ...]
+"""What an attempt has made: one file, or the files of an import."""
 
 
 class Handle(Protocol):
@@ -32,8 +35,8 @@ class Handle(Protocol):
         """Whether `result` answers at once."""
         ...
 
-    def result(self) -> "Receipt | Failure":
-        """The attempt's receipt, or why there is none."""
+    def result(self) -> "Made | Failure":
+        """What the attempt has made, or why it made nothing."""
         ...
 
     def cancel(self) -> None:
@@ -59,15 +62,16 @@ class _Attempt(PlainAttempt):
         """Whether it is on its way."""
         return self.handle is not None and not self.is_over
 
-    def finish(self, result: Receipt | Failure) -> None:
+    def finish(self, result: Made | Failure) -> None:
         """Takes the outcome; a receipt counts even when the attempt was told to stop."""
-        if isinstance(result, Receipt):
-            self.state = AttemptState.succeeded
-            self.receipts.append(result)
-        elif self.is_stopped:
-            self.state = AttemptState.stopped
-        else:
-            self.fail(result)
+        if isinstance(result, Failure):
+            if self.is_stopped:
+                self.state = AttemptState.stopped
+            else:
+                self.fail(result)
+            return
+        self.state = AttemptState.succeeded
+        self.receipts += result if isinstance(result, tuple) else (result,)
 
     def take_stop(self, mode: StopMode) -> None:
         """What waits is stopped; what runs goes on unless it is aborted."""
@@ -84,7 +88,7 @@ class _Attempt(PlainAttempt):
 
 
 class DispatcherHost:
-    """Runs prepare, score and select attempts; implements `service.cluster.Host`.
+    """Runs prepare, score, select and import attempts; implements `service.cluster.Host`.
 
     Args:
         launch: starts one attempt and returns at once.
@@ -145,8 +149,8 @@ class DispatcherHost:
 
     def _begin(self, spec: AttemptSpec) -> _Attempt:
         attempt = _Attempt(spec=spec)
-        if not isinstance(spec.work, PrepareWork | ScoreWork | SelectWork):
-            refusal = f"a dispatcher runs prepare, score and select attempts, got {spec.kind.value}"
+        if not isinstance(spec.work, PrepareWork | ScoreWork | SelectWork | ImportWork):
+            refusal = f"a dispatcher runs prepare, score, select and import attempts, got {spec.kind.value}"
             attempt.fail(Failure.of(InvalidInput(refusal)))
         elif self._is_draining:
             attempt.state = AttemptState.stopped
@@ -189,10 +193,22 @@ def run_attempt(spec: AttemptSpec, progress: Progress | None = None) -> Receipt:
     raise InvalidInput(f"{spec.attempt_id}: only prepare, score and select run as tasks, got {spec.kind.value}")
 
 
-def outcome_of(spec: AttemptSpec) -> Receipt | Failure:
+def make(spec: AttemptSpec) -> Made:
+    """Does any attempt of a dispatcher here and now: `run_attempt`, or the many files of an import.
+
+    Raises:
+        InvalidInput: the work cannot be done as it is stated.
+        CorruptFile: an input is not what it was.
+    """
+    if isinstance(spec.work, ImportWork):
+        return find_receipts(spec.out_dir) or import_samples(spec, spec.work)
+    return run_attempt(spec)
+
+
+def outcome_of(spec: AttemptSpec) -> Made | Failure:
     """Does an attempt here and now, and turns what the project itself refuses into a `Failure`."""
     try:
-        return run_attempt(spec)
+        return make(spec)
     except IsoflopError as error:
         return Failure.of(error)
 
@@ -201,14 +217,14 @@ def outcome_of(spec: AttemptSpec) -> Receipt | Failure:
 class FutureHandle:
     """An attempt in a thread: cannot be ended once it runs."""
 
-    future: Future[Receipt]
+    future: Future[Made]
 
     def is_done(self) -> bool:
         """Whether the thread is done with it."""
         return self.future.done()
 
-    def result(self) -> Receipt | Failure:
-        """The receipt, or what was raised."""
+    def result(self) -> Made | Failure:
+        """What was made, or what was raised."""
         if self.future.cancelled():
             return Failure(error="cancelled before it started", is_retriable=True)
         error = self.future.exception()
@@ -219,7 +235,7 @@ class FutureHandle:
         self.future.cancel()
 
 
-def thread_launcher(pool: ThreadPoolExecutor, run: Callable[[AttemptSpec], Receipt] = run_attempt) -> Launch:
+def thread_launcher(pool: ThreadPoolExecutor, run: Callable[[AttemptSpec], Made] = make) -> Launch:
     """A `Launch` that runs attempts in the threads of `pool`."""
     return lambda spec: FutureHandle(pool.submit(run, spec))
 

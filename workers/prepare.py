@@ -7,7 +7,7 @@ only when a real model is prepared.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, a beginning of sequence included where the prompt asks for it."""
+        ...
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each text, without any that begins or ends a sequence."""
         ...
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
@@ -126,6 +130,9 @@ class _SimulatedBatches:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._first + self._tokenizer.encode(text) for text in texts]
 
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        return [len(self._tokenizer.encode(text)) for text in texts]
+
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         raise InvalidInput(f"a simulated model has no chat template, got {len(messages)} messages")
 
@@ -143,6 +150,12 @@ class _HubTokenizer:
         # a chat template writes its own special tokens; adding them again would begin the sequence twice
         batch = self._tokenizer(list(texts), add_special_tokens=not self._prompt.use_chat_template)["input_ids"]
         return [self._with_bos(ids) for ids in batch]
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is not None:  # ids never become Python objects
+            return list(map(len, backend.encode_batch_fast(list(texts), add_special_tokens=False)))
+        return list(map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         try:

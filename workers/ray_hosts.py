@@ -15,10 +15,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import HostKind, HostSpec, Orders
-from service.receipts import Receipt
 from service.shards import find_receipts
 from service.work import AttemptSpec
-from workers.dispatcher import Handle, Launch, outcome_of
+from workers.dispatcher import Handle, Launch, Made, outcome_of
 from workers.engine import engine_environment
 from workers.host_attempts import Failure
 from workers.hosts import Answer, HostRunner, MakeHost, Process
@@ -127,16 +126,15 @@ class TaskHandle:
         """Whether the task has ended, well or not."""
         return bool(ray.wait([self.ref], timeout=0)[0])
 
-    def result(self) -> Receipt | Failure:
-        """The receipt, or why there is none."""
+    def result(self) -> Made | Failure:
+        """What was made, or why there is nothing."""
         try:
             return ray.get(self.ref)
         except RayTaskError as error:
             return Failure.of(error.cause if isinstance(error.cause, Exception) else error)
         except RayError as error:
-            # the worker is lost, perhaps after its file was complete
-            left = find_receipts(self.spec.out_dir)
-            return left[0] if left else Failure.of(error)
+            # the worker is lost, perhaps after its files were complete
+            return find_receipts(self.spec.out_dir) or Failure.of(error)
 
     def cancel(self) -> None:
         """Kills the task's process if it runs."""

@@ -11,11 +11,22 @@ from api.context import AppContext, Context
 from api.estimate import sample_costs
 from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of, to_job_spec
+from api.resolve_import import job_document
 from api.wire.base import MAX_INT
 from api.wire.job_document import JobDocument
-from api.wire.jobs import BudgetOut, DryRunOut, FlopsOut, JobList, JobOut, ProgressOut
+from api.wire.jobs import (
+    BudgetOut,
+    DryRunOut,
+    FlopsOut,
+    ImportedFileOut,
+    ImportedOut,
+    JobList,
+    JobOut,
+    ProgressOut,
+)
 from service.currency import from_amount
 from service.jobs import Desired, Job, Resolved
+from service.work import TaskKind
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -113,8 +124,25 @@ def job_out(
         **shared_fields(job),
         num_problems=resolved.num_problems,
         problems_fingerprint=resolved.problems_fingerprint,
-        document=document_of(job.spec, resolved.num_problems),
+        document=job_document(job.spec, resolved.num_problems),
+        imported=_imported_out(context, job),
         progress=progress_out(progress or job_progress(context.store, job, datetime.now(UTC))),
+    )
+
+
+def _imported_out(context: AppContext, job: Job) -> ImportedOut | None:
+    """Where an import's samples come from; its cost is in its parts, for the ledger knows nothing of it."""
+    spec = job.spec.imported
+    if spec is None:
+        return None
+    usages = [part.usage for part in context.store.reads.parts(job.id, TaskKind.generate)]
+    return ImportedOut(
+        files=[ImportedFileOut(**dataclasses.asdict(file)) for file in spec.files],
+        columns={column.ours: column.theirs for column in spec.columns},
+        match_by=spec.match_by,
+        tokens=spec.tokens,
+        flops=sum(usage.flops for usage in usages) if spec.is_known_model else None,
+        flops_paper=sum(usage.flops_paper for usage in usages) if spec.is_known_model else None,
     )
 
 

@@ -46,12 +46,34 @@ class ProgressOut(BaseModel):
     eta_s: float | None = Field(description="Seconds until the budget is used up at that rate.")
 
 
+class ImportedFileOut(BaseModel):
+    """A file that samples were imported from."""
+
+    name: str
+    sha256: str
+    num_bytes: int
+
+
+class ImportedOut(BaseModel):
+    """Where the samples of an import come from, and what they once cost. This service spent nothing on them."""
+
+    files: list[ImportedFileOut]
+    columns: dict[str, str] = Field(description="The files' column of each of ours.")
+    match_by: str = Field(description="What tells a row's problem: id or question.")
+    tokens: str = Field(description="Where token counts come from: tokenizer, column or estimate.")
+    flops: float | None = Field(
+        description="Exact accounting of the token counts, nothing cached; null where the model's shape is not known."
+    )
+    flops_paper: float | None
+
+
 class JobOut(SubmittedOut):
     """A job."""
 
     num_problems: int
     problems_fingerprint: str
     progress: ProgressOut
+    imported: ImportedOut | None = Field(default=None, description="Of a job whose samples were not drawn here.")
 
 
 class JobList(BaseModel):

@@ -14,6 +14,7 @@ from service.ledger import TransferKind
 from service.planner.draft import Draft
 from service.planner.failing import fail_job
 from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_attempt
+from service.planner.imports import commit_import
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
 from service.receipts import Receipt, ScoreDelta, Usage
@@ -60,6 +61,9 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
             draft.change_job(job.id, num_correct=job.num_correct + int(delta.is_correct.sum()))
         case TaskKind.prepare:
             _commit_prepared(draft, task, receipt)
+        case TaskKind.import_:
+            commit_import(draft, task, receipt)
+            create_score(draft, task, receipt)
         case TaskKind.select | TaskKind.finetune:
             raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")
 
@@ -78,6 +82,12 @@ def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
         num_samples=draft.jobs[job.id].num_samples + receipt.rows,
         num_errors=draft.jobs[job.id].num_errors + receipt.usage.errors,
     )
+    create_score(draft, task, receipt)
+
+
+def create_score(draft: Draft, task: Task, receipt: Receipt) -> None:
+    """Has a part of samples scored, if the job has scorers."""
+    job = draft.jobs[task.job_id]
     if receipt.rows and job.spec.scorers:
         order = draft.new_task_order(job.id)
         draft.put_task(

@@ -22,7 +22,7 @@ def wanted_pools(draft: Draft) -> list[str]:
 
 def wants_engine(draft: Draft, job: JobView, model: str) -> bool:
     """Whether the job has samples of the model to draw, or may come to have some."""
-    if job.error is not None or job.desired is not Desired.run:
+    if job.error is not None or job.desired is not Desired.run or job.spec.imported is not None:
         return False
     has_tasks = any(task.model == model for task in draft.job_tasks(job.id, TaskKind.generate))
     return has_tasks or job.closing is None

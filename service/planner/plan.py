@@ -47,6 +47,7 @@ class JobView:
         num_errors: committed rows that stand for an error.
         num_correct: scored rows whose answer is right.
         num_engine_deaths: engines that died of the job's tasks, as far as anybody can tell.
+        import_paths: files that its samples come from, if they are not drawn.
     """
 
     id: str
@@ -66,6 +67,7 @@ class JobView:
     num_samples: int
     num_correct: int = 0
     num_engine_deaths: int = 0
+    import_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import os
 from service.planner.options import Options
 from service.planner.plan import JobView, Prepared
 from service.tasks import Task
-from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
+from service.work import AttemptSpec, GenerateWork, ImportWork, PrepareWork, ScoreWork, TaskKind
 
 
 def attempt_spec(task: Task, job: JobView, options: Options) -> AttemptSpec:
@@ -41,7 +41,7 @@ def manifest_path(data_dir: str, job_id: str) -> str:
     return os.path.join(job_dir(data_dir, job_id), "manifest.json")
 
 
-def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateWork | ScoreWork:
+def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateWork | ImportWork | ScoreWork:
     spec = job.spec
     model = next(model for model in job.models if model.name == task.model)
     match task.kind:
@@ -67,6 +67,18 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 seed=spec.seed,
                 flush_s=_flush_s(task, job, options),
                 refused=_refused(job.prepared[task.model]),
+            )
+        case TaskKind.import_:
+            if spec.imported is None:
+                raise ValueError(f"task {task.id}: import for a job that draws its samples")
+            return ImportWork(
+                spec=spec.imported,
+                paths=job.import_paths,
+                model=model,
+                problems_path=job.problems_path,
+                num_problems=job.num_problems,
+                prompt=spec.prompt,
+                sampling=spec.sampling,
             )
         case TaskKind.score:
             if task.source is None:

@@ -16,6 +16,7 @@ from service.planner.attempts import is_over, job_attempt
 from service.planner.demand import pool_of
 from service.planner.draft import Draft
 from service.planner.failing import fail_job
+from service.planner.imports import advance_import
 from service.planner.isolation import take_apart
 from service.planner.leases import is_early, lease, name_waiting
 from service.planner.plan import HostView, JobView, StateChange
@@ -49,7 +50,9 @@ def create_tasks(draft: Draft) -> None:
     for job in list(draft.jobs.values()):
         if job.desired is not Desired.run or is_over(job) or draft.seen.is_draining:
             continue
-        if job.phase is Phase.queued:
+        if job.spec.imported is not None:
+            advance_import(draft, job)
+        elif job.phase is Phase.queued:
             for model in job.spec.models:
                 _new_task(draft, job.id, TaskKind.prepare, model)
             draft.change_job(job.id, phase=Phase.preparing)
@@ -238,4 +241,6 @@ def _phase(job: JobView, open_tasks: list[Task]) -> Phase:
         return Phase.pausing if is_drawing else Phase.paused
     if job.phase is Phase.queued:
         return Phase.queued
+    if job.spec.imported is not None:
+        return Phase.running
     return Phase.running if len(job.prepared) == len(job.spec.models) else Phase.preparing

@@ -13,6 +13,7 @@ import yaml
 
 from service import wording
 from service.currency import Currency, from_amount
+from service.importing.spec import TOKEN_WORDS, Tokens
 from service.records import SELECTED_SCHEMA
 from service.report import Form
 from service.report_words import measured_text
@@ -176,6 +177,8 @@ def _rate(rate: Estimate | NotEstimable) -> str:
 
 
 def _generation(source: SourceOrigin) -> str:
+    if source.job.get("imported"):
+        return f"### {source.job_id}\n\n" + _import_table(source)
     settings = {f"sampling.{name}": value for name, value in dict(source.job.get("sampling") or {}).items()}
     settings |= {f"prompt.{name}": value for name, value in dict(source.job.get("prompt") or {}).items()}
     settings |= {name: source.job[name] for name in ("allocation", "scorers", "seed") if name in source.job}
@@ -188,6 +191,25 @@ def _generation(source: SourceOrigin) -> str:
     return f"### {source.job_id}\n\n" + _table(("setting", "value"), rows)
 
 
+def _import_table(source: SourceOrigin) -> str:
+    """What is known of samples that were not drawn by isoflop, and what is not."""
+    imported: dict[str, Any] = source.job["imported"]
+    prompts = "as in the files" if any(column["ours"] == "prompt" for column in imported["columns"]) else "made anew"
+    sampling = {"stated": str(source.job.get("sampling")), "column": "as the files' column of temperatures says"}
+    rows = [
+        ("source", "imported, not drawn by isoflop"),
+        *((f"file `{_line(file['name'])}`", f"sha256 `{file['sha256']}`") for file in imported["files"]),
+        ("models", f"{_names(model.name for model in source.models)}, as stated at import"),
+        ("problems", source.problems.name),
+        ("sampling", sampling.get(imported["sampling"], wording.UNKNOWN)),
+        ("prompts", f"{prompts}; `{_line(str(source.job.get('prompt')))}`" if prompts == "made anew" else prompts),
+        ("tokens", TOKEN_WORDS[Tokens(imported["tokens"])]),
+        ("scorers", f"`{source.job.get('scorers')}`"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in source.versions.items())),
+    ]
+    return _table(("setting", "value"), rows)
+
+
 def _budget(sources: Sequence[SourceOrigin]) -> str:
     rows: list[tuple[str, ...]] = []
     for source in sources:
@@ -196,16 +218,20 @@ def _budget(sources: Sequence[SourceOrigin]) -> str:
             "none" if amount is None else wording.amount(from_amount(currency, amount), currency)
             for amount in (source.limit, source.spent)
         )
+        imported = source.job.get("imported")
+        if imported:
+            limit = spent = "none"
+        is_priced = not imported or imported["is_known_model"]
         rows.append(
             (
                 source.job_id,
-                _ACCOUNTING[currency],
+                "imported: nothing was spent, FLOPs are those of the tokens" if imported else _ACCOUNTING[currency],
                 limit,
                 spent,
                 f"{usage.samples:,}",
                 f"{usage.truncated:,}",
-                wording.flops(usage.flops),
-                wording.flops(usage.flops_paper),
+                wording.flops(usage.flops if is_priced else None),
+                wording.flops(usage.flops_paper if is_priced else None),
                 f"{usage.prompt_tokens:,}",
                 f"{usage.completion_tokens:,}",
             )

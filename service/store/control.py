@@ -108,6 +108,7 @@ class ControlStore:
             num_errors=row["num_errors"],
             num_correct=row["num_correct"],
             num_engine_deaths=row["num_engine_deaths"],
+            import_paths=resolved.import_paths,
         )
 
     def write_plan(self, connection: Connection, plan: Plan, now: datetime) -> None:
@@ -223,6 +224,8 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
         )
         return
     before = write.before
+    if after.runs is not before.runs:  # an import learns its plan from its files
+        values |= {"runs": pack_array(after.runs), "num_planned": after.num_planned}
     fence = (tasks.c.id == before.id) & (tasks.c.attempt == before.attempt) & (tasks.c.state == before.state.value)
     if connection.execute(update(tasks).where(fence).values(**values)).rowcount != 1:
         raise StaleAttempt(
@@ -249,7 +252,7 @@ def _write_parts(connection: Connection, writes: tuple[PartWrite, ...], now: dat
             "number": number + offset,
             "task_id": write.task.id,
             "job_id": write.task.job_id,
-            "kind": write.task.kind.value,
+            "kind": write.task.kind.of_parts.value,
             "model": write.task.model,
             "path": write.receipt.path,
             "sha256": write.receipt.sha256,

@@ -181,7 +181,7 @@ def test_dispatcher_generate_attempt_is_refused_and_not_retried() -> None:
     report = reports(DispatcherHost(launch=Launcher()), Orders(submits=(spec,)))["g.1"]
 
     assert (report.state, report.is_retriable) == (AttemptState.failed, False)
-    assert "prepare, score and select" in str(report.error)
+    assert "prepare, score, select and import" in str(report.error)
 
 
 def prepare_attempt(directory: Path) -> AttemptSpec:

@@ -74,6 +74,7 @@ class JobPage:
         scored: how far scoring is, in words.
         document: the resolved job document as YAML.
         versions: packages and their versions.
+        source: what an import's samples come from and once cost, label and text; empty where they were drawn here.
         comparable: id and name of other jobs over the same problems, newest first.
         selections: training sets made of it.
         poll_s: how often the page looks again [s]; None once nothing will change.
@@ -96,6 +97,7 @@ class JobPage:
     events: tuple[EventLine, ...]
     document: str
     versions: tuple[tuple[str, str], ...]
+    source: tuple[tuple[str, str], ...]
     comparable: tuple[tuple[str, str], ...]
     selections: tuple[Link, ...]
     poll_s: float | None
@@ -106,7 +108,7 @@ def job_headline(job: JobLine) -> str:
     word = wording.state_word(wording.JOB_WORDS, job.phase).word.capitalize()
     spent = wording.percent(job.budget.spent_share, digits=0)
     parts = [
-        f"{spent} of {wording.flops(job.budget.limit)} {job.budget.unit} spent",
+        f"{spent} of {wording.flops(job.budget.limit)} {job.budget.unit} spent" if job.budget.limit else "imported",
         wording.plural(job.samples, "sample"),
     ]
     if job.eta_s is not None:

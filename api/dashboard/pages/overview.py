@@ -10,7 +10,7 @@ from service.figures import Figure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetView:
-    """A hard limit and how much of it is gone, in natural units of its currency.
+    """A hard limit and how much of it is gone, in natural units of its currency; 0 for an import, which spends nothing.
 
     Args:
         unit: "FLOPs", "tokens" or "samples".
@@ -26,12 +26,12 @@ class BudgetView:
     @property
     def spent_share(self) -> float:
         """Spent of the limit, 0 to 1."""
-        return self.spent / self.limit
+        return self.spent / self.limit if self.limit else 0.0
 
     @property
     def reserved_share(self) -> float:
         """Reserved of the limit, 0 to 1."""
-        return self.reserved / self.limit
+        return self.reserved / self.limit if self.limit else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

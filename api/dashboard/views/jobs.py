@@ -12,13 +12,15 @@ from api.dashboard.views import charts
 from api.dashboard.views.links import link_to
 from api.dashboard.views.metrics import metric_views
 from api.progress import Progress, job_progress, jobs_progress
-from api.resolve import document_of
+from api.resolve_import import job_document
 from api.version import VERSION
+from service import figures, wording
 from service.artifacts import ArtifactKind
 from service.cluster import HostKind, HostState
 from service.currency import Currency
+from service.importing.spec import TOKEN_WORDS
 from service.job_metrics import JobMetrics
-from service.jobs import Desired, Job, Phase, Resolved
+from service.jobs import Desired, Job, Phase, Resolved, is_unpriced
 from service.measures import Measures
 from service.planner.plan import HostView
 from service.selection.spec import SelectionSpec
@@ -138,7 +140,7 @@ def _pools_by_model(store: Store) -> dict[str, str]:
 
 def _waiting_for(job: Job, hosts: Sequence[HostView], pools_by_model: Mapping[str, str]) -> str | None:
     """Why a running job may not get on: the first of its models without an engine that is ready."""
-    if job.phase is not Phase.running:
+    if job.phase is not Phase.running or job.spec.imported is not None:
         return None
     for model in job.spec.models:
         pool = pools_by_model.get(model, model)
@@ -165,7 +167,6 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     summary, measures = found.summary, Measures.of(job.spec.scorers)
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
     colours = charts.colours_of(store)
-    unit, _ = _UNITS[progress.currency]
     num_to_score = progress.parts if job.spec.scorers else 0
     return pages.JobPage(
         shell=shell_of(context, "overview", now),
@@ -179,10 +180,8 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         scored=scored_words(found),
         metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
         figures=(
-            charts.burn_down(
-                job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
-            ),
-            *charts.quality(job, summary, colours, has_steps=measures.has_steps),
+            *(() if job.spec.imported else (_burn_down(job, parts, progress),)),
+            *(() if is_unpriced(job.spec) else charts.quality(job, summary, colours, has_steps=measures.has_steps)),
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
@@ -191,9 +190,32 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         events=event_lines(store, job_id),
         document=document_text(job, resolved),
         versions=versions_of(resolved),
+        source=_source(job, parts),
         comparable=_comparable(store, job, resolved),
         selections=_selections(store, job_id),
         poll_s=None if job.phase.is_terminal and progress.parts_scored == num_to_score else POLL_S,
+    )
+
+
+def _burn_down(job: Job, parts: Sequence[Part], progress: Progress) -> figures.Figure:
+    unit, _ = _UNITS[progress.currency]
+    return charts.burn_down(
+        job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
+    )
+
+
+def _source(job: Job, parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
+    """Where an import's samples come from, and what they once cost, label and text."""
+    spec = job.spec.imported
+    if spec is None:
+        return ()
+    columns = ", ".join(f"{column.ours} from {column.theirs}" for column in spec.columns)
+    flops = wording.flops(sum(part.usage.flops for part in parts)) if spec.is_known_model else wording.UNKNOWN
+    return (
+        *((file.name, f"sha256 {file.sha256}, {file.num_bytes:,} bytes") for file in spec.files),
+        ("columns", columns),
+        ("tokens", TOKEN_WORDS[spec.tokens]),
+        ("FLOPs, once", f"{flops}, exact accounting of these tokens with nothing cached"),
     )
 
 
@@ -228,7 +250,7 @@ def _selections(store: Store, job_id: str) -> tuple[pages.Link, ...]:
 
 def document_text(job: Job, resolved: Resolved) -> str:
     """The resolved job document as a job file."""
-    return yaml.safe_dump(document_of(job.spec, resolved.num_problems), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(job_document(job.spec, resolved.num_problems), sort_keys=False, allow_unicode=True)
 
 
 def versions_of(resolved: Resolved) -> tuple[tuple[str, str], ...]:

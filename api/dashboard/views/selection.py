@@ -1,6 +1,7 @@
 """One training set: filters, rows, where they come from. Everything but the rows stands in its file's footer."""
 
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -161,11 +162,19 @@ def _origin(source: SourceOrigin, names: dict[str, str], rows: int) -> pages.Ori
     return pages.OriginLine(
         job=link_to(source.job_id, names.get(source.job_id)),
         problems=f"{source.problems.name}, {wording.plural(source.problems.num_problems, 'problem')}",
-        models=tuple(f"{model.name} (license {model.license or wording.UNKNOWN})" for model in source.models),
+        models=(
+            *(f"{model.name} (license {model.license or wording.UNKNOWN})" for model in source.models),
+            *(f"imported from {file['name']} (sha256 {file['sha256'][:16]}…)" for file in _imported_files(source)),
+        ),
         samples=source.usage.samples,
         rows=rows,
         flops=source.usage.flops,
     )
+
+
+def _imported_files(source: SourceOrigin) -> list[dict[str, Any]]:
+    """Files that a source's samples were imported from; none where they were drawn."""
+    return (source.job.get("imported") or {}).get("files", [])
 
 
 def _judged(counts: JudgeCounts) -> tuple[tuple[str, str, str], ...]:

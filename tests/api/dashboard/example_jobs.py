@@ -181,6 +181,7 @@ def job_page() -> pages.JobPage:
         ),
         document=DOCUMENT,
         versions=VERSIONS,
+        source=(),
         comparable=(("job-5d20e1", "gsm-mini large, 10 samples"),),
         selections=(pages.Link(name="verified, four a problem", path="/training/selections/select-7-98214f"),),
         poll_s=2.0,
