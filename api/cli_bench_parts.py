@@ -13,6 +13,7 @@ def register(bench: typer.Typer) -> None:
     """Adds the verbs."""
     for verb in (scoring, latex, selection, report, finetune, swap):
         bench.command()(verb)
+    bench.command("import")(import_files)
 
 
 def scoring(
@@ -104,6 +105,40 @@ def selection(
     header = ("selection", "seconds", "CPU s", "peak MiB", "bytes/sample", "after keep", "rows")
     print_lines(table(header, rows, right=range(1, 7)))
     typer.echo("goals for 1,000,000 samples: 60 s, 2,048 MiB")
+
+
+def import_files(
+    context: typer.Context,
+    samples: Annotated[int, typer.Option(min=1000, help="Synthetic completions in each kind of file.")] = 1_000_000,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure seconds and memory to import many completions, and which part of it counting tokens takes."""
+    from api.local.bench_import import bench_import
+
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_import(directory, samples))
+    if result is None:
+        return
+    typer.echo(
+        f"{result.samples:,} completions of {result.mean_chars:.0f} characters, {result.problems:,} problems, "
+        f"{result.num_bytes / 2**20:,.0f} MiB of JSONL"
+    )
+    rows = [
+        (
+            run.variant,
+            f"{run.seconds:.1f}",
+            f"{run.read_s:.1f}",
+            f"{run.tokens_s:.1f}",
+            f"{run.tokens_s / run.seconds:.0%}",
+            f"{run.cpu_s:.1f}",
+            f"{run.peak_mib:,.0f}",
+            f"{run.tokens:,}",
+        )
+        for run in result.runs
+    ]
+    header = ("files", "seconds", "first pass s", "tokens s", "of all", "CPU s", "peak MiB", "tokens")
+    print_lines(table(header, rows, right=range(1, 8)))
+    typer.echo("goals for 1,000,000 completions: 60 s, 2,048 MiB")
 
 
 def report(

@@ -15,6 +15,9 @@ import pyarrow.compute as pc
 from service.errors import InvalidInput
 from service.importing.reading import place_of, read_batches
 
+_ROWS = 8192
+"""Samples of one batch that is made of lists."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
@@ -51,34 +54,36 @@ def read_samples(path: Path, columns: Mapping[str, str], types: Mapping[str, pa.
     for batch in read_batches(path, {theirs: types[ours] for ours, theirs in columns.items()}):
         arrays = {ours: batch[theirs] for ours, theirs in columns.items()}
         row = np.arange(first, first + batch.num_rows, dtype=np.int64)
-        yield (
-            _flat(path, arrays, row)
-            if pa.types.is_list(types["completion"])
-            else Samples(path=path, columns=arrays, row=row)
-        )
+        samples = Samples(path=path, columns=arrays, row=row)
+        if pa.types.is_list(types["completion"]):
+            yield from _flat(samples)
+        else:
+            yield samples
         first += batch.num_rows
 
 
-def _flat(path: Path, arrays: dict[str, pa.Array], row: npt.NDArray[np.int64]) -> Samples:
-    completions = arrays["completion"]
-    lengths = pc.fill_null(pc.list_value_length(completions), -1)
-    if len(missing := np.flatnonzero(lengths.to_numpy() < 1)):
-        at = place_of(path, int(row[missing[0]]))
-        raise InvalidInput(f"{path}: {at}: completion: got no completion, allowed: a list of at least one text")
+def _flat(samples: Samples) -> Iterator[Samples]:
+    """A sample for each item of the lists, a bounded number at a time."""
+    completions = samples.columns["completion"]
+    lengths = pc.fill_null(pc.list_value_length(completions), 0)
+    _refuse(samples, "completion", lengths.to_numpy() < 1, "no completion", "a list of at least one text")
+    lists = {name: array for name, array in samples.columns.items() if pa.types.is_list(array.type)}
+    for name, array in lists.items():
+        is_same = pc.fill_null(pc.equal(pc.list_value_length(array), lengths), False)
+        is_other = ~is_same.to_numpy(zero_copy_only=False)
+        _refuse(samples, name, is_other, "a list of another length than completion", "one value a completion")
     parents = pc.list_parent_indices(completions)
-    found: dict[str, pa.Array] = {}
-    for name, array in arrays.items():
-        if not pa.types.is_list(array.type):
-            found[name] = array.take(parents)
-            continue
-        if len(
-            differing := np.flatnonzero(
-                ~pc.equal(pc.list_value_length(array), lengths).fill_null(False).to_numpy(zero_copy_only=False)
-            )
-        ):
-            at = place_of(path, int(row[differing[0]]))
-            raise InvalidInput(
-                f"{path}: {at}: {name}: got a list of another length than completion, allowed: one value a completion"
-            )
-        found[name] = pc.list_flatten(array)
-    return Samples(path=path, columns=found, row=row[parents.to_numpy()])
+    flat = {name: pc.list_flatten(array) for name, array in lists.items()}
+    for start in range(0, len(parents), _ROWS):
+        mine = parents.slice(start, _ROWS)
+        found = {
+            name: flat[name].slice(start, _ROWS) if name in flat else array.take(mine)
+            for name, array in samples.columns.items()
+        }
+        yield Samples(path=samples.path, columns=found, row=samples.row[mine.to_numpy()])
+
+
+def _refuse(samples: Samples, name: str, is_bad: npt.NDArray[np.bool_], got: str, allowed: str) -> None:
+    """Raises for the first row that is bad, if there is one."""
+    if len(bad := np.flatnonzero(is_bad)):
+        raise InvalidInput(f"{samples.place(int(bad[0]))}: {name}: got {got}, allowed: {allowed}")
