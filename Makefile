@@ -17,7 +17,7 @@ STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tool
 COMPILE := uv pip compile pyproject.toml --group dev --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
              --only-binary :all: --no-header --no-annotate -q
 
-.PHONY: demo demo-full test lint format chaos tiny-world venv lock clean-venv
+.PHONY: demo demo-full test lint format chaos gpu-check tiny-world venv lock clean-venv
 
 demo: $(STAMP)
 	$(BIN)/isoflop demo
@@ -40,6 +40,12 @@ format: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest tests -m chaos
+
+# Measures an NVIDIA GPU with models of 1B and 7B parameters: docs/performance.md.  Always with the CUDA lock, which takes 14 GiB.
+gpu-check:
+	@nvidia-smi -L 2>/dev/null | grep -q '^GPU ' || { echo "gpu-check needs an NVIDIA GPU, got none that nvidia-smi -L lists; allowed: a machine with an NVIDIA GPU and its driver" >&2; exit 2; }
+	@$(MAKE) --no-print-directory venv VARIANT=cuda
+	$(BIN)/isoflop bench gpu --directory runs/gpu-check-$(shell date -u +%Y%m%dT%H%M%SZ)
 
 # Trains the demo's models from scratch; the result is in the repository's examples already.
 tiny-world: $(STAMP)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api import cli_bench_parts
+from api import cli_bench_gpu, cli_bench_parts
 from api.cli_bench_output import Keep, measured
 from api.cli_output import JsonFlag, print_lines, table
 
@@ -18,6 +18,7 @@ bench = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     cli_bench_parts.register(bench)
+    cli_bench_gpu.register(bench)
     app.add_typer(bench, name="bench")
 
 

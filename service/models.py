@@ -11,7 +11,11 @@ from service.flops import ForwardCost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How a pool loads the model. Defaults suit one CPU core or one GPU."""
+    """How a pool loads the model. Defaults suit one CPU core or one GPU.
+
+    Args:
+        enforce_eager: whether no graphs are captured; None leaves it to the engine: captured on a GPU, not on a CPU.
+    """
 
     dtype: str = "auto"
     max_model_len: int | None = None
@@ -19,7 +23,7 @@ class EngineOptions:
     kv_cache_gib: float = 1.0
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
-    enforce_eager: bool = True
+    enforce_eager: bool | None = None
     simulated: bool = False
 
 

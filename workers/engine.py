@@ -216,36 +216,49 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
 
-def draw_plainly(
-    model: ModelSpec, prompts: Sequence[tuple[list[int], int]], *, num_samples: int, sampling: SamplingSpec, seed: int
-) -> tuple[int, float]:
-    """Completion tokens and seconds of vLLM's own `LLM.generate`, with an engine like that of `VllmEngine`.
-
-    What a benchmark compares with: every prompt at once, `n` samples a request, nothing kept. Loading is not timed.
+class PlainVllm:
+    """vLLM's own `LLM.generate`, with an engine like that of `VllmEngine`: what benchmarks compare with.
 
     Args:
-        prompts: token ids and most tokens of a completion of each.
-        num_samples: completions of each prompt.
+        model: what to load, and how.
     """
-    from vllm import LLM, SamplingParams, TokensPrompt
 
-    llm = LLM(**_engine_arguments(model, seed))
-    inputs = [TokensPrompt(prompt_token_ids=token_ids) for token_ids, _ in prompts]
-    params = [
-        SamplingParams(
-            n=num_samples,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=max_tokens,
-            stop=list(sampling.stop),
-        )
-        for _, max_tokens in prompts
-    ]
-    llm.generate(inputs[:1], params[:1], use_tqdm=False)
-    started = time.perf_counter()
-    outputs = llm.generate(inputs, params, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    return sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
+    def __init__(self, model: ModelSpec, *, seed: int) -> None:
+        from vllm import LLM
+
+        self._llm = LLM(**_engine_arguments(model, seed))
+
+    def draw(
+        self, prompts: Sequence[tuple[list[int], int]], *, num_samples: int, sampling: SamplingSpec
+    ) -> tuple[int, float]:
+        """Completion tokens and seconds of one call: every prompt at once, `n` samples a request, nothing kept.
+
+        Args:
+            prompts: token ids and most tokens of a completion of each.
+            num_samples: completions of each prompt.
+        """
+        from vllm import SamplingParams, TokensPrompt
+
+        inputs = [TokensPrompt(prompt_token_ids=token_ids) for token_ids, _ in prompts]
+        params = [
+            SamplingParams(
+                n=num_samples,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=max_tokens,
+                stop=list(sampling.stop),
+            )
+            for _, max_tokens in prompts
+        ]
+        self._llm.generate(inputs[:1], params[:1], use_tqdm=False)
+        started = time.perf_counter()
+        outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        seconds = time.perf_counter() - started
+        return sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
+
+    def close(self) -> None:
+        """Ends the engine, and its process if it has one: a process that leaves without waits for it for ever."""
+        self._llm.llm_engine.engine_core.shutdown()
 
 
 def vllm_version() -> str:
@@ -269,7 +282,8 @@ def _engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
         "dtype": options.dtype,
         "max_model_len": options.max_model_len or model.context_len,
         "max_num_seqs": options.max_num_seqs,
-        "enforce_eager": options.enforce_eager,
+        # a GPU waits for its kernels to be launched one by one unless they are captured
+        "enforce_eager": current_platform.is_cpu() if options.enforce_eager is None else options.enforce_eager,
         "kv_cache_memory_bytes": int(options.kv_cache_gib * _GIB) if current_platform.is_cpu() else None,
         "gpu_memory_utilization": options.gpu_memory_utilization,
         "tensor_parallel_size": options.tensor_parallel_size,

@@ -38,6 +38,7 @@ class ServiceRun:
         drawing_s: from the first task given to the engine to the commit of the last samples.
         scored_s: from submission to the end of the job, when all of it is scored.
         busy_s: seconds in which the engine's steps ran.
+        flops: counted for all committed samples.
     """
 
     samples: int
@@ -46,6 +47,7 @@ class ServiceRun:
     drawing_s: float
     scored_s: float
     busy_s: float
+    flops: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,8 @@ def bench_throughput(
         service.client.problems.register(name="p", path=problem_file("train"))
         service.client.pools.scale(MODEL, min=1)
         warm_up = _draw(service, num_problems, _WARM_UP_SAMPLES, ())
-        known = _read_run(service, warm_up)
-        niceness = _engine_niceness(service)
+        known = read_run(service, warm_up)
+        niceness = engine_niceness(service)
         per_problem = max(1, round(known.samples / known.busy_s * seconds / num_problems))
         for number in range(num_pairs):
             if number % 2:
@@ -140,10 +142,11 @@ def _run_service(service: BenchService, num_problems: int, per_problem: int, sco
     if not service.is_running:
         service.start()
     _draw(service, num_problems, 1, ())  # loads the engine
-    return _read_run(service, _draw(service, num_problems, per_problem, scorers))
+    return read_run(service, _draw(service, num_problems, per_problem, scorers))
 
 
-def _engine_niceness(service: BenchService) -> int:
+def engine_niceness(service: BenchService) -> int:
+    """At which priority the service's only engine runs."""
     (pid,) = [host.pid for host in service.store.reads.hosts() if host.kind is HostKind.generator]
     return int(psutil.Process(pid).nice())
 
@@ -160,9 +163,11 @@ def _draw(service: BenchService, num_problems: int, per_problem: int, scorers: t
     return service.run(job)
 
 
-def _read_run(service: BenchService, job: Job) -> ServiceRun:
+def read_run(service: BenchService, job: Job) -> ServiceRun:
+    """What the service wrote down of a job that has ended."""
     created_at, ended_at = moment(job.document["created_at"]), moment(job.document["ended_at"])
     reads = service.store.reads
+    usage = [row for row in reads.usage(job_id=job.id) if row.stage == "generate"]
     committed_at = max(part.committed_at for part in reads.parts(job.id, TaskKind.generate))
     began_at = min(
         task.submitted_at for task in reads.tasks(job.id) if task.kind is TaskKind.generate and task.submitted_at
@@ -173,7 +178,8 @@ def _read_run(service: BenchService, job: Job) -> ServiceRun:
         seconds=(committed_at - created_at).total_seconds(),
         drawing_s=(committed_at - began_at).total_seconds(),
         scored_s=(ended_at - created_at).total_seconds(),
-        busy_s=sum(row.busy_s for row in reads.usage(job_id=job.id) if row.stage == "generate"),
+        busy_s=sum(row.busy_s for row in usage),
+        flops=sum(row.flops for row in usage),
     )
 
 

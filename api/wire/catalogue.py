@@ -24,7 +24,9 @@ class EngineDocument(InputModel):
     kv_cache_gib: float = Field(default=1.0, gt=0, le=4096, allow_inf_nan=False, description="CPU only.")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False, description="GPU only.")
     tensor_parallel_size: Whole = Field(default=1, ge=1, le=64)
-    enforce_eager: bool = True
+    enforce_eager: bool | None = Field(
+        default=None, description="Whether no graphs are captured. Without a value: on a CPU none, on a GPU they are."
+    )
     simulated: bool = Field(default=False, description="No engine: made-up text at a stated speed, to try things out.")
 
     def to_options(self) -> EngineOptions:
@@ -83,7 +85,7 @@ class EngineOut(BaseModel):
     kv_cache_gib: float
     gpu_memory_utilization: float
     tensor_parallel_size: int
-    enforce_eager: bool
+    enforce_eager: bool | None
     simulated: bool
 
 

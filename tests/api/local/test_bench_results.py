@@ -20,7 +20,7 @@ from service.finetunes import preset
 
 def make_pair(*, seconds: float = 12.5, drawing_s: float = 10.0, plain_s: float = 10.0) -> Pair:
     service = ServiceRun(
-        samples=10, tokens=1000, seconds=seconds, drawing_s=drawing_s, scored_s=seconds + 1, busy_s=drawing_s
+        samples=10, tokens=1000, seconds=seconds, drawing_s=drawing_s, scored_s=seconds + 1, busy_s=drawing_s, flops=1.0
     )
     return Pair(service=service, plain=PlainRun(tokens=1000, seconds=plain_s))
 
