@@ -60,30 +60,30 @@ def check(problem: Problem, completion: str) -> CheckResult:
 
 def chain_key(completion: str) -> tuple[str, ...]:
     """The equations of a completion in order, without their wording."""
-    return tuple(str(step) for step in _read_steps(completion))
+    return tuple(str(step) for step in read_steps(completion))
 
 
 def _check_reasoning(problem: Problem, reasoning: str) -> Reason:
     if STRAY_ARITHMETIC.search(EQUATION.sub("", reasoning)):
         return "format"
-    steps = _read_steps(reasoning)
+    steps = read_steps(reasoning)
     if not steps:
         return "nostep"
-    if not all(_is_true(step) for step in steps):
+    if not all(is_true(step) for step in steps):
         return "arith"
     if steps[-1].result != problem.answer:
         return "logic"
     return _check_formula(problem, steps)
 
 
-def _read_steps(text: str) -> list[Step]:
+def read_steps(text: str) -> list[Step]:
     return [
         Step(left=int(left), operator=operator, right=int(right), result=int(result))
         for left, operator, right, result in EQUATION.findall(text)
     ]
 
 
-def _is_true(step: Step) -> bool:
+def is_true(step: Step) -> bool:
     match step.operator:
         case "+":
             return step.left + step.right == step.result
@@ -97,8 +97,8 @@ def _is_true(step: Step) -> bool:
 
 def _check_formula(problem: Problem, steps: list[Step]) -> Reason:
     """Follow identities through true steps: `operand`, `logic` or `ok`."""
-    identities = _number_identities(problem)
-    formula = _formula_identity(problem, identities)
+    identities = number_identities(problem)
+    formula = formula_identity(problem, identities)
     readings: dict[int, Readings] = {}
     for value, identity in zip(problem.values, identities, strict=True):
         readings.setdefault(value, {})[identity] = None
@@ -109,19 +109,19 @@ def _check_formula(problem: Problem, steps: list[Step]) -> Reason:
             return "operand"
         if step is steps[-1]:
             break
-        results = _combine_readings(step.operator, readings[step.left], readings[step.right])
+        results = combine_readings(step.operator, readings[step.left], readings[step.right])
         readings.setdefault(step.result, {}).update(results)
     last = steps[-1]
     return "ok" if _can_reach(formula, last.operator, readings[last.left], readings[last.right]) else "logic"
 
 
-def _number_identities(problem: Problem) -> list[int]:
+def number_identities(problem: Problem) -> list[int]:
     # Seeding with the text makes Random hash it (SHA-512), so identities do not depend on the process.
     rng = random.Random(problem.question)
     return [rng.randrange(2, PRIME) for _ in problem.values]
 
 
-def _formula_identity(problem: Problem, identities: list[int]) -> int:
+def formula_identity(problem: Problem, identities: list[int]) -> int:
     """The identity of the right answer."""
     total = 0
     for term in problem.terms:
@@ -146,7 +146,7 @@ def _formula_identity(problem: Problem, identities: list[int]) -> int:
     return result % PRIME
 
 
-def _combine_readings(operator: str, lefts: Readings, rights: Readings) -> Readings:
+def combine_readings(operator: str, lefts: Readings, rights: Readings) -> Readings:
     """Every reading of `left operator right`, at most `MAX_PAIRS` of them."""
     factors = [_inverse(right) for right in rights] if operator == "/" else list(rights)
     pairs = islice(product(lefts, factors), MAX_PAIRS)
