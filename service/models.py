@@ -14,7 +14,7 @@ class EngineOptions:
     """How a pool loads the model. Defaults suit one CPU core or one GPU.
 
     Args:
-        enforce_eager: whether no graphs are captured; None leaves it to the engine: captured on a GPU, not on a CPU.
+        enforce_eager: whether no graphs are captured; None for none on a CPU, and captured ones on a GPU.
     """
 
     dtype: str = "auto"
@@ -25,6 +25,10 @@ class EngineOptions:
     tensor_parallel_size: int = 1
     enforce_eager: bool | None = None
     simulated: bool = False
+
+    def is_eager(self, *, on_gpu: bool) -> bool:
+        """Whether an engine there captures no graphs; a GPU without waits for its kernels to be launched one by one."""
+        return not on_gpu if self.enforce_eager is None else self.enforce_eager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

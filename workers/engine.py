@@ -282,8 +282,7 @@ def _engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
         "dtype": options.dtype,
         "max_model_len": options.max_model_len or model.context_len,
         "max_num_seqs": options.max_num_seqs,
-        # a GPU waits for its kernels to be launched one by one unless they are captured
-        "enforce_eager": current_platform.is_cpu() if options.enforce_eager is None else options.enforce_eager,
+        "enforce_eager": options.is_eager(on_gpu=not current_platform.is_cpu()),
         "kv_cache_memory_bytes": int(options.kv_cache_gib * _GIB) if current_platform.is_cpu() else None,
         "gpu_memory_utilization": options.gpu_memory_utilization,
         "tensor_parallel_size": options.tensor_parallel_size,

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -216,7 +217,7 @@ class PlainTurns:
 
     def __init__(self, database: Path, job_id: str, niceness: int) -> None:
         self._log = database.parent.parent / "plain.log"
-        command = ["nice", "-n", str(niceness), sys.executable, "-m", "api.local.bench_plain"]
+        command = ["nice", "-n", str(niceness - os.nice(0)), sys.executable, "-m", "api.local.bench_plain"]
         self._command = [*command, str(database), job_id, "--turns"]
         self.load_s = 0.0
 
@@ -231,25 +232,24 @@ class PlainTurns:
                 text=True,
                 start_new_session=True,
             )
-        self.load_s = float(self._read()["load_s"])
+        try:
+            self.load_s = float(self._read()["load_s"])
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None, "it was asked for"
-        self._process.stdin.close()  # no more turns: it ends
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:  # with the engine's process, whose memory the next shape needs
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._end()
 
     def draw(self, num_samples: int) -> PlainRun:
         """One call of `LLM.generate`, `num_samples` a prompt."""
         assert self._process.stdin is not None, "it was asked for"
-        self._process.stdin.write(f"{num_samples}\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # its end is noticed, with its last words, where its answer is read
+            self._process.stdin.write(f"{num_samples}\n")
+            self._process.stdin.flush()
         return PlainRun(**self._read())
 
     def _read(self) -> dict[str, Any]:
@@ -260,3 +260,15 @@ class PlainTurns:
                 return json.loads(line)
         code = self._process.wait(_END_S)
         raise IsoflopError(f"plain vLLM ended with {code}; the last it said: {self._log.read_text()[-3000:]}")
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None, "it was asked for"
+        assert self._process.stdout is not None, "it was asked for"
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()  # no more turns: it ends
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # with the engine's process, whose memory the next shape needs
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process.stdout.close()

@@ -10,13 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.local.bench_gpu import DrawingResult, GpuResult, summarise
+from api.local.bench_gpu import DrawingResult, GpuResult, PlainTurns, summarise
 from api.local.bench_gpu_report import RECORD_FILE, TABLE_FILE, to_markdown, write_record
 from api.local.bench_gpu_training import StepPair, StepTimes, TrainingComparison, compare_training
 from api.local.bench_machine import this_machine
 from api.local.bench_throughput import Pair, PlainRun, ServiceRun
 from api.local.gpu_card import Card, NoGpu, find_card, parse_card
 from api.local.random_models import SHAPES, Shape, random_text, write_model, write_problems
+from service.errors import IsoflopError
 from service.finetunes import Method, TrainingSpec
 from workers.model_files import inspect_model
 
@@ -223,3 +224,10 @@ def test_summary_takes_ratios_within_pairs() -> None:
 def test_compare_training_too_short_to_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="steps must be more than 2, got 2"):
         compare_training(tmp_path, SMALL, tmp_path, Method.lora, 2, 1)
+
+
+def test_plain_turns_of_a_process_that_fails_end_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+
+    with pytest.raises(IsoflopError, match=r"plain vLLM ended with 1; the last it said: (.|\n)*no job 'gone'"):
+        PlainTurns(tmp_path / "data" / "isoflop.db", "gone", os.nice(0)).__enter__()
