@@ -131,7 +131,7 @@ def _job_row(document: dict[str, Any]) -> tuple[str, ...]:
         document["id"],
         wording.state_word(wording.JOB_WORDS, document["phase"]).word,
         wording.count(progress["samples"]),
-        wording.percent(progress["budget"]["used_fraction"], digits=0),
+        wording.percent(progress["budget"]["used_fraction"], digits=0) if progress["budget"]["limit"] else "imported",
         "" if progress["eta_s"] is None else wording.duration(progress["eta_s"]),
         document["name"],
     )
@@ -152,9 +152,18 @@ def _job_lines(document: dict[str, Any]) -> list[str]:
         f"  tokens       {progress['prompt_tokens']:,} prompt, {progress['completion_tokens']:,} completion",
         f"  scored       {_scored_words(document)}",
     ]
+    lines += _import_lines(document["imported"])
     if document["error"]:
         lines.append(f"  error        {document['error']}")
     return lines if document["ended_at"] is None else [*lines, f"  ended        {ending_line(document)}"]
+
+
+def _import_lines(imported: dict[str, Any] | None) -> list[str]:
+    """Where an import's samples come from, and what they once cost."""
+    if imported is None:
+        return []
+    files = [f"  imported     {file['name']}, sha256 {file['sha256']}" for file in imported["files"]]
+    return [*files, f"  FLOPs, once  {wording.flops(imported['flops'])}, tokens by {imported['tokens']}"]
 
 
 def _scored_words(document: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from api.dashboard.router import make_router
 from api.wire.artifacts import FinetuneDocument, SelectionDocument, SourceDocument, TrainingDocument
 from api.wire.comparisons import ComparisonDocument, EvaluateDocument
 from api.wire.evaluations import EvaluationDocument
+from api.wire.imports import ImportDocument
 from api.wire.job_document import JobDocument
 from service.allocation import STRATEGIES
 from service.cluster import HostState, StopMode
@@ -32,6 +33,9 @@ from service.currency import Budget, Currency
 from service.errors import InvalidInput
 from service.finetunes import PRESETS
 from service.flops import ForwardCost
+from service.importing.columns import GUESSES
+from service.importing.numbering import REASONS
+from service.importing.spec import COLUMNS
 from service.jobs import Desired, Phase
 from service.models import EngineOptions, ModelSpec
 from service.problems import ProblemSource, register_problems
@@ -288,6 +292,25 @@ def test_training_lists_every_field_with_its_default(section: str, names: list[s
             assert default_by_field[name] == "required", name
         elif isinstance(field.default, str | int | float):
             assert default_by_field[name] == written(field.default), name
+
+
+def test_importing_lists_every_column_with_the_names_that_are_guessed() -> None:
+    rows = table_in(read("importing.md").split("## Columns\n")[1].split("## ")[0])
+
+    assert sorted(row[0].strip("`") for row in rows) == sorted(COLUMNS)
+    for ours, names, *_ in rows:
+        assert names == ", ".join(f"`{name}`" for name in GUESSES[ours.strip("`")])
+    reasons = next(row[2] for row in rows if row[0] == "`finish_reason`")
+    assert re.findall(r"`(\w+)`", reasons) == list(REASONS)
+
+
+def test_importing_lists_every_field_with_its_default() -> None:
+    rows = table_in(read("importing.md").split("## REST and Python\n")[1])
+    default_by_field = {name: row[1] for row in rows for name in re.findall(r"\w+", row[0])}
+
+    assert sorted(default_by_field) == sorted(ImportDocument.model_fields)
+    for name in ("allow_unmatched", "allow_empty"):
+        assert default_by_field[name] == written(ImportDocument.model_fields[name].default)
 
 
 def own_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
