@@ -45,6 +45,15 @@ def test_locks_share_what_decides_results() -> None:
         assert cpu[name] == cuda[name], name
 
 
+def test_cuda_lock_has_one_source_of_the_cuda_bindings_and_what_qlora_needs() -> None:
+    lines = (ROOT / "requirements" / "cuda.lock").read_text().splitlines()
+    cuda = dict(line.split("==") for line in lines)
+
+    # cuda-python before 13 installs its own files over those of cuda-bindings, and no engine starts on a GPU
+    assert cuda["cuda-python"].split(".")[:2] == cuda["cuda-bindings"].split(".")[:2]
+    assert "bitsandbytes" in cuda
+
+
 def test_tracked_files_name_no_registry_host(tracked_files: list[Path]) -> None:
     naming = [
         f"{path.relative_to(ROOT)}: {host}"
