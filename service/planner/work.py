@@ -52,7 +52,7 @@ def create_tasks(draft: Draft) -> None:
             continue
         if job.spec.imported is not None:
             advance_import(draft, job)
-        elif job.phase is Phase.queued:
+        elif job.next_order == 0:  # not by its phase, which a pause before the first tick has changed
             for model in job.spec.models:
                 _new_task(draft, job.id, TaskKind.prepare, model)
             draft.change_job(job.id, phase=Phase.preparing)

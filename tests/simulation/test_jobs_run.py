@@ -66,6 +66,18 @@ def test_budget_below_one_sample_fails_and_says_what_one_costs(tmp_path):
     assert simulation.account(job).spent == 0
 
 
+def test_pause_before_the_first_tick_then_resume_draws_everything(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=10)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=20))
+    simulation.store.jobs.set_desired(job.id, Desired.pause)
+    simulation.tick()
+    assert simulation.store.jobs.get(job.id).phase is Phase.paused
+    simulation.store.jobs.set_desired(job.id, Desired.run)
+    job = simulation.run(job)
+    assert job.phase is Phase.succeeded
+    assert len(simulation.samples(job)) == 20
+
+
 def test_pause_then_resume_redraws_nothing(tmp_path):
     simulation = Simulation(tmp_path)
     job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 10))
