@@ -220,7 +220,7 @@ class _Writer:
         """Tokens that were sampled: one that ended the sequence counts where it did end, as for a drawn sample."""
         is_error = pc.equal(reason, "error").to_numpy(zero_copy_only=False)
         if self.work.spec.tokens is Tokens.column:
-            counts = columns["num_tokens"].to_numpy().astype(np.int64)
+            counts = pc.fill_null(columns["num_tokens"], 0).to_numpy().astype(np.int64)
         else:
             counts = counter.completions(completion)
             counts = counts + pc.equal(reason, "stop").to_numpy(zero_copy_only=False).astype(np.int64)
@@ -235,7 +235,7 @@ class _Writer:
             case Sampling.column:
                 encoded = columns["temperature"].dictionary_encode()
                 ids = [spec_id(SamplingSpec(temperature=value)) for value in encoded.dictionary.to_pylist()]
-                return pa.array(ids, type=pa.string()).take(encoded.indices)
+                return pc.fill_null(pa.array(ids, type=pa.string()).take(encoded.indices), UNKNOWN)
 
     def _sample_ids(
         self, prompt_id: str, sampling_ids: pa.Array, problem_ids: list[str], sample_index: Ints

@@ -97,7 +97,7 @@ class _Numbering:
         for index in np.flatnonzero(is_empty)[: _SHOWN - len(self.empty)].tolist():
             self.empty.append(samples.place(index))
         self.num_empty += int(is_empty.sum())
-        _check_values(samples)
+        _check_values(samples, is_empty)
         self.problem.append(problem)
         self.sample_index.append(self._indices(samples, problem))
         self.is_empty.append(is_empty)
@@ -164,36 +164,37 @@ def _more(number: int) -> str:
 
 def _stated_indices(samples: Samples) -> Int32s:
     column = samples.columns["sample_index"]
-    _check_range(samples, "sample_index", column, MOST_SAMPLES)
+    _refuse(samples, "sample_index", _in_range(column), f"0 to {MOST_SAMPLES:,}")
     return column.to_numpy().astype(np.int32)
 
 
-def _check_values(samples: Samples) -> None:
-    """Refuses values that no sample can have."""
-    if "num_tokens" in samples.columns:
-        _check_range(samples, "num_tokens", samples.columns["num_tokens"], MOST_SAMPLES)
-    if (reason := samples.columns.get("finish_reason")) is not None:
-        known = pc.is_in(reason, value_set=pa.array(list(REASONS)))
-        if len(bad := np.flatnonzero(~known.to_numpy(zero_copy_only=False))):
-            raise InvalidInput(
-                f"{samples.place(int(bad[0]))}: finish_reason: got {reason[int(bad[0])].as_py()!r}, allowed: "
-                f"{', '.join(REASONS)}"
-            )
-    if (temperature := samples.columns.get("temperature")) is not None:
-        is_good = pc.fill_null(pc.and_(pc.greater_equal(temperature, 0.0), pc.is_finite(temperature)), False)
-        if len(bad := np.flatnonzero(~is_good.to_numpy(zero_copy_only=False))):
-            raise InvalidInput(
-                f"{samples.place(int(bad[0]))}: temperature: got {temperature[int(bad[0])].as_py()}, allowed: a number "
-                ">= 0"
-            )
+def _check_values(samples: Samples, is_empty: npt.NDArray[np.bool_]) -> None:
+    """Refuses values that no sample can have; a row without a completion may lack the others too."""
+    columns = samples.columns
+    if (tokens := columns.get("num_tokens")) is not None:
+        _refuse(samples, "num_tokens", _in_range(tokens), f"0 to {MOST_SAMPLES:,}", but=is_empty)
+    if (reason := columns.get("finish_reason")) is not None:
+        is_known = pc.is_in(reason, value_set=pa.array(list(REASONS)))
+        _refuse(samples, "finish_reason", is_known, ", ".join(REASONS), but=is_empty)
+    if (temperature := columns.get("temperature")) is not None:
+        is_good = pc.and_(pc.greater_equal(temperature, 0.0), pc.is_finite(temperature))
+        _refuse(samples, "temperature", is_good, "a number >= 0", but=is_empty)
+    if (prompt := columns.get("prompt")) is not None:
+        _refuse(samples, "prompt", pc.is_valid(prompt), "text in every row")
 
 
-def _check_range(samples: Samples, name: str, column: pa.Array, most: int) -> None:
-    is_good = pc.fill_null(pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most)), False)
-    if len(bad := np.flatnonzero(~is_good.to_numpy(zero_copy_only=False))):
-        raise InvalidInput(
-            f"{samples.place(int(bad[0]))}: {name}: got {column[int(bad[0])].as_py()}, allowed: 0 to {most:,}"
-        )
+def _in_range(column: pa.Array) -> pa.Array:
+    return pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, MOST_SAMPLES))
+
+
+def _refuse(
+    samples: Samples, name: str, is_good: pa.Array, allowed: str, *, but: npt.NDArray[np.bool_] | None = None
+) -> None:
+    """Raises for the first row that is not good, if there is one; nulls are not. Rows of `but` may be anything."""
+    is_bad = ~pc.fill_null(is_good, False).to_numpy(zero_copy_only=False)
+    if len(bad := np.flatnonzero(is_bad if but is None else is_bad & ~but)):
+        got = samples.columns[name][int(bad[0])].as_py()
+        raise InvalidInput(f"{samples.place(int(bad[0]))}: {name}: got {got!r}, allowed: {allowed}")
 
 
 def _check_twice(problem: Int32s, sample_index: Int32s) -> None:

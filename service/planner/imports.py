@@ -20,7 +20,7 @@ from service.work import TaskKind
 
 def advance_import(draft: Draft, job: JobView) -> None:
     """Creates the task of a new import; closes one whose rows are committed."""
-    if job.phase is Phase.queued:
+    if job.next_order == 0:
         order = draft.new_task_order(job.id)
         draft.put_task(
             Task(

@@ -246,6 +246,35 @@ def test_empty_completions_become_error_rows_where_they_are_allowed(world, impor
     assert verify_directory(world.settings.data_dir / "jobs" / job["id"]).faults == ()
 
 
+def test_rows_without_a_completion_may_lack_everything_else_of_it(world, imported: Submit) -> None:
+    whole = {"problem_id": "p0", "response": "a", "temperature": 0.5, "finish_reason": "stop", "tokens": 3}
+
+    job = imported(
+        [whole, {"problem_id": "p1"}], allow_empty=True, columns={"num_tokens": "tokens"}, scorers=["math_answer"]
+    )
+
+    assert job["phase"] == "finished_with_errors", job["error"]
+    table = samples_of(world, job["id"])
+    assert table["completion_tokens"].to_pylist() == [3, 0]
+    assert table["sampling_id"].to_pylist()[1] == "unknown"
+
+
+def test_an_import_paused_before_it_began_goes_on_when_it_is_resumed(world, client, submit: Submit, run_jobs) -> None:
+    job_id = submit(old_rows()).json()["id"]
+    cluster = LocalCluster()
+    controller = Controller(store=world.store, cluster=cluster, options=Options(data_dir=str(world.settings.data_dir)))
+    client.post(f"/v1/jobs/{job_id}/pause")
+    controller.tick()
+    cluster.close()
+    assert client.get(f"/v1/jobs/{job_id}").json()["phase"] == "paused"
+
+    client.post(f"/v1/jobs/{job_id}/resume")
+    run_jobs(world)
+
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert (job["phase"], job["progress"]["samples"]) == ("succeeded", 18)
+
+
 def with_row(**row: object) -> Rows:
     return [*old_rows(), row]
 
@@ -264,6 +293,11 @@ BAD = [
     ),
     ([{"problem_id": "p0", "response": "a", "sample_index": -1}], {}, ["line 1", "sample_index", "-1"]),
     ([{"problem_id": "p0", "response": "a", "finish_reason": "tired"}], {}, ["line 1", "'tired'", "max_tokens"]),
+    (
+        [{"problem_id": "p0", "response": "a", "prompt": None}, {"problem_id": "p0", "response": "a", "prompt": "b"}],
+        {},
+        ["line 1", "prompt: got None"],
+    ),
     ([{"problem_id": "p0", "response": "a", "temperature": -1.0}], {}, ["line 1", "temperature", "-1"]),
     (old_rows(), {"model": "gone"}, ["unknown model 'gone'"]),
     (old_rows(), {"model": None}, ["exactly one of model, model_name"]),
