@@ -8,6 +8,7 @@ anything is written.
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,13 @@ from service.errors import InvalidInput
 if TYPE_CHECKING:
     from api.client_artifacts import Artifact
     from service.selection.export import Exported, Hub
+
+
+class ReasoningChoice(StrEnum):
+    """What becomes of a thinking model's reasoning."""
+
+    KEEP = "keep"
+    STRIP = "strip"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +45,9 @@ def export(
         str | None,
         typer.Option("--push", metavar="OWNER/NAME", help="Upload it as a dataset of the Hugging Face hub, private."),
     ] = None,
+    reasoning: Annotated[
+        ReasoningChoice, typer.Option(help="Whether a thinking model's reasoning stays in: keep or strip.")
+    ] = ReasoningChoice.KEEP,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see the upload.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,7 +60,7 @@ def export(
         hub = None if push is None else _hub_for(push)
         is_kept = output is not None or push is None
         with _folder(output, selection, is_kept=is_kept) as folder:
-            written = _write(made, folder)
+            written = _write(made, folder, reasoning)
             address = None
             if push is not None:
                 from service.selection.export import push_dataset
@@ -65,9 +76,9 @@ def _hub_for(repo_id: str) -> "Hub":
     return signed_in_hub()
 
 
-def _write(made: "Artifact", folder: Path) -> "Exported":
+def _write(made: "Artifact", folder: Path, reasoning: ReasoningChoice) -> "Exported":
     try:
-        return made.export(folder)
+        return made.export(folder, reasoning=reasoning.value)
     except OSError as error:
         raise InvalidInput(f"output: {folder} cannot be written: {error.strerror or error}") from error
 
@@ -75,10 +86,13 @@ def _write(made: "Artifact", folder: Path) -> "Exported":
 def _show(written: "Exported", address: str | None, *, is_kept: bool, as_json: bool) -> None:
     folder = written.folder if is_kept else None
     if as_json:
-        print_json({"folder": folder, "rows": written.rows, "files": list(written.files), "address": address})
+        made = {"folder": folder, "rows": written.rows, "dropped": written.dropped}
+        print_json(made | {"files": list(written.files), "address": address})
         return
     num_files = sum(name.startswith("data/") for name in written.files)
     lines = [f"rows     {written.rows:,} in {wording.plural(num_files, 'file')}, with a card and a lineage"]
+    if written.dropped:
+        lines.append(f"dropped  {wording.plural(written.dropped, 'row')} that had nothing but reasoning")
     lines += [] if folder is None else [f"folder   {folder}"]
     lines += [] if address is None else [f"pushed   {address}"]
     source = folder if address is None else address.removeprefix("https://huggingface.co/datasets/")

@@ -65,12 +65,12 @@ class Artifact(Resource):
 
         return Dataset(self.table())
 
-    def export(self, folder: str | Path) -> "Exported":
+    def export(self, folder: str | Path, *, reasoning: Literal["keep", "strip"] = "keep") -> "Exported":
         """Writes a folder that `datasets.load_dataset` loads, see `service.selection.export.export_dataset`."""
         from service.selection.export import export_dataset
 
         path = self.training_set_path()
-        return export_dataset(dataset_path=path, sha256=self.document["sha256"], folder=folder)
+        return export_dataset(dataset_path=path, sha256=self.document["sha256"], folder=folder, reasoning=reasoning)
 
 
 class Artifacts(Resources[Artifact]):

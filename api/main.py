@@ -229,6 +229,7 @@ def _inspect(name: str, path: Path, engine: EngineOptions, traces: Path) -> Mode
         context_len=min(files.context_len, engine.max_model_len or files.context_len),
         cost=_traced(path / "config.json", traces),
         engine=engine,
+        sampling=files.sampling,
     )
 
 

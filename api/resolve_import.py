@@ -18,8 +18,9 @@ from service.errors import InvalidInput
 from service.forward_cost import UNKNOWN_COST
 from service.importing.look import Looked, check_beginning, look
 from service.importing.spec import ImportSpec, Sampling, Tokens
-from service.jobs import JobSpec, Resolved, SamplingSpec
+from service.jobs import JobSpec, Resolved
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.store import Store
 
 UNKNOWN_REVISION = "unknown"

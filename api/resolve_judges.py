@@ -12,8 +12,9 @@ from service.artifacts import ArtifactKind
 from service.errors import Conflict, InvalidInput, NotFound
 from service.experiments.judging import question_set
 from service.experiments.spec import JudgeSpec, ResolvedSet
-from service.jobs import Job, SamplingSpec
+from service.jobs import Job
 from service.planner.submit import manifest_path
+from service.sampling import SamplingSpec
 from service.selection.judging import JUDGE_SCORER, JUDGE_TEMPLATE, check_template
 from service.selection.spec import Keep, SelectionSpec
 from service.store import Store

@@ -3,18 +3,21 @@
 Names of strategies and scorers are checked here. Must not import workers.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from api.wire.comparisons import EvaluateDocument
-from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
+from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument, StructureDocument
 from service.allocation import STRATEGIES, strategy_for
 from service.errors import InvalidInput, UnknownName
 from service.experiments.spec import EvaluateSpec, ResolvedSet
-from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec, SamplingSpec
+from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec
 from service.measures import Measures
 from service.models import ModelSpec
 from service.problems import ProblemSet
+from service.reasoning import ReasoningTags
+from service.sampling import FIELDS, SamplingSpec, Structure
 from service.scoring import scorer_named
 
 PLAIN_TEMPLATE = PromptSpec().template
@@ -41,13 +44,17 @@ def to_prompt(document: PromptDocument) -> PromptSpec:
             choice=document.few_shot.choice,
         ),
         use_chat_template=document.use_chat_template,
+        template_kwargs=dict(document.template_kwargs),
+        reasoning_tags=None
+        if document.reasoning_tags is None
+        else ReasoningTags(open=document.reasoning_tags.open, close=document.reasoning_tags.close),
         add_bos=document.add_bos,
     )
 
 
 def prompt_document(prompt: PromptSpec) -> dict[str, Any]:
     """The inverse of `to_prompt`."""
-    few_shot = prompt.few_shot
+    few_shot, tags = prompt.few_shot, prompt.reasoning_tags
     return {
         "template": "plain" if prompt.template == PLAIN_TEMPLATE else prompt.template,
         "system": prompt.system,
@@ -57,6 +64,8 @@ def prompt_document(prompt: PromptSpec) -> dict[str, Any]:
             "choice": few_shot.choice,
         },
         "use_chat_template": prompt.use_chat_template,
+        "template_kwargs": dict(prompt.template_kwargs),
+        "reasoning_tags": None if tags is None else {"open": tags.open, "close": tags.close},
         "add_bos": prompt.add_bos,
     }
 
@@ -66,18 +75,38 @@ def to_sampling(document: SamplingDocument) -> SamplingSpec:
     return SamplingSpec(
         temperature=document.temperature,
         top_p=document.top_p,
+        top_k=document.top_k,
+        min_p=document.min_p,
+        repetition_penalty=document.repetition_penalty,
         max_tokens=None if document.max_tokens == "auto" else document.max_tokens,
         stop=tuple(document.stop),
+        structure=None if document.structure is None else _to_structure(document.structure),
     )
+
+
+def _to_structure(document: StructureDocument) -> Structure:
+    schema = document.json_schema
+    return Structure(
+        json_schema=None if schema is None else json.dumps(schema, sort_keys=True, separators=(",", ":")),
+        regex=document.regex,
+        choice=tuple(document.choice or ()),
+    )
+
+
+def _structure_document(structure: Structure) -> dict[str, Any]:
+    if structure.json_schema is not None:
+        return {"json_schema": json.loads(structure.json_schema)}
+    return {"choice": list(structure.choice)} if structure.choice else {"regex": structure.regex}
 
 
 def sampling_document(sampling: SamplingSpec) -> dict[str, Any]:
     """The inverse of `to_sampling`."""
     return {
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        **{name: getattr(sampling, name) for name in FIELDS},
         "max_tokens": "auto" if sampling.max_tokens is None else sampling.max_tokens,
         "stop": list(sampling.stop),
+        "structure": None if sampling.structure is None else _structure_document(sampling.structure),
     }
 
 

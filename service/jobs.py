@@ -12,6 +12,8 @@ from typing import Literal
 from service.currency import Budget
 from service.importing.spec import ImportSpec
 from service.models import ModelSpec
+from service.reasoning import ReasoningTags
+from service.sampling import SamplingSpec
 
 DRAWING_STAGES = ("generate", "evaluate", "judge")
 """Stages under which the cost of sampling stands, by what the samples are for."""
@@ -74,6 +76,8 @@ class PromptSpec:
             after it.
         system: system text; with a chat template the system message, otherwise put before everything.
         use_chat_template: render messages through the tokenizer's own chat template.
+        template_kwargs: what the chat template takes beside the messages, e.g. enable_thinking.
+        reasoning_tags: between which the model thinks before it answers; None is the usual ones.
         add_bos: put the tokenizer's beginning-of-sequence id first where the tokenizer does not do so itself.
     """
 
@@ -81,21 +85,9 @@ class PromptSpec:
     system: str | None = None
     few_shot: FewShot = field(default_factory=FewShot)
     use_chat_template: bool = False
+    template_kwargs: dict[str, bool | int | float | str] = field(default_factory=dict[str, bool | int | float | str])
+    reasoning_tags: ReasoningTags | None = None
     add_bos: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingSpec:
-    """How completions are drawn.
-
-    Args:
-        max_tokens: most tokens of one completion; None is the remaining context of each prompt.
-    """
-
-    temperature: float = 0.7
-    top_p: float = 1.0
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ revision is a hash over the files, so that two directories with the same name ne
 from dataclasses import dataclass, field
 
 from service.flops import ForwardCost
+from service.sampling import ModelSampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class ModelSpec:
         revision: "sha256:<hex>" over the files' contents.
         context_len: most tokens of prompt and completion together [tokens].
         cost: FLOP coefficients traced from the model's own code.
+        sampling: defaults that its authors published.
         base: the registered model that this one is a finetuned checkpoint of; None for one that people registered.
     """
 
@@ -50,6 +52,7 @@ class ModelSpec:
     context_len: int
     cost: ForwardCost
     engine: EngineOptions = field(default_factory=EngineOptions)
+    sampling: ModelSampling = field(default_factory=ModelSampling)
     base: str | None = None
 
     @property

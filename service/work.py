@@ -13,8 +13,10 @@ import numpy.typing as npt
 from service.currency import Currency
 from service.finetunes import TrainingSpec
 from service.importing.spec import ImportSpec
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import ModelSpec
+from service.reasoning import ReasoningTags
+from service.sampling import SamplingSpec
 from service.selection.spec import SelectionSpec
 
 Runs = npt.NDArray[np.int32]
@@ -98,13 +100,18 @@ class ImportWork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreWork:
-    """Grade one committed shard with every scorer of the job into one Parquet of `ScoreRow`."""
+    """Grade one committed shard with every scorer of the job into one Parquet of `ScoreRow`.
+
+    Args:
+        tags: of a thinking model's reasoning; None is the usual ones.
+    """
 
     model: str
     shard_path: str
     shard_sha256: str
     problems_path: str
     scorers: tuple[str, ...]
+    tags: ReasoningTags | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

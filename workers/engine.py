@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import InvalidInput
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import OFF, SamplingSpec
 from workers.engine_protocol import EngineDead, Finished
 from workers.model_shape import check_revision, check_same_shape, shape_of
 
@@ -240,16 +240,7 @@ class PlainVllm:
         from vllm import SamplingParams, TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=token_ids) for token_ids, _ in prompts]
-        params = [
-            SamplingParams(
-                n=num_samples,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=max_tokens,
-                stop=list(sampling.stop),
-            )
-            for _, max_tokens in prompts
-        ]
+        params = [SamplingParams(n=num_samples, **_how_to_draw(sampling, max_tokens)) for _, max_tokens in prompts]
         self._llm.generate(inputs[:1], params[:1], use_tqdm=False)
         started = time.perf_counter()
         outputs = self._llm.generate(inputs, params, use_tqdm=False)
@@ -326,15 +317,34 @@ def _sampling_params(sampling: SamplingSpec, max_tokens: int) -> "SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_tokens=max_tokens,
-        stop=list(sampling.stop),
+        **_how_to_draw(sampling, max_tokens),
         detokenize=bool(sampling.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
         # shared by all requests: vLLM would otherwise deep-copy them for each one
         skip_clone=True,
     )
+
+
+def _how_to_draw(sampling: SamplingSpec, max_tokens: int) -> dict[str, Any]:
+    """Arguments of vLLM's `SamplingParams`; what nobody has resolved changes nothing."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    resolved, wanted = sampling.resolved_for(OFF), sampling.structure
+    structured = None
+    if wanted is not None:
+        structured = StructuredOutputsParams(
+            json=wanted.json_schema, regex=wanted.regex, choice=list(wanted.choice) or None
+        )  # fmt: skip
+    return {
+        "temperature": resolved.temperature,
+        "top_p": resolved.top_p,
+        "top_k": resolved.top_k,
+        "min_p": resolved.min_p,
+        "repetition_penalty": resolved.repetition_penalty,
+        "max_tokens": max_tokens,
+        "stop": list(resolved.stop),
+        "structured_outputs": structured,
+    }
 
 
 def _finished(output: "RequestOutput", text: str) -> Finished:

@@ -9,8 +9,8 @@ in it. Must not import vllm, torch or ray.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 
 
 class EngineDead(RuntimeError):

@@ -28,9 +28,9 @@ from service.importing.numbering import LEFT_OUT, REASONS, Numbered, number
 from service.importing.reading import check_unchanged, column_types
 from service.importing.rows import Samples, read_samples
 from service.importing.spec import Sampling, Tokens
-from service.jobs import SamplingSpec
 from service.receipts import Receipt, Usage
 from service.records import SAMPLE_SCHEMA
+from service.sampling import SamplingSpec
 from service.shards import file_sha256, find_receipts, make_directory, part_path, sync, write_part
 from service.work import AttemptSpec, ImportWork
 from workers.prompts import render

@@ -8,11 +8,13 @@ for the fingerprint. Must not import ray, vllm or torch.
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.errors import InvalidInput
+from service.sampling import ModelSampling
 from service.shards import file_sha256
 
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -28,6 +30,14 @@ _BITS = {
 }  # fmt: skip
 
 
+_SAMPLING_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "top_p": ("a number above 0 and up to 1", lambda value: 0 < value <= 1),
+    "top_k": ("a whole number from 0", lambda value: value >= 0 and value == int(value)),
+    "min_p": ("a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "repetition_penalty": ("a number above 0", lambda value: 0 < value < math.inf),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
     """What the files of a model say.
@@ -38,6 +48,7 @@ class ModelFiles:
         dtype: of the weights, as the configuration names it, or "auto" where it does not.
         revision: "sha256:<hex>" over names and contents of the files that decide what the model computes.
         weight_bytes: size of all safetensors files [bytes].
+        sampling: what generation_config.json says; nothing where it does not exist.
     """
 
     model_type: str
@@ -45,6 +56,7 @@ class ModelFiles:
     dtype: str
     revision: str
     weight_bytes: int
+    sampling: ModelSampling
 
 
 def inspect_model(path: str | Path) -> ModelFiles:
@@ -69,7 +81,24 @@ def inspect_model(path: str | Path) -> ModelFiles:
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "auto"),
         revision=_fingerprint(directory),
         weight_bytes=sum(file.stat().st_size for file in weights),
+        sampling=_sampling(directory / "generation_config.json"),
     )
+
+
+def _sampling(path: Path) -> ModelSampling:
+    """The authors' defaults; ones that no engine takes are refused here, not by every job."""
+    if not path.is_file():
+        return ModelSampling()
+    config = read_object(path)
+    values: dict[str, Any] = {}
+    for name, (allowed, is_allowed) in _SAMPLING_RANGES.items():
+        value = config.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not is_allowed(value):
+            raise InvalidInput(f"{path}: {name}: got {value!r}, allowed: {allowed}")
+        values[name] = int(value) if name == "top_k" else float(value)
+    return ModelSampling(**values)
 
 
 def _check_not_pickled(directory: Path) -> None:

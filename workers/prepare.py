@@ -159,7 +159,11 @@ class _HubTokenizer:
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            # the document refuses names that the library takes for itself
+            kwargs: dict[str, Any] = dict(self._prompt.template_kwargs)
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **kwargs
+            )
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise InvalidInput(f"the model's chat template refuses messages of {roles}: {error}") from error

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from service.flops import paper_flops_array, sample_flops_array
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
+from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, Indices
 from workers.prepared import Prepared
 

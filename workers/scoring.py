@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import CorruptFile
+from service.reasoning import ReasoningTags
 from service.receipts import Receipt, ScoreDelta, Usage
 from service.records import SCORE_SCHEMA
-from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named, with_judge
+from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named, with_judge, with_tags
 from service.scoring.answers import expected_answer
 from service.scoring.latex import MathLatex, Open
 from service.scoring.normalize import equations_key, exact_key
@@ -94,12 +95,12 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
         UnknownName: a scorer that is not registered.
     """
     started = time.perf_counter()
-    scorers = [with_judge(scorer_named(name), shared_pool()) for name in work.scorers]
+    scorers = [with_tags(with_judge(scorer_named(name), shared_pool()), work.tags) for name in work.scorers]
     check_file(work.shard_path, work.shard_sha256)
     problems = _read_problems(work)
     delta = _Delta()
     tables: list[pa.Table] = [SCORE_SCHEMA.empty_table()]
-    for batch in _read_samples(work.shard_path):
+    for batch in _read_samples(work.shard_path, work.tags):
         graded = [_grade(scorer, batch, problems) for scorer in scorers]
         solution_keys = [exact_key(text) for text in batch.completions]
         equations_keys = [equations_key(text) for text in batch.completions]
@@ -117,10 +118,14 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
     )
 
 
-def _read_samples(path: str) -> Iterator[_Batch]:
+def _read_samples(path: str, tags: ReasoningTags | None) -> Iterator[_Batch]:
+    """Samples in batches. With tags of its own, a completion gets the opening one that its prompt may hold."""
+    names = [*_SAMPLE_COLUMNS, *(["prompt"] if tags is not None else [])]
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=_SAMPLE_COLUMNS):
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
             columns = batch.to_pydict()
+            if tags is not None:
+                columns["completion"] = list(map(tags.whole, columns["prompt"], columns["completion"]))
             yield _Batch(
                 sample_ids=columns["sample_id"],
                 problems=columns["problem_index"],

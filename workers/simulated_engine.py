@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from service.errors import InvalidInput
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from workers.engine_protocol import EngineDead, Finished
 
 _ANSWER = re.compile(r"\[answer=(-?\d+|yes|no)\]")

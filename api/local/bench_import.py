@@ -23,8 +23,9 @@ from api.local.bench_process import measure_apart, peak_mib
 from api.local.bench_samples import make_questions, make_solutions, write_problems
 from service.flops import AttentionTerm, ForwardCost
 from service.importing.spec import ImportColumn, ImportFile, ImportSpec, MatchBy, Sampling, Tokens
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.shards import file_sha256
 from service.work import AttemptSpec, ImportWork, TaskKind
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.store import Store
 from workers.engine import PlainVllm
 from workers.prepared import read_prepared

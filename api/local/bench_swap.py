@@ -19,8 +19,9 @@ from api.local.bench_machine import Machine, Spread, this_machine
 from api.local.bench_models import THREADS, describe
 from api.local.bench_process import measure_apart
 from api.local.tiny_world import model_dir, problem_file
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
+from service.sampling import SamplingSpec
 from workers.engine import VllmEngine, engine_environment
 from workers.prepare import load_tokenizer
 

@@ -109,7 +109,7 @@ class EvaluateDocument(InputModel):
     """How students are measured, beside one greedy completion a problem."""
 
     maj_at: list[Whole] = Field(default_factory=lambda: [1, 4, 8], max_length=20, description="Sizes of the vote.")
-    temperature: float = Field(default=0.7, gt=0, le=10, allow_inf_nan=False)
+    temperature: float = Field(default=0.7, gt=0, le=2, allow_inf_nan=False)
 
 
 class ComparisonDocument(InputModel):

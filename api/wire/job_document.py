@@ -3,6 +3,8 @@
 Checks what can be checked without a catalogue; names and lengths are checked in `api/resolve.py`.
 """
 
+import json
+import re
 import string
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +16,14 @@ from api.wire.base import MAX_INT, InputModel, Line, LongText, Name, Whole
 MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
 CURRENCIES = ("flops", "tokens", "samples_per_problem")
+RESERVED_KWARGS = (
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "messages",
+    "padding", "max_length", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize",
+    "tokenizer_kwargs", "tools", "truncation",
+)  # fmt: skip
+"""Arguments of the library that renders, or texts of a template's own, which a document does not set."""
+MAX_SCHEMA_CHARACTERS = 20_000
+_OWN = "Left out, the model's own: what its generation_config.json says, or nothing."
 _LATER_CURRENCIES = ("usd", "gpu_hours")
 
 
@@ -121,6 +131,13 @@ class FewShotDocument(InputModel):
         return self
 
 
+class ReasoningTagsDocument(InputModel):
+    """The texts between which a model thinks before it answers."""
+
+    open: Annotated[str, Field(min_length=1, max_length=200)]
+    close: Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class PromptDocument(InputModel):
     """How a problem becomes a prompt."""
 
@@ -130,6 +147,14 @@ class PromptDocument(InputModel):
     system: LongText | None = Field(default=None, description="Put before everything, or the chat's system message.")
     few_shot: FewShotDocument = Field(default_factory=FewShotDocument)
     use_chat_template: bool = Field(default=False, description="Render through the tokenizer's own chat template.")
+    template_kwargs: dict[str, bool | Whole | float | str] = Field(
+        default_factory=dict[str, bool | int | float | str],
+        max_length=20,
+        description="What the chat template takes beside messages, e.g. {enable_thinking: false}.",
+    )
+    reasoning_tags: ReasoningTagsDocument | None = Field(
+        default=None, description="Where a thinking model thinks; scorers read what follows. <think>, </think>."
+    )
     add_bos: bool = Field(default=True, description="Begin with the tokenizer's beginning-of-sequence token.")
 
     @model_validator(mode="after")
@@ -140,6 +165,14 @@ class PromptDocument(InputModel):
                 "'plain', or a text with {question} in it and no other field; a literal brace is written twice",
                 {"got": repr(self.template[:80])},
             )
+        if self.template_kwargs and not self.use_chat_template:
+            raise PydanticCustomError(
+                "kwargs", "template_kwargs with use_chat_template: true alone", {"got": "them without it"}
+            )
+        for name in self.template_kwargs:
+            if not name.isidentifier() or name in RESERVED_KWARGS:
+                allowed = f"names of arguments that a chat template asks for, none of {', '.join(RESERVED_KWARGS)}"
+                raise PydanticCustomError("kwarg", "{allowed}", {"allowed": allowed, "got": name[:100]})
         return self
 
 
@@ -152,15 +185,49 @@ def _is_template(text: str) -> bool:
     return bool(fields) and all(field == ("question", "", None) for field in fields)
 
 
+class StructureDocument(InputModel):
+    """What a completion must look like: exactly one of the fields."""
+
+    json_schema: dict[str, Any] | None = Field(default=None, description="A JSON schema.")
+    regex: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None, description="A regular expression that the whole completion matches."
+    )
+    choice: list[Annotated[str, Field(min_length=1, max_length=1000)]] | None = Field(
+        default=None, min_length=1, max_length=1000, description="The texts that it may be."
+    )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            allowed = ", ".join(type(self).model_fields)
+            raise PydanticCustomError(
+                "one_structure", "exactly one of {allowed}", {"allowed": allowed, "got": ", ".join(given) or "none"}
+            )
+        if self.json_schema is not None and len(json.dumps(self.json_schema)) > MAX_SCHEMA_CHARACTERS:
+            raise PydanticCustomError(
+                "schema", "a schema of at most {allowed} characters", {"allowed": MAX_SCHEMA_CHARACTERS, "got": "more"}
+            )
+        try:
+            re.compile(self.regex or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise PydanticCustomError("regex", "a regular expression", {"got": str(error)[:200]}) from error
+        return self
+
+
 class SamplingDocument(InputModel):
     """How completions are drawn."""
 
-    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description=_OWN)
+    top_k: Whole | None = Field(default=None, ge=0, le=MAX_INT, description=f"{_OWN} 0 is all tokens.")
+    min_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description=_OWN)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False, description=_OWN)
     max_tokens: Whole | Literal["auto"] = Field(
         default="auto", description="Most tokens of a completion; `auto` is what each prompt leaves of the context."
     )
     stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=16)
+    structure: StructureDocument | None = Field(default=None, description="What a completion must look like.")
 
     @model_validator(mode="after")
     def _check_max_tokens(self) -> Self:

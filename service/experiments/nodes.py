@@ -20,8 +20,9 @@ from service.experiments.spec import (
 )
 from service.finetunes import FinetuneSpec
 from service.flops import paper_flops, sample_flops
-from service.jobs import Desired, JobSpec, Phase, Resolved, SamplingSpec
+from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.selection.spec import SelectionSource, SelectionSpec
 from service.work import FinetuneWork, SelectSource, SelectWork
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.finetunes import TrainingSpec
-from service.jobs import AllocationSpec, PromptSpec, SamplingSpec
+from service.jobs import AllocationSpec, PromptSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.selection.spec import Duplicates, Keep
 
 

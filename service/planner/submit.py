@@ -51,7 +51,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 problems_path=job.problems_path,
                 num_problems=job.num_problems,
                 prompt=spec.prompt,
-                sampling=spec.sampling,
+                sampling=spec.sampling.resolved_for(model.sampling),
                 seed=spec.seed,
             )
         case TaskKind.generate:
@@ -61,7 +61,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
             return GenerateWork(
                 model=model,
                 prepared_path=job.prepared[task.model].path,
-                sampling=spec.sampling,
+                sampling=spec.sampling.resolved_for(model.sampling),
                 currency=job.account.currency,
                 runs=runs,
                 seed=spec.seed,
@@ -89,6 +89,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 shard_sha256=task.source.sha256,
                 problems_path=job.problems_path,
                 scorers=spec.scorers,
+                tags=spec.prompt.reasoning_tags,
             )
         case TaskKind.select | TaskKind.finetune:
             raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from service.errors import UnknownName
+from service.reasoning import ReasoningTags
 from service.scoring.answers import MathAnswer
 from service.scoring.base import Graded, Scorer, Steps, Verdict
 from service.scoring.latex import MathLatex
@@ -39,4 +40,11 @@ def with_judge(scorer: Scorer, judge: Judge) -> Scorer:
     return replace(scorer, judge=judge) if isinstance(scorer, MathLatex) else scorer
 
 
-__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named", "with_judge"]
+def with_tags(scorer: Scorer, tags: ReasoningTags | None) -> Scorer:
+    """`scorer` for models whose reasoning stands between other tags than the usual ones."""
+    if tags is not None and isinstance(scorer, MathAnswer | MathLatex | StepCheck | YesNo):
+        return replace(scorer, tags=tags)
+    return scorer
+
+
+__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named", "with_judge", "with_tags"]

@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.base import Graded, Verdict
-from service.scoring.extraction import MARKER, Found, find_answer, visible_text
+from service.scoring.extraction import MARKER, UNCLOSED, Found, find_answer, visible_text
 from service.scoring.numerals import Numeral, read_numeral
 from service.scoring.plaintext import MAX_SEGMENT, comparable, plain
 
@@ -39,14 +40,12 @@ class MathAnswer:
     if the engine failed or the reference is empty.
 
     Attributes:
-        reasoning_open: tag that opens a thinking model's reasoning.
-        reasoning_close: tag that closes it; only what follows is read.
+        tags: of a thinking model's reasoning; only what follows it is read.
     """
 
     name: str = "math_answer"
-    version: str = "1"
-    reasoning_open: str = "<think>"
-    reasoning_close: str = "</think>"
+    version: str = "2"
+    tags: ReasoningTags = DEFAULT_TAGS
 
     def grade(
         self, *, completion: str, reference: str, finish_reason: str, question: str, structure: str | None
@@ -55,7 +54,9 @@ class MathAnswer:
         expected = _read_reference(reference)
         if not expected.canonical or finish_reason == "error":
             return _graded(Verdict.ERROR, None, "the reference is empty" if not expected.canonical else "engine error")
-        text = visible_text(completion, reasoning_open=self.reasoning_open, reasoning_close=self.reasoning_close)
+        text = visible_text(completion, self.tags)
+        if text is None:
+            return _graded(Verdict.INCOMPLETE, None, UNCLOSED)
         marker = text.rfind(MARKER)
         fast = _FAST.match(text, marker + len(MARKER)) if marker >= 0 else None
         if fast is not None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from service.reasoning import ReasoningTags
 from service.scoring.numerals import Numeral, count_numerals, last_numeral, read_numeral
 from service.scoring.plaintext import MAX_SEGMENT, plain
 
@@ -44,17 +45,19 @@ class Found:
     is_last: bool
 
 
-def visible_text(completion: str, *, reasoning_open: str, reasoning_close: str) -> str:
-    """The part of a completion in which an answer counts.
+UNCLOSED = "the reasoning is not closed"
 
-    That is what follows the last closing reasoning tag (nothing, if reasoning was opened and never closed), up to where
-    a base model that has answered goes on to write a next question of its own.
+
+def visible_text(completion: str, tags: ReasoningTags) -> str | None:
+    """The part of a completion in which an answer counts; None if there is none, for its reasoning is not closed.
+
+    That is what follows the last closing reasoning tag, up to where a base model that has answered goes on to write a
+    next question of its own.
     """
-    closed = completion.rfind(reasoning_close)
-    if closed >= 0:
-        completion = completion[closed + len(reasoning_close) :]
-    elif reasoning_open in completion:
-        return ""
+    answer = tags.answer_in(completion)
+    if answer is None:
+        return None
+    completion = answer
     for following in _NEXT_QUESTION.finditer(completion):
         head = completion[: following.start()]
         return head if _ANNOUNCED.search(head) else completion

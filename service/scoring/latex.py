@@ -7,8 +7,9 @@ Invariant: pure but for that judge, and bounded. Must not import math_verify or 
 from dataclasses import dataclass
 from functools import lru_cache
 
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.base import Graded, Verdict
-from service.scoring.extraction import MARKER, visible_text
+from service.scoring.extraction import MARKER, UNCLOSED, visible_text
 from service.scoring.latex_compare import canonical, compare
 from service.scoring.latex_extraction import Piece, find_piece
 from service.scoring.latex_reader import read_value, tight_text
@@ -55,15 +56,13 @@ class MathLatex:
 
     Attributes:
         judge: decides what exact comparison does not; without one such an answer is an `error`.
-        reasoning_open: tag that opens a thinking model's reasoning.
-        reasoning_close: tag that closes it; only what follows is read.
+        tags: of a thinking model's reasoning; only what follows it is read.
     """
 
     judge: Judge | None = None
     name: str = "math_latex"
-    version: str = "1"
-    reasoning_open: str = "<think>"
-    reasoning_close: str = "</think>"
+    version: str = "2"
+    tags: ReasoningTags = DEFAULT_TAGS
 
     def grade(
         self, *, completion: str, reference: str, finish_reason: str, question: str, structure: str | None
@@ -80,7 +79,9 @@ class MathLatex:
         if finish_reason == "error" or not expected.tight or len(expected.text) > MAX_SEGMENT:
             return _graded(Verdict.ERROR, None, _no_verdict(expected, finish_reason))
         is_cut = finish_reason == "length"
-        text = visible_text(completion, reasoning_open=self.reasoning_open, reasoning_close=self.reasoning_close)
+        text = visible_text(completion, self.tags)
+        if text is None:
+            return _graded(Verdict.INCOMPLETE, None, UNCLOSED)
         piece = find_piece(text)
         if piece is None or (is_cut and not piece.is_marked):
             if is_cut:

@@ -6,28 +6,36 @@ is what makes the check cheap, exact and free of a reference. Invariant: pure, l
 
 from dataclasses import dataclass
 
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.base import Graded, Steps
 from service.scoring.calculations import calculations
+from service.scoring.extraction import UNCLOSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCheck:
-    """Valid: at least one calculation is written and all hold. Invalid: one is false. Unknown: none could be judged.
+    """Reads what follows a thinking model's reasoning, whose false starts are no part of the solution.
+
+    Valid: at least one calculation is written and all hold. Invalid: one is false. Unknown: none could be judged.
 
     A solution with a calculator mark that cannot be read is unknown unless another calculation is false: half a check
     is no check.
     """
 
     name: str = "steps"
-    version: str = "1"
+    version: str = "2"
+    tags: ReasoningTags = DEFAULT_TAGS
 
     def grade(
         self, *, completion: str, reference: str, finish_reason: str, question: str, structure: str | None
     ) -> Graded:
         """Judge the calculations of `completion`; the other arguments play no part."""
+        solution = self.tags.answer_in(completion)
+        if solution is None:
+            return _steps(Steps.UNKNOWN, UNCLOSED)
         count = 0
         unreadable: str | None = None
-        for calculation in calculations(completion):
+        for calculation in calculations(solution):
             if calculation.holds is False:
                 return _steps(Steps.INVALID, f"{calculation.text[:80]} does not hold")
             if calculation.holds is None:

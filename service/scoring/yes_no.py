@@ -8,8 +8,9 @@ linear in the completion's length.
 import re
 from dataclasses import dataclass
 
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.base import Graded, Verdict
-from service.scoring.extraction import visible_text
+from service.scoring.extraction import UNCLOSED, visible_text
 
 # "no" is a verdict in "no.", "**No**" and "no, because", and none in "no longer" and "no errors"
 _WORD = r"[\"'*_]*(yes|no)[\"'*_]*(?=[ \t]*(?:\Z|[.,;:!?(){}\n]|\N{EM DASH}|because\b|since\b|as\b)|[ ][-\N{EN DASH}])"
@@ -30,14 +31,12 @@ class YesNo:
     without; `error` if the engine failed or the reference is neither yes nor no.
 
     Attributes:
-        reasoning_open: tag that opens a thinking model's reasoning.
-        reasoning_close: tag that closes it; only what follows is read.
+        tags: of a thinking model's reasoning; only what follows it is read.
     """
 
     name: str = "yes_no"
-    version: str = "1"
-    reasoning_open: str = "<think>"
-    reasoning_close: str = "</think>"
+    version: str = "2"
+    tags: ReasoningTags = DEFAULT_TAGS
 
     def grade(
         self, *, completion: str, reference: str, finish_reason: str, question: str, structure: str | None
@@ -48,7 +47,9 @@ class YesNo:
             return _graded(Verdict.ERROR, None, f"the reference is {reference[:80]!r}, neither yes nor no")
         if finish_reason == "error":
             return _graded(Verdict.ERROR, None, "engine error")
-        text = visible_text(completion, reasoning_open=self.reasoning_open, reasoning_close=self.reasoning_close)
+        text = visible_text(completion, self.tags)
+        if text is None:
+            return _graded(Verdict.INCOMPLETE, None, UNCLOSED)
         said = stated_word(text)
         if said is None:
             if finish_reason == "length":

@@ -44,16 +44,22 @@ _COLUMNS = {
 }
 
 
-def dataset_card(lineage: Lineage, *, num_bytes: int, stored_bytes: int) -> str:
+def dataset_card(
+    lineage: Lineage, *, num_bytes: int, stored_bytes: int, num_rows: int | None = None, is_stripped: bool = False
+) -> str:
     """The README.md of a dataset folder.
 
     Args:
         num_bytes: size of the data in memory.
         stored_bytes: size of its files.
+        num_rows: rows of the folder; None is all that were selected.
+        is_stripped: whether the completions are without their reasoning.
     """
+    num_rows = lineage.statistics.rows if num_rows is None else num_rows
     sections = [
         f"# {_line(lineage.spec.name)}",
         _introduction(lineage),
+        *([_stripped(lineage, num_rows)] if is_stripped else []),
         "## Use\n\n" + _USE,
         "## Columns\n\n" + _table(("column", "meaning"), _COLUMNS.items()),
         "## Statistics\n\n" + _statistics(lineage),
@@ -64,7 +70,7 @@ def dataset_card(lineage: Lineage, *, num_bytes: int, stored_bytes: int) -> str:
         "## Models, problems and licenses\n\n" + _licenses(lineage),
         "## Documents\n\n" + _DOCUMENTS,
     ]
-    return f"---\n{_front_matter(lineage, num_bytes, stored_bytes)}---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{_front_matter(lineage, num_rows, num_bytes, stored_bytes)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 _USE = """```python
@@ -78,8 +84,16 @@ _DOCUMENTS = """- `isoflop/lineage.json`: everything above and more, machine-rea
 - `isoflop/jobs/<job>.json`: the jobs that drew the samples, resolved"""
 
 
-def _front_matter(lineage: Lineage, num_bytes: int, stored_bytes: int) -> str:
-    rows = lineage.statistics.rows
+def _stripped(lineage: Lineage, num_rows: int) -> str:
+    left_out = lineage.statistics.rows - num_rows
+    return (
+        "The models' reasoning is taken out of the completions: what follows its closing tag is left. "
+        f"{wording.plural(left_out, 'row')} without anything after it {'is' if left_out == 1 else 'are'} left out. "
+        "Statistics, filters and token counts below are of the rows as they were drawn."
+    )
+
+
+def _front_matter(lineage: Lineage, rows: int, num_bytes: int, stored_bytes: int) -> str:
     fields: dict[str, Any] = {
         "pretty_name": _line(lineage.spec.name),
         "task_categories": ["text-generation"],

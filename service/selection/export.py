@@ -8,45 +8,62 @@ An upload is private unless somebody says otherwise, and never ends in a public 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import Conflict, InvalidInput, Unreachable
+from service.reasoning import ReasoningTags, source_tags
 from service.selection.card import dataset_card
 from service.selection.lineage import LINEAGE_FILE, Lineage, read_lineage
 from service.shards import check_file, make_directory, sync
 
 DOCUMENTS = "isoflop"
+Reasoning = Literal["keep", "strip"]
+Strip = Callable[[pa.RecordBatch], pa.RecordBatch]
 MOST_BYTES = 256 << 20
 """Of text and numbers in one file, before compression."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A finished folder. `files` are relative to it."""
+    """A finished folder.
+
+    Args:
+        files: relative to it.
+        dropped: rows that had nothing but reasoning.
+    """
 
     folder: str
     rows: int
     files: tuple[str, ...]
+    dropped: int = 0
 
 
 def export_dataset(
-    *, dataset_path: str | Path, sha256: str, folder: str | Path, most_bytes: int = MOST_BYTES
+    *,
+    dataset_path: str | Path,
+    sha256: str,
+    folder: str | Path,
+    reasoning: Reasoning = "keep",
+    most_bytes: int = MOST_BYTES,
 ) -> Exported:
     """Writes a folder that `datasets.load_dataset(folder)` loads, with a card and the documents of every job.
 
     Args:
         dataset_path: Parquet of `SelectedRow` that a selection wrote.
         folder: must not exist yet.
+        reasoning: whether a thinking model's reasoning stays in the completions. Stripped, a row of which nothing is
+            left is left out, and `completion_tokens` still counts what was drawn.
 
     Raises:
         CorruptFile: the training set is missing, or not the one that was committed.
         Conflict: the folder exists.
+        InvalidInput: no row has anything but reasoning.
     """
     target = Path(folder)
     if target.exists():
@@ -56,10 +73,15 @@ def export_dataset(
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(building, ignore_errors=True)  # of an earlier export of this process that did not finish
     try:
-        num_bytes = _write_data(Path(dataset_path), building / "data", most_bytes)
+        strip = _stripper(lineage) if reasoning == "strip" else None
+        num_rows, num_bytes = _write_data(Path(dataset_path), building / "data", most_bytes, strip)
+        if not num_rows:
+            raise InvalidInput("reasoning: got 'strip', which leaves no row: no completion goes on after its reasoning")
         stored_bytes = sum(file.stat().st_size for file in (building / "data").iterdir())
         _write_documents(lineage, building)
-        card = dataset_card(lineage, num_bytes=num_bytes, stored_bytes=stored_bytes)
+        card = dataset_card(
+            lineage, num_bytes=num_bytes, stored_bytes=stored_bytes, num_rows=num_rows, is_stripped=strip is not None
+        )
         (building / "README.md").write_text(card, encoding="utf-8")
         for path in building.rglob("*"):
             sync(path)
@@ -68,7 +90,22 @@ def export_dataset(
         shutil.rmtree(building, ignore_errors=True)
     sync(target.parent)
     files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
-    return Exported(folder=str(target), rows=lineage.statistics.rows, files=tuple(files))
+    dropped = lineage.statistics.rows - num_rows
+    return Exported(folder=str(target), rows=num_rows, files=tuple(files), dropped=dropped)
+
+
+def _stripper(lineage: Lineage) -> Strip:
+    """Takes the reasoning out of rows, by the tags of the job that drew each."""
+    tags = [source_tags(source.job) for source in lineage.sources]
+
+    def strip(batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns: list[list[Any]] = [batch.column(name).to_pylist() for name in ("source", "prompt", "completion")]
+        answers = [_answer(tags[int(source)], prompt, text) for source, prompt, text in zip(*columns, strict=True)]
+        at = batch.schema.get_field_index("completion")
+        stripped = batch.set_column(at, batch.schema.field(at), pa.array(answers, batch.schema.field(at).type))
+        return stripped.filter(pa.array([bool(answer.strip()) for answer in answers]))
+
+    return strip
 
 
 def _publishable(lineage: Lineage) -> Lineage:
@@ -76,25 +113,29 @@ def _publishable(lineage: Lineage) -> Lineage:
     return replace(lineage, contamination=replace(lineage.contamination, examples=()))
 
 
-def _write_data(dataset_path: Path, directory: Path, most_bytes: int) -> int:
-    """Writes the files, and returns the bytes of the data in memory."""
+def _answer(tags: ReasoningTags, prompt: str, completion: str) -> str:
+    return (tags.answer_in(tags.whole(prompt, completion)) or "").lstrip("\n")
+
+
+def _write_data(dataset_path: Path, directory: Path, most_bytes: int, strip: Strip | None) -> tuple[int, int]:
+    """Writes the files, and returns the rows and the bytes of the data in memory."""
     make_directory(directory)
-    num_files = num_bytes = 0
+    num_files = num_rows = num_bytes = 0
     with pq.ParquetFile(dataset_path) as file:
-        for table in _files(file, most_bytes):
+        for table in _files(file, most_bytes, strip):
             # the number of files is part of their names, and known at the end
             pq.write_table(table, directory / f"{num_files:05d}", compression="zstd")
-            num_files, num_bytes = num_files + 1, num_bytes + table.nbytes
+            num_files, num_rows, num_bytes = num_files + 1, num_rows + table.num_rows, num_bytes + table.nbytes
     for number in range(num_files):
         (directory / f"{number:05d}").rename(directory / f"train-{number:05d}-of-{num_files:05d}.parquet")
-    return num_bytes
+    return num_rows, num_bytes
 
 
-def _files(file: pq.ParquetFile, most_bytes: int) -> Iterator[pa.Table]:
+def _files(file: pq.ParquetFile, most_bytes: int, strip: Strip | None) -> Iterator[pa.Table]:
     """Tables of about `most_bytes`, without what the footer says of this machine's attempt."""
     held: list[pa.RecordBatch] = []
     held_bytes = 0
-    for batch in file.iter_batches():
+    for batch in map(strip, file.iter_batches()) if strip is not None else file.iter_batches():
         if held and held_bytes + batch.nbytes > most_bytes:
             yield pa.Table.from_batches(held).replace_schema_metadata(None)
             held, held_bytes = [], 0

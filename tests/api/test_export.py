@@ -141,3 +141,11 @@ def test_selection_that_is_not_made_or_not_here_has_no_dataset(selection: Artifa
     selection.document |= {"path": None, "phase": "running"}
     with pytest.raises(Conflict, match="is running, allowed: a selection that succeeded"):
         selection.to_trl()
+
+
+def test_export_reasoning_is_kept_or_stripped(run: Run) -> None:
+    stripped = run("export", "SELECTION", "--reasoning", "strip", "--json")
+    wrong = run("export", "SELECTION", "--reasoning", "half", "--output", "other")
+
+    assert (stripped.exit_code, json.loads(stripped.stdout)["dropped"]) == (0, 0)
+    assert (wrong.exit_code, "keep" in wrong.output) == (2, True)

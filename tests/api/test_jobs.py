@@ -22,7 +22,9 @@ def test_submit_good_document_stores_the_resolved_job(world, client: TestClient,
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert job["phase"] == "queued"
     assert job["num_problems"] == 6
-    assert job["document"]["sampling"] == {"temperature": 0.7, "top_p": 1.0, "max_tokens": 32, "stop": []}
+    sampling = job["document"]["sampling"]
+    assert {name: value for name, value in sampling.items() if value} == {"temperature": 0.7, "max_tokens": 32}
+    assert sampling["top_p"] is None, "the model's own"
     assert job["document"]["name"] == "sums/train by small"
     assert job["progress"]["budget"] == {
         "currency": "samples",
@@ -116,6 +118,18 @@ def test_submit_unknown_name_is_422_with_known_ones(
     [
         ({"budgett": {}}, "budgett", "did you mean 'budget'"),
         ({"sampling": {"temprature": 1.0}}, "sampling.temprature", "did you mean 'temperature'"),
+        ({"sampling": {"temperature": 2.5}}, "sampling.temperature", "2"),
+        ({"sampling": {"structure": {}}}, "sampling.structure", "exactly one of json_schema, regex, choice"),
+        ({"sampling": {"structure": {"regex": "(", "choice": ["a"]}}}, "sampling.structure", "exactly one of"),
+        ({"sampling": {"structure": {"regex": "("}}}, "sampling.structure", "a regular expression"),
+        ({"sampling": {"structure": {"choice": []}}}, "sampling.structure.choice", "1"),
+        ({"prompt": {"template_kwargs": {"enable_thinking": True}}}, "prompt", "use_chat_template: true alone"),
+        (
+            {"prompt": {"use_chat_template": True, "template_kwargs": {"chat_template": "{{ x }}"}}},
+            "prompt",
+            "names of arguments that a chat template asks for",
+        ),
+        ({"prompt": {"reasoning_tags": {"open": "<t>"}}}, "prompt.reasoning_tags.close", ""),
         ({"prompt": {"few_shot": {"shots": 1}}}, "prompt.few_shot.shots", "num_shots"),
         ({"budget": {"flops": 0}}, "budget.flops", "greater than 0"),
         ({"budget": {"flops": -1e9}}, "budget.flops", "greater than 0"),

@@ -8,10 +8,11 @@ from pathlib import Path
 from service.cluster import Cluster
 from service.controller import Controller
 from service.currency import Budget, Currency
-from service.jobs import AllocationSpec, Job, JobSpec, Resolved, SamplingSpec
+from service.jobs import AllocationSpec, Job, JobSpec, Resolved
 from service.models import EngineOptions, ModelSpec
 from service.planner import Options
 from service.problems import ProblemSource, register_problems
+from service.sampling import SamplingSpec
 from service.store import Store
 from tests.simulation.world import COST
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from service.cluster import AttemptReport, AttemptState, Grant, HostState, Orders, Stop, StopMode
-from service.jobs import SamplingSpec
 from service.models import EngineOptions, ModelSpec
+from service.sampling import SamplingSpec, Structure
 from service.work import AttemptSpec
 from tests.workers.generate_attempts import COST, generate_attempt
 from workers.engine import VllmEngine
@@ -89,6 +89,16 @@ def main(folder: Path) -> None:
     once = [[problem, 0, 1] for problem in range(40)]
     for name, stop in (("ours", ()), ("theirs", ("no such text",))):  # a stop string makes vLLM decode as it goes
         sampling = SamplingSpec(temperature=0.0, stop=stop)
+        begin(host, attempt(folder, f"{name}.1", runs=once, sampling=sampling), 1e15)
+        reports[name] = summary(run(host, f"{name}.1"))
+
+    shaped = {
+        "choice": SamplingSpec(temperature=1.0, structure=Structure(choice=("12", "345"))),
+        "regex": SamplingSpec(temperature=1.0, structure=Structure(regex="[0-3]{4}")),
+        "top_k": SamplingSpec(temperature=2.0, top_k=1),
+        "penalty": SamplingSpec(temperature=0.0, repetition_penalty=10.0),
+    }
+    for name, sampling in shaped.items():
         begin(host, attempt(folder, f"{name}.1", runs=once, sampling=sampling), 1e15)
         reports[name] = summary(run(host, f"{name}.1"))
 

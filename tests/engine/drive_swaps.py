@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from service.cluster import AttemptState, Grant, HostState, Orders
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.work import AttemptSpec
 from tests.engine.drive_engine import model_spec
 from tests.workers.generate_attempts import generate_attempt

@@ -1,6 +1,7 @@
 """The real engine, with a random Llama and a character tokenizer built here: one process, one engine start."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +10,9 @@ import pytest
 
 from service.errors import InvalidInput
 from service.flops import sample_flops
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.records import PROBLEM_SCHEMA
+from service.sampling import SamplingSpec
 from service.work import PrepareWork
 from tests.engine.drive_engine import model_spec
 from tests.engine.own_process import drive
@@ -178,3 +180,24 @@ def test_model_directory_without_one_of_its_weight_files_is_refused_by_its_name(
 
     with pytest.raises(InvalidInput, match=r"model-2\.safetensors.*1 of 2"):
         check_model_files(tmp_path)
+
+
+@pytest.mark.engine
+def test_engine_completions_have_the_structure_that_is_asked_for(driven: tuple[Path, dict[str, Summary]]) -> None:
+    chosen, matching = (rows_of(driven[1][name]) for name in ("choice", "regex"))
+
+    assert {row["completion"] for row in chosen} == {"12", "345"}
+    assert {row["finish_reason"] for row in (*chosen, *matching)} == {"stop"}
+    assert all(re.fullmatch("[0-3]{4}", str(row["completion"])) for row in matching)
+    assert len({row["completion"] for row in matching}) > 10
+
+
+@pytest.mark.engine
+def test_engine_is_told_top_k_and_repetition_penalty(driven: tuple[Path, dict[str, Summary]]) -> None:
+    greedy, top, penalised = (
+        {row["problem_id"]: row["completion"] for row in rows_of(driven[1][name])}
+        for name in ("ours", "top_k", "penalty")
+    )
+
+    assert top == greedy, "the likeliest of one token, at any temperature"
+    assert penalised != greedy

@@ -27,9 +27,10 @@ from service.cluster import (
 )
 from service.currency import Currency
 from service.flops import ForwardCost
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PROBLEM_SCHEMA, ProblemRow
+from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, PrepareWork, TaskKind
 from workers.dispatcher import Launch, run_attempt
 from workers.engine_protocol import Engine

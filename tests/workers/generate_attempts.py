@@ -7,8 +7,8 @@ import numpy as np
 
 from service.currency import Currency
 from service.flops import AttentionTerm, ForwardCost
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, TaskKind
 
 COST = ForwardCost(

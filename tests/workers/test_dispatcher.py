@@ -13,10 +13,11 @@ from service.cluster import Acknowledge, AttemptReport, AttemptState, HostState,
 from service.currency import Currency
 from service.errors import CorruptFile, InvalidInput
 from service.flops import ForwardCost
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, ProblemRow
+from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork, TaskKind
 from workers.dispatcher import DispatcherHost, Handle, run_attempt, thread_launcher
 from workers.host_attempts import Failure

@@ -9,8 +9,8 @@ import pytest
 
 from service.cluster import AttemptReport, AttemptState, Grant, HostState, Orders, Stop, StopMode
 from service.errors import InvalidInput
-from service.jobs import SamplingSpec
 from service.models import ModelSpec
+from service.sampling import SamplingSpec
 from tests.workers.generate_attempts import COST
 from tests.workers.generator_rig import MODEL, Clock, Rig, planned, returned, written
 from workers.engine_protocol import EngineDead, Finished

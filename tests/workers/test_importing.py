@@ -14,9 +14,10 @@ from transformers import AutoTokenizer
 from service.errors import CorruptFile, InvalidInput
 from service.flops import sample_flops
 from service.importing.spec import ImportColumn, ImportFile, ImportSpec, MatchBy, Sampling, Tokens
-from service.jobs import PromptSpec, SamplingSpec
+from service.jobs import PromptSpec
 from service.models import ModelSpec
 from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, ProblemRow
+from service.sampling import SamplingSpec
 from service.shards import file_sha256
 from service.tasks import expand_runs, to_runs
 from service.work import AttemptSpec, ImportWork, TaskKind

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from service.currency import Currency, worst_case
 from service.errors import CorruptFile, InvalidInput
-from service.jobs import FewShot, PromptSpec, SamplingSpec
+from service.jobs import FewShot, PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.records import PREPARED_SCHEMA, PROBLEM_SCHEMA
+from service.sampling import SamplingSpec
 from service.shards import check_file
 from service.work import PrepareWork
 from tests.workers.generate_attempts import COST
@@ -183,6 +184,23 @@ def test_real_chat_template_wraps_question_and_examples(tmp_path: Path) -> None:
     assert (
         pq.read_table(receipt.path)["prompt"][0].as_py() == "[user] three [assistant] four [user] one two [assistant] "
     )
+
+
+def test_chat_template_takes_its_own_arguments(tmp_path: Path) -> None:
+    template = "{{ messages[0].content }} {% if enable_thinking %}three{% else %}four{% endif %}"
+    spec = model(word_tokenizer(tmp_path, chat_template=template), simulated=False)
+    prompts = [
+        PromptSpec(template="{question}", use_chat_template=True, template_kwargs={"enable_thinking": is_on})
+        for is_on in (True, False)
+    ]
+
+    rendered = [
+        read_prepared(prepare(work(tmp_path, model=spec, prompt=prompt), tmp_path / f"o{at}", no_progress).path)
+        for at, prompt in enumerate(prompts)
+    ]
+
+    assert [each.prompts.to_pylist()[0] for each in rendered] == ["one two three", "one two four"]
+    assert rendered[0].prompt_id != rendered[1].prompt_id
 
 
 def test_chat_template_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """`workers.scoring.score` on real shards in real Parquet."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.errors import CorruptFile, UnknownName
+from service.reasoning import ReasoningTags
 from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, SAMPLE_SCHEMA, SCORE_SCHEMA, ProblemRow, SampleRow
 from service.scoring import SCORERS, Graded, Verdict
@@ -101,6 +102,21 @@ def test_score_every_sample_and_scorer_has_one_row_with_its_verdict(tmp_path: Pa
     assert {row["expected_answer"] for row in answers} == {"5"}
     assert [row["solution_key"] for row in steps] == [exact_key(text) for text in completions]
     assert [row["equations_key"] for row in answers] == [equations_key(text) for text in completions]
+
+
+def test_score_tags_of_the_job_are_read_in_prompt_and_completion(tmp_path: Path) -> None:
+    prompted = [
+        sample(index, text, prompt=f"q{ending}")
+        for index, (ending, text) in enumerate(
+            [("[T]", "4? [/T]2+3=5. #### 5"), ("[T]", "2+3=5. #### 5"), ("", "2+3=5. #### 5"), ("[T][/T]", RIGHT)]
+        )
+    ]
+    work = replace(work_on(tmp_path, prompted), tags=ReasoningTags(open="[T]", close="[/T]"))
+
+    receipt = score(work, tmp_path / "s.1")
+
+    verdicts = [row["verdict"] for row in rows_by(receipt, "math_answer")]
+    assert verdicts == ["correct", "incomplete", "correct", "correct"]
 
 
 def test_score_delta_tells_strategies_what_the_rows_say_and_survives_in_the_footer(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.jobs import SamplingSpec
+from service.sampling import SamplingSpec
 from workers.engine_protocol import EngineDead, Finished
 from workers.simulated_engine import SimulatedEngine, SimulatedTokenizer
 

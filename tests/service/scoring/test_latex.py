@@ -131,7 +131,7 @@ def test_math_latex_answer_is_found_where_it_is_announced(completion: str, refer
         ("I do not know.", "stop", Verdict.UNPARSABLE),
         ("", "stop", Verdict.UNPARSABLE),
         (r"\boxed{}", "stop", Verdict.UNPARSABLE),
-        ("<think> it is 5", "stop", Verdict.UNPARSABLE),
+        ("<think> it is 5", "stop", Verdict.INCOMPLETE),
         (r"so \boxed{1", "length", Verdict.INCOMPLETE),
         (r"we get $x = 1$ and", "length", Verdict.INCOMPLETE),
         ("The answer is 1", "length", Verdict.INCOMPLETE),

@@ -60,7 +60,6 @@ def test_yes_no_reads_what_is_stated(completion: str, said: str) -> None:
         "Verdict: none",
         "yes-man",
         "18",
-        "<think>Verdict: yes",
     ],
 )
 def test_yes_no_without_a_verdict_is_unparsable_and_incomplete_where_cut(completion: str) -> None:

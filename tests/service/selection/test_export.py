@@ -56,6 +56,42 @@ def test_export_many_files_hold_every_row_once_and_in_order(tmp_path: Path) -> N
     assert all(table.schema.equals(SELECTED_SCHEMA, check_metadata=True) for table in tables)
 
 
+THOUGHTS = ("<think>6? No.</think>\n\n2+3=5. #### 5", "<think>hm", "<think>5</think> ", "2+3=5")
+
+
+def stripped(directory: Path, completions: tuple[str, ...], *, prompt: str = "") -> tuple[Exported, list[str]]:
+    receipt = training_set(directory / "set", completions=completions, prompt=prompt)
+    found = export_dataset(
+        dataset_path=receipt.path, sha256=receipt.sha256, folder=directory / "folder", reasoning="strip"
+    )
+    (name,) = (name for name in found.files if name.startswith("data/"))
+    return found, pq.read_table(Path(found.folder, name))["completion"].to_pylist()
+
+
+def test_export_strip_leaves_what_follows_the_reasoning_and_counts_rows_without_anything(tmp_path: Path) -> None:
+    found, completions = stripped(tmp_path, THOUGHTS)
+
+    assert completions == ["2+3=5. #### 5", "2+3=5"]
+    assert (found.rows, found.dropped) == (2, 2)
+    card = Path(found.folder, "README.md").read_text()
+    assert "2 rows without anything after it are left out" in card
+    assert front_matter(found.folder)["dataset_info"]["splits"][0]["num_examples"] == 2  # type: ignore[index]
+
+
+def test_export_strip_knows_reasoning_that_the_prompt_opens(tmp_path: Path) -> None:
+    found, completions = stripped(tmp_path, ("5? yes</think>5", "5? ye"), prompt="q<think>\n")
+    assert (completions, found.dropped) == (["5"], 1)
+
+
+def test_export_strip_that_leaves_nothing_is_refused_and_keep_is_the_rule(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="reasoning: got 'strip', which leaves no row"):
+        stripped(tmp_path, THOUGHTS[1:3])
+    assert not (tmp_path / "folder").exists()
+    receipt = training_set(tmp_path / "again", completions=THOUGHTS)
+    kept = export_dataset(dataset_path=receipt.path, sha256=receipt.sha256, folder=tmp_path / "folder")
+    assert (kept.rows, kept.dropped) == (4, 0)
+
+
 def test_export_card_says_what_loaders_need_and_what_people_ask(tmp_path: Path) -> None:
     found = exported(tmp_path, license="apache-2.0")
 

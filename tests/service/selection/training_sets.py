@@ -1,5 +1,6 @@
 """Training sets as a selection leaves them, written without running one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,10 +62,14 @@ def lineage_of(rows: int, *, license: str | None = None) -> Lineage:
     )
 
 
-def training_set(directory: Path, *, rows: int = 6, license: str | None = None) -> Receipt:
+def training_set(
+    directory: Path, *, rows: int = 6, license: str | None = None, completions: Sequence[str] = (), prompt: str = ""
+) -> Receipt:
+    """A set of `rows` completions, or of these."""
+    rows = len(completions) or rows
     columns = {
-        "prompt": [f"{QUESTION}\n"] * rows,
-        "completion": [f"2+3=5. So {row} #### 5" for row in range(rows)],
+        "prompt": [prompt or f"{QUESTION}\n"] * rows,
+        "completion": list(completions) or [f"2+3=5. So {row} #### 5" for row in range(rows)],
         "problem_id": ["p0"] * rows,
         "sample_id": [f"s{row}" for row in range(rows)],
         "job_id": ["job-1"] * rows,

@@ -1,0 +1,42 @@
+"""Where a thinking model's reasoning ends and its answer begins.
+
+A tag opens the reasoning, in the completion or at the end of the prompt, where some chat templates write it; another
+one closes it. Invariant: a completion whose reasoning is opened and never closed has no answer. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningTags:
+    """The texts that open and close reasoning."""
+
+    open: str = "<think>"
+    close: str = "</think>"
+
+    def answer_in(self, completion: str) -> str | None:
+        """What follows the last closing tag; all of it without any tag; None if reasoning is opened and not closed."""
+        closed = completion.rfind(self.close)
+        if closed >= 0:
+            return completion[closed + len(self.close) :]
+        return None if self.open in completion else completion
+
+    def is_opened_by(self, prompt: str) -> bool:
+        """Whether a prompt ends within reasoning, so that a completion begins there."""
+        return prompt.rfind(self.open) > prompt.rfind(self.close)
+
+    def whole(self, prompt: str, completion: str) -> str:
+        """A completion with the opening tag that its prompt holds, if it does."""
+        return self.open + completion if self.is_opened_by(prompt) else completion
+
+
+DEFAULT_TAGS = ReasoningTags()
+"""Those of most open thinking models."""
+
+
+def source_tags(job: Mapping[str, Any]) -> ReasoningTags:
+    """The tags of a job's stored document."""
+    stated = dict(job.get("prompt") or {}).get("reasoning_tags")
+    return DEFAULT_TAGS if stated is None else ReasoningTags(**stated)
