@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.context import AppContext, InspectModel
+from api.context import AppContext, InspectModel, RenderPrompt
 from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
@@ -50,6 +50,7 @@ def create_app(
     wake: Callable[[], None],
     controller_status: Callable[[], ControllerStatus],
     inspect_model: InspectModel,
+    render_prompt: RenderPrompt,
 ) -> FastAPI:
     """The application over a store.
 
@@ -57,6 +58,7 @@ def create_app(
         wake: makes the control loop look at once; called after every write.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory; raises InvalidInput.
+        render_prompt: the first problem's prompt; raises InvalidInput.
     """
     app = FastAPI(title="isoflop", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.context = AppContext(
@@ -65,6 +67,7 @@ def create_app(
         wake=wake,
         controller_status=controller_status,
         inspect_model=inspect_model,
+        render_prompt=render_prompt,
         started_at=datetime.now(UTC),
     )
     for module in (catalogue, jobs, job_parts, imports, artifacts, evaluations, comparisons, pools, usage):

@@ -191,6 +191,11 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
             f"    nominal      {_price(cost['nominal'], currency)} for about {lengths} ({cost['nominal_basis']}); "
             f"about {wording.plural(cost['samples_at_nominal'], 'sample')}",
         ]
+    for model, sampling in plan["sampling_by_model"].items():
+        told = ", ".join(f"{name} {value}" for name, value in sampling.items() if value not in (None, []))
+        lines.append(f"  sampling     {model}: {told}")
+    lines.append("  first prompt")
+    lines += [f"    | {line}" for line in plan["first_prompt"].splitlines()]
     return [*lines, "nothing is stored; without --dry-run it is submitted"]
 
 

@@ -16,12 +16,15 @@ from service.config import Settings
 from service.errors import InvalidInput
 from service.experiments.report_source import Reports
 from service.job_metrics import MetricsCache
+from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.status import ControllerStatus
 from service.store import Store
 
 InspectModel = Callable[[str, Path, EngineOptions], ModelSpec]
 """Name, directory and engine options to a complete ModelSpec; raises InvalidInput."""
+RenderPrompt = Callable[[ModelSpec, PromptSpec, str, int], str]
+"""Model, prompt, path of a problem set and seed to the first problem's prompt; raises InvalidInput."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class AppContext:
         wake: makes the control loop look at once.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory and traces its FLOP coefficients.
+        render_prompt: what the first problem's prompt looks like, through the model's own chat template if need be.
         started_at: when the application was made.
     """
 
@@ -40,6 +44,7 @@ class AppContext:
     wake: Callable[[], None]
     controller_status: Callable[[], ControllerStatus]
     inspect_model: InspectModel
+    render_prompt: RenderPrompt
     started_at: datetime
     metrics: MetricsCache = field(default_factory=MetricsCache)
     reports: Reports = field(default_factory=Reports)

@@ -5,7 +5,7 @@ lives apart from this process, so that a killed controller finds its engines aga
 outside `api/local` that imports `workers`.
 """
 
-import json
+import functools
 import logging
 import os
 import signal
@@ -13,24 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from multiprocessing import active_children, get_context
-from pathlib import Path
+from multiprocessing import active_children
 from types import FrameType
 
 import uvicorn
 
 from api.app import create_app
+from api.local.model_files import inspect_model, render_prompt
 from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
 from service.errors import AlreadyRunning, InvalidInput, IsoflopError, Unreachable
-from service.flops import ForwardCost
 from service.lock import DirectoryLock
-from service.models import EngineOptions, ModelSpec
 from service.planner import Options
-from service.shards import file_sha256
 from service.status import ControllerStatus
 from service.store import Store
 from service.store.fence import DatabaseLock
@@ -78,7 +74,8 @@ class Service:
             settings=settings,
             wake=self._wake,
             controller_status=self._status,
-            inspect_model=self._inspect_model,
+            inspect_model=functools.partial(inspect_model, traces=settings.data_dir.absolute() / "traces"),
+            render_prompt=render_prompt,
         )
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=3
@@ -210,42 +207,6 @@ class Service:
             is_draining=False,
             cluster="starting",
         )
-
-    def _inspect_model(self, name: str, path: Path, engine: EngineOptions) -> ModelSpec:
-        # in a process of its own: torch and transformers would stay in the service's memory for ever
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            traces = self.settings.data_dir.absolute() / "traces"
-            return pool.submit(_inspect, name, path, engine, traces).result()
-
-
-def _inspect(name: str, path: Path, engine: EngineOptions, traces: Path) -> ModelSpec:
-    from workers.model_files import inspect_model  # imports transformers
-
-    files = inspect_model(path)
-    return ModelSpec(
-        name=name,
-        path=str(path),
-        revision=files.revision,
-        context_len=min(files.context_len, engine.max_model_len or files.context_len),
-        cost=_traced(path / "config.json", traces),
-        engine=engine,
-        sampling=files.sampling,
-    )
-
-
-def _traced(config: Path, traces: Path) -> ForwardCost:
-    """FLOP coefficients of a model, traced once per content of its config."""
-    known = traces / f"{file_sha256(config)}.json"
-    if known.exists():
-        return ForwardCost.from_json(json.loads(known.read_text()))
-    from workers.flop_trace import trace_forward_cost  # imports torch
-
-    cost = trace_forward_cost(config)
-    traces.mkdir(parents=True, exist_ok=True)
-    temporary = known.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(cost.to_json()))
-    temporary.replace(known)
-    return cost
 
 
 def _listen(note: Callable[[int, FrameType | None], None]) -> None:

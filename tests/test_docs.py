@@ -49,6 +49,7 @@ from service.store.schema import metadata
 from service.tasks import TaskState
 from service.work import TaskKind
 from tests.simulation.world import Simulation
+from workers.prepare import first_prompt
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -422,6 +423,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         wake=lambda: None,
         controller_status=lambda: status,
         inspect_model=refuse_models,
+        render_prompt=first_prompt,
     )
     with TestClient(app, base_url="http://127.0.0.1:8265") as opened:
         yield opened

@@ -96,6 +96,25 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
     )
 
 
+def first_prompt(model: ModelSpec, prompt: PromptSpec, problems_path: str, seed: int) -> str:
+    """The text of the first problem's prompt, as `prepare` would make it.
+
+    Raises:
+        CorruptFile: the problem set cannot be read.
+        InvalidInput: prompt or chat template break a rule.
+    """
+    check_prompt(prompt)
+    try:
+        with pq.ParquetFile(problems_path) as file:
+            first = next(file.iter_batches(batch_size=1, columns=_NEEDED)).to_pylist()[0]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorruptFile(f"{problems_path}: cannot read the problem set: {error}") from error
+    apply = load_tokenizer(model, prompt).apply_chat_template if prompt.use_chat_template else None
+    return render(
+        prompt, first["question"], problem_id=first["problem_id"], seed=seed, apply_chat_template=apply
+    )  # fmt: skip
+
+
 def load_tokenizer(model: ModelSpec, prompt: PromptSpec) -> Tokenizer:
     """The model's own tokenizer.
 

@@ -108,6 +108,10 @@ class DryRunOut(BaseModel):
     currency: str
     limit: float
     cost_per_sample: list[SampleCost]
+    sampling_by_model: dict[str, dict[str, Any]] = Field(
+        description="What each model is told: the document's word, else the model's own, else what changes nothing."
+    )
+    first_prompt: str = Field(description="Of the first problem, for the first model.")
 
 
 class TaskOut(BaseModel):

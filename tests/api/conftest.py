@@ -26,6 +26,7 @@ from service.problems import ProblemSource, register_problems
 from service.status import ControllerStatus
 from service.store import Store
 from workers.local_cluster import LocalCluster
+from workers.prepare import first_prompt
 
 NUM_PROBLEMS = 6
 CONTEXT_LEN = 256
@@ -137,6 +138,7 @@ def make_world(tmp_path: Path, empty_database: Path) -> World:
         wake=made.wake,
         controller_status=lambda: made.status,
         inspect_model=_inspect,
+        render_prompt=first_prompt,
     )
     return made
 

@@ -81,6 +81,8 @@ def test_submit_dry_run_prices_and_stores_nothing(served, run: Run, job_file: Pa
 
     assert result.exit_code == 0
     assert "worst case" in result.stdout
+    assert "sampling     small: temperature 0.7, top_p 1.0, top_k 0" in result.stdout
+    assert "    | What is 0 + 1? [answer=1]" in result.stdout
     assert json.loads(run("submit", job_file, "--dry-run", "--json").stdout)["is_dry_run"] is True
     assert served.world.store.jobs.list() == []
 

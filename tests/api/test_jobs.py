@@ -1,5 +1,6 @@
 """/v1/jobs over a real store: what is accepted, what is refused and in which words."""
 
+import dataclasses
 import re
 import threading
 from collections.abc import Callable
@@ -9,7 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.currency import Currency
+from service.sampling import ModelSampling
 from service.scoring import SCORERS
+from tests.api.conftest import model_spec
 
 Document = Callable[..., dict[str, object]]
 
@@ -278,8 +281,34 @@ def test_dry_run_prices_the_job_and_stores_nothing(world, client: TestClient, jo
     assert small["samples_at_worst_case"] == int(1e10 // small["worst_case_to"])
     assert small["nominal_completion_tokens"] == 64
     assert large["worst_case_to"] > 2.5 * small["worst_case_to"]
+    assert plan["first_prompt"] == "What is 0 + 1? [answer=1]\n"
+    assert plan["sampling_by_model"]["small"] == {
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "max_tokens": 64,
+        "stop": [],
+        "structure": None,
+    }
     assert world.store.jobs.list() == []
     assert world.num_wakes == 0
+
+
+def test_dry_run_says_what_each_model_is_told(world, client: TestClient, job_document: Document) -> None:
+    own = ModelSampling(top_p=0.8, top_k=20)
+    world.store.catalogue.register_model(dataclasses.replace(model_spec("opinionated"), sampling=own))
+    sampling = {"top_k": 5, "structure": {"choice": ["a", "b"]}}
+    plan = client.post(
+        "/v1/jobs?dry_run=true", json=job_document(models=["small", "opinionated"], sampling=sampling)
+    ).json()
+
+    told = plan["sampling_by_model"]
+    assert [(told[name]["top_p"], told[name]["top_k"]) for name in ("small", "opinionated")] == [(1.0, 5), (0.8, 5)]
+    assert plan["document"]["sampling"]["top_p"] is None
+    again = client.post("/v1/jobs?dry_run=true", json=plan["document"])
+    assert again.json()["document"] == plan["document"]
 
 
 def test_list_jobs_pages_newest_first_without_repeats(client: TestClient, job_document: Document) -> None:

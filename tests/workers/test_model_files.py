@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import InvalidInput
+from service.sampling import ModelSampling
 from workers.model_files import inspect_model
 
 
@@ -145,3 +146,19 @@ def test_inspect_broken_model_is_refused_naming_the_file(
 def test_inspect_missing_directory_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nowhere: no such directory"):
         inspect_model(tmp_path / "nowhere")
+
+
+def test_model_sampling_is_what_its_generation_config_says(model: Path) -> None:
+    assert inspect_model(model).sampling == ModelSampling()
+    config = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "repetition_penalty": 1.05}
+    (model / "generation_config.json").write_text(json.dumps(config))
+    assert inspect_model(model).sampling == ModelSampling(top_p=0.95, top_k=20, repetition_penalty=1.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("top_p", 0), ("top_p", "0.9"), ("top_k", -1), ("top_k", 2.5), ("min_p", 2), ("min_p", True)]
+)
+def test_model_sampling_that_no_engine_takes_is_refused(model: Path, name: str, value: object) -> None:
+    (model / "generation_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(InvalidInput, match=rf"generation_config.json: {name}: got "):
+        inspect_model(model)

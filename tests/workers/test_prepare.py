@@ -18,7 +18,7 @@ from service.sampling import SamplingSpec
 from service.shards import check_file
 from service.work import PrepareWork
 from tests.workers.generate_attempts import COST
-from workers.prepare import prepare
+from workers.prepare import first_prompt, prepare
 from workers.prepared import read_prepared
 
 QUESTIONS = ("one two", "one two three four", "two")
@@ -201,6 +201,18 @@ def test_chat_template_takes_its_own_arguments(tmp_path: Path) -> None:
 
     assert [each.prompts.to_pylist()[0] for each in rendered] == ["one two three", "one two four"]
     assert rendered[0].prompt_id != rendered[1].prompt_id
+
+
+def test_first_prompt_is_the_one_that_preparing_makes(tmp_path: Path) -> None:
+    spec = model(word_tokenizer(tmp_path, chat_template=CHAT), simulated=False)
+    shots = FewShot(examples=(("three", "four"), ("two", "one")), num_shots=1, choice="per_problem")
+    for at, is_chat in enumerate((True, False)):
+        prompt = PromptSpec(template="{question}", use_chat_template=is_chat, few_shot=shots)
+        prepared = read_prepared(
+            prepare(work(tmp_path, model=spec, prompt=prompt), tmp_path / f"o{at}", no_progress).path
+        )
+
+        assert first_prompt(spec, prompt, write_problems(tmp_path), 0) == prepared.prompts.to_pylist()[0]
 
 
 def test_chat_template_that_is_missing_is_refused(tmp_path: Path) -> None:
