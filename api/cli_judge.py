@@ -62,6 +62,7 @@ def judge(
         "held_out": [],
     }
     with client_of(context, is_json=as_json) as client:
+        client.models.get(model)  # refused here, before anything is made for it
         selection = _made(client, asked, None if key is None else f"{key}.questions", is_json=as_json)
         name = f"{model} judges {', '.join(jobs)}"[:200]
         job = client.jobs.create({"name": name} | document | {"problems": selection.id}, idempotency_key=key)

@@ -115,7 +115,7 @@ def choose(spec: SelectionSpec, candidates: Candidates, *, keys: KeysOf, find_he
         rows = operator(rows)
         filters.append(_count(name, candidates, rows, len(spec.sources)))
         if not len(rows):
-            raise NothingSelected(_why_empty(spec, filters))
+            raise NothingSelected(_why_empty(spec, filters, candidates))
     return Chosen(rows=rows, filters=tuple(filters))
 
 
@@ -252,10 +252,16 @@ def _count(name: str, candidates: Candidates, rows: Ints, num_sources: int) -> F
     return FilterCount(name=name, rows=len(rows), rows_by_source=tuple(by_source.tolist()))
 
 
-def _why_empty(spec: SelectionSpec, filters: list[FilterCount]) -> str:
+def _why_empty(spec: SelectionSpec, filters: list[FilterCount], candidates: Candidates) -> str:
     counts = ", ".join(f"{count.name} {count.rows:,}" for count in filters)
     message = f"selection {spec.name!r}: `{filters[-1].name}` leaves no row; rows after each filter: {counts}"
     if filters[-1].name == "shares":
         left = zip(spec.sources, filters[-2].rows_by_source, strict=True)
         message += f"; a source with a share has none: {', '.join(f'{source.job} {rows:,}' for source, rows in left)}"
+    if filters[-1].name == "keep" and spec.keep is Keep.judged:
+        yes, no = (int(np.count_nonzero(candidates.judged == code)) for code in (YES, NO))
+        rest = len(candidates.judged) - yes - no
+        message += (
+            f"; judges found {yes:,} right and {no:,} wrong, {rest:,} had a tie, no readable vote, or none at all"
+        )
     return message

@@ -183,10 +183,13 @@ def test_judge_asks_a_model_about_right_answers_and_select_keeps_what_it_finds_r
     assert re.search(r"judged +\d+ yes, \d+ no, 0 undecided", shown), shown
 
 
-def test_judge_refusals_are_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_judge_refusals_are_one_sentence_and_make_nothing(run: Run, job_id: str, tmp_path: Path) -> None:
     missing = run("judge", "job-1-aaaaaa", "--model", "simulated", "--template", tmp_path / "none.txt")
     assert (missing.exit_code, "template: cannot read" in missing.output) == (ExitCode.usage, True)
     kept = run("judge", "job-1-aaaaaa", "--model", "simulated", "--keep", "majority")
     assert (kept.exit_code, "allowed: correct, verified, all" in kept.output) == (ExitCode.usage, True)
     unknown = run("judge", "job-1-aaaaaa", "--model", "simulated")
-    assert unknown.exit_code == ExitCode.usage
+    assert (unknown.exit_code, "no job 'job-1-aaaaaa'" in unknown.output) == (ExitCode.usage, True)
+    nobody = run("judge", job_id, "--model", "nobody")
+    assert (nobody.exit_code, "nobody" in nobody.output) == (ExitCode.usage, True)
+    assert json.loads(run("selections", "--json").stdout) == []

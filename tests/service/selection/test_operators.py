@@ -136,6 +136,12 @@ def test_keep_judged_takes_what_the_judges_found_right_whatever_the_answer() -> 
     assert kept(spec(keep=Keep.judged), samples) == {0, 1}
 
 
+def test_keep_judged_that_leaves_nothing_says_what_the_judges_found() -> None:
+    samples = [Sample(judged=NO), Sample(judged=UNKNOWN), Sample(judged=UNKNOWN), Sample(judged=YES, reason="length")]
+    with pytest.raises(NothingSelected, match="judges found 1 right and 1 wrong, 2 had a tie, no readable vote"):
+        kept(spec(keep=Keep.judged), samples)
+
+
 def test_keep_majority_takes_the_most_frequent_answer_of_a_problem_over_all_sources() -> None:
     samples = [
         Sample(answer=5, correct=NO),
