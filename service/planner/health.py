@@ -53,7 +53,7 @@ def fold_hosts(draft: Draft) -> None:
             draft.event(None, "engine_ready", f"{host.name} loaded in {report.load_s or 0.0:.1f} s")
         is_hung = report.state is HostState.unreachable or host.name in draft.seen.stuck_hosts
         if is_hung:
-            _end_hung(draft, draft.hosts[host.name])
+            _end_hung(draft, draft.hosts[host.name], was_unreachable=host.state is HostState.unreachable)
         elif report.state is HostState.loading and (report.load_s or 0.0) > LOAD_LIMIT_S:
             _end_slow(draft, draft.hosts[host.name])
         elif host.is_stopping:
@@ -68,10 +68,11 @@ def _end_slow(draft: Draft, host: HostView) -> None:
     draft.stop_host(host.name, is_forced=True)
 
 
-def _end_hung(draft: Draft, host: HostView) -> None:
+def _end_hung(draft: Draft, host: HostView, *, was_unreachable: bool) -> None:
     is_stuck = host.name in draft.seen.stuck_hosts
     reason = "makes no tokens" if is_stuck else "does not answer"
-    if host.error is None:
+    # the end of its process may take many ticks, and people are told once
+    if host.error is None and (is_stuck or not was_unreachable):
         draft.event(None, "host_ended", f"{host.name} {reason}")
     # one that hangs while loading has failed to load; one that was ready is blamed only for making no tokens
     if is_stuck or not host.has_been_ready:

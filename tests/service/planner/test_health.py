@@ -1,5 +1,6 @@
 """How one report of a host changes what is known of it."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 import pytest
@@ -13,17 +14,19 @@ from service.planner.plan import HostView, Plan, PoolView, Seen, Snapshot
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def fold(report: HostReport) -> Plan:
-    """What becomes of an engine that was loading when it was last heard of."""
-    host = HostView(
-        name="generate-m-1",
-        kind=HostKind.generator,
-        model="m",
-        state=HostState.loading,
-        is_stopping=True,
-        has_been_ready=False,
-        created_at=NOW,
-    )
+LOADING = HostView(
+    name="generate-m-1",
+    kind=HostKind.generator,
+    model="m",
+    state=HostState.loading,
+    is_stopping=True,
+    has_been_ready=False,
+    created_at=NOW,
+)
+
+
+def fold(report: HostReport, host: HostView = LOADING) -> Plan:
+    """What becomes of an engine, by default one that was loading when it was last heard of."""
     pool = PoolView(model="m", replicas=1, minimum=0, idle_s=600.0, failures=3, version=1)
     snapshot = Snapshot(jobs=(), tasks=(), hosts=(host,), pools=(pool,), num_hosts_ever=1)
     seen = Seen(observation=Observation(hosts={host.name: report}, nodes=()))
@@ -41,3 +44,15 @@ def test_engine_is_called_ready_only_when_it_is(state: HostState, load_s: float 
 
     assert [event.message for event in plan.events if event.kind == "engine_ready"] == events
     assert [pool.failures for pool in plan.pools] == [0] * len(events)
+
+
+@pytest.mark.parametrize(("before", "num_events"), [(HostState.ready, 1), (HostState.unreachable, 0)])
+def test_engine_that_does_not_answer_is_told_of_once_and_ended_until_it_is_gone(
+    before: HostState, num_events: int
+) -> None:
+    host = dataclasses.replace(LOADING, state=before, has_been_ready=True, is_stopping=before is HostState.unreachable)
+
+    plan = fold(HostReport(state=HostState.unreachable), host)
+
+    assert [event.message for event in plan.events] == ["generate-m-1 does not answer"] * num_events
+    assert plan.stop_hosts == (("generate-m-1", True),)
