@@ -1,13 +1,13 @@
-"""What a judge could learn from: fresh problems, and valid and faulty solutions of them, labelled by the exact checker.
+"""What the judge learns from: fresh problems, and valid and faulty solutions of them, labelled by the exact checker.
 
 A judge reads a problem and one solution and answers `yes` or `no`. What matters are right answers with wrong reasoning,
-so most faulty solutions here end in the right answer. No model is trained on this yet.
+so most faulty solutions here end in the right answer.
 Invariant: problems, faults and labels come from seeds of their own; no problem is one of a published set. Pure Python;
 must not import torch, transformers or the application.
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -75,19 +75,6 @@ def written_judgements(problems: Sequence[Problem]) -> list[Judgement]:
             faulty = judged(problem, render(faulty_steps, answer, rng))
         judgements += [valid, faulty]
     return judgements
-
-
-def sampled_judgements(completions: Mapping[Problem, Collection[str]]) -> list[Judgement]:
-    """Verdicts on samples of models, each text once: all right answers, and at most as many wrong ones.
-
-    Which wrong ones stay is drawn from a seed.
-    """
-    found = [judged(problem, text) for problem, texts in completions.items() for text in dict.fromkeys(texts)]
-    is_right = [check(item.problem, item.completion).answer_correct for item in found]
-    right = [item for item, keep in zip(found, is_right, strict=True) if keep]
-    wrong = [item for item, drop in zip(found, is_right, strict=True) if not drop]
-    rng = random.Random(f"judge samples {JUDGE_SEED}")
-    return right + rng.sample(wrong, min(len(wrong), len(right)))
 
 
 def sound_steps(problem: Problem, completion: str) -> list[bool]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig
@@ -23,12 +23,16 @@ EMBEDDING_STD = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a model; every head has `hidden_size / num_heads` dimensions."""
+    """Sizes of a model; every head has `hidden_size / num_heads` dimensions.
+
+    `ties_embeddings`: the matrix that reads words also scores them; otherwise the model has a second one.
+    """
 
     hidden_size: int
     num_layers: int
     num_heads: int
     mlp_size: int
+    ties_embeddings: bool = True
 
 
 # Both have heads of 32 dimensions; the large one has 3.02 times the parameters of the small one.
@@ -53,19 +57,19 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Hidden states [batch, time, width] after this layer."""
         batch, time, width = hidden.shape
-        packed = self.query_key_value(_normalise(hidden, self.attention_norm))
+        packed = self.query_key_value(normalise(hidden, self.attention_norm))
         heads = packed.view(batch, time, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = heads
         attended = functional.scaled_dot_product_attention(
             _rotate(query, cosine, sine), _rotate(key, cosine, sine), value, is_causal=True
         )
         hidden = hidden + self.attention_out(attended.transpose(1, 2).reshape(batch, time, width))
-        gate, up = self.gate_up(_normalise(hidden, self.mlp_norm)).chunk(2, -1)
+        gate, up = self.gate_up(normalise(hidden, self.mlp_norm)).chunk(2, -1)
         return hidden + self.down(functional.silu(gate) * up)
 
 
 class Reasoner(nn.Module):
-    """A Llama with tied embeddings for a vocabulary of `vocab_size` tokens."""
+    """A Llama for a vocabulary of `vocab_size` tokens."""
 
     cosine: Tensor
     sine: Tensor
@@ -74,6 +78,7 @@ class Reasoner(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(vocab_size, shape.hidden_size)
+        self.head = self.embedding if shape.ties_embeddings else nn.Embedding(vocab_size, shape.hidden_size)
         self.final_norm = nn.Parameter(torch.ones(shape.hidden_size))
         self.layers = [Block(shape) for _ in range(shape.num_layers)]
         self.blocks = nn.ModuleList(self.layers)  # registers their parameters
@@ -84,15 +89,19 @@ class Reasoner(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Final hidden states [batch, time, width] of token ids [batch, time]."""
-        time = token_ids.shape[1]
-        hidden = self.embedding(token_ids)
-        for block in self.layers:
+        hidden = self.run_layers(self.embedding(token_ids), 0, self.shape.num_layers)
+        return normalise(hidden, self.final_norm)
+
+    def run_layers(self, hidden: Tensor, first: int, end: int) -> Tensor:
+        """Hidden states [batch, time, width] after the layers from `first` on, up to but without `end`."""
+        time = hidden.shape[1]
+        for block in self.layers[first:end]:
             hidden = block(hidden, self.cosine[:time], self.sine[:time])
-        return _normalise(hidden, self.final_norm)
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token [..., vocab_size]; the head is the embedding."""
-        return hidden @ self.embedding.weight.T
+        """Scores of the next token [..., vocab_size]."""
+        return hidden @ self.head.weight.T
 
     def num_parameters(self) -> int:
         """Parameters, the tied embedding counted once."""
@@ -103,7 +112,7 @@ class Reasoner(nn.Module):
         return [parameter for parameter in self.blocks.parameters() if parameter.dim() == 2]
 
     def other_parameters(self) -> list[nn.Parameter]:
-        """Embedding and norms."""
+        """Embedding, a head of its own, and norms."""
         matrices = {id(matrix) for matrix in self.matrices()}
         return [parameter for parameter in self.parameters() if id(parameter) not in matrices]
 
@@ -119,20 +128,46 @@ class Reasoner(nn.Module):
                 nn.init.normal_(layer.weight, 0.0, scale * layer.in_features**-0.5)
 
 
-def save_checkpoint(model: Reasoner, folder: Path) -> None:
-    """Write weights (float32), configuration and generation defaults in Hugging Face's Llama format."""
+def load_checkpoint(folder: Path, shape: Shape, vocab_size: int) -> Reasoner:
+    """A model with the weights that `save_checkpoint` wrote; what the saved model lacks stays as initialised.
+
+    Args:
+        folder: what `save_checkpoint` wrote.
+        shape: the shape it was written with, or one of more layers or with a head of its own.
+        vocab_size: tokens wanted, at least as many as the saved model has.
+
+    Raises:
+        ValueError: if the saved model has more tokens than `vocab_size`.
+    """
+    model = Reasoner(shape, vocab_size)
+    saved = load_file(folder / "model.safetensors")
+    num_saved = len(saved["model.embed_tokens.weight"])
+    if num_saved > vocab_size:
+        raise ValueError(f"{folder} has {num_saved} tokens; allowed: {vocab_size} or fewer")
+    with torch.no_grad():
+        # the parts of a packed matrix are views of it, so writing them writes the model
+        for name, tensor in _llama_weights(model).items():
+            if name in saved:
+                tensor[: len(saved[name])] = saved[name]
+    return model
+
+
+def save_checkpoint(model: Reasoner, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write weights, configuration and generation defaults in Hugging Face's Llama format."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().contiguous().clone() for name, tensor in _llama_weights(model).items()}
+    weights = {
+        name: tensor.detach().to(dtype).contiguous().clone() for name, tensor in _llama_weights(model).items()
+    }  # fmt: skip
     weights_path = folder / "model.safetensors"
     save_file(weights, weights_path, metadata={"format": "pt"})
     weights_path.chmod(0o644)
-    llama_config(model.shape, model.embedding.num_embeddings).save_pretrained(folder)
+    llama_config(model.shape, model.embedding.num_embeddings, dtype).save_pretrained(folder)
     GenerationConfig(
         bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID, do_sample=True, temperature=0.8
     ).save_pretrained(folder)
 
 
-def llama_config(shape: Shape, vocab_size: int) -> LlamaConfig:
+def llama_config(shape: Shape, vocab_size: int, dtype: torch.dtype = torch.float32) -> LlamaConfig:
     """The transformers configuration of a shape."""
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
@@ -145,11 +180,11 @@ def llama_config(shape: Shape, vocab_size: int) -> LlamaConfig:
         max_position_embeddings=CONTEXT_TOKENS,
         rms_norm_eps=NORM_EPSILON,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.ties_embeddings,
         bos_token_id=BOS_ID,
         eos_token_id=EOS_ID,
         pad_token_id=PAD_ID,
-        dtype="float32",
+        dtype=str(dtype).removeprefix("torch."),
     )
 
 
@@ -158,6 +193,8 @@ def _llama_weights(model: Reasoner) -> dict[str, Tensor]:
         "model.embed_tokens.weight": model.embedding.weight,
         "model.norm.weight": model.final_norm,
     }
+    if not model.shape.ties_embeddings:
+        weights["lm_head.weight"] = model.head.weight
     for position, block in enumerate(model.layers):
         prefix = f"model.layers.{position}."
         query, key, value = block.query_key_value.weight.chunk(3, 0)
@@ -176,7 +213,8 @@ def _llama_weights(model: Reasoner) -> dict[str, Tensor]:
     return weights
 
 
-def _normalise(hidden: Tensor, weight: Tensor) -> Tensor:
+def normalise(hidden: Tensor, weight: Tensor) -> Tensor:
+    """States of mean square 1 [..., width], times a weight for each dimension."""
     return functional.rms_norm(hidden, (hidden.shape[-1],), weight, NORM_EPSILON)
 
 

@@ -76,7 +76,7 @@ def _pass_table(pools: Sequence[MeasuredPool]) -> str:
         for label, verified in (("answer right", False), ("reasoning right too", True)):
             values = [coverage(pool.pools, k, verified=verified).mean() for k in PASS_AT]
             rows.append([pool.model, label, *(f"{value:.3f}" for value in values)])
-    return _table(["model", "counting", *(f"k = {k}" for k in PASS_AT)], rows)
+    return table(["model", "counting", *(f"k = {k}" for k in PASS_AT)], rows)
 
 
 def _budget_table(small: MeasuredPool, large: MeasuredPool) -> str:
@@ -100,7 +100,7 @@ def _budget_table(small: MeasuredPool, large: MeasuredPool) -> str:
                     _signed(difference),
                 ]
             )
-    return _table(["samples large : small", "measure", "large", "small", "small - large"], rows)
+    return table(["samples large : small", "measure", "large", "small", "small - large"], rows)
 
 
 def _false_positive_table(small: MeasuredPool, large: MeasuredPool) -> str:
@@ -120,7 +120,7 @@ def _false_positive_table(small: MeasuredPool, large: MeasuredPool) -> str:
     pooled = false_positive_difference(small.pools, large.pools)
     by_problem = solved_mean(false_positive_shares(small.pools) - false_positive_shares(large.pools))
     rows.append(["small - large, in points", _points(pooled), _points(by_problem), *[""] * (1 + len(faults))])
-    return _table(["model", "of all right answers", "mean over problems", "right answers", *faults], rows)
+    return table(["model", "of all right answers", "mean over problems", "right answers", *faults], rows)
 
 
 def _level_table(pools: Sequence[MeasuredPool]) -> str:
@@ -131,7 +131,7 @@ def _level_table(pools: Sequence[MeasuredPool]) -> str:
         of_level = [values[np.array(pool.levels) == level] for level in levels]
         cells = [f"{group.mean():.2f}" if len(group) else "" for group in of_level]
         rows.append([pool.model, pool.problem_set, f"{values.mean():.3f}", *cells])
-    return _table(["model", "problems", "all", *map(str, levels)], rows)
+    return table(["model", "problems", "all", *map(str, levels)], rows)
 
 
 def _greedy_table(pools: Sequence[MeasuredPool]) -> str:
@@ -145,7 +145,7 @@ def _greedy_table(pools: Sequence[MeasuredPool]) -> str:
             verified = coverage(found.pools, 1, verified=True).mean()
             cells.append(f"{right:.3f} ({verified:.3f})")
         rows.append([model, *cells])
-    return _table(["model", *problem_sets], rows)
+    return table(["model", *problem_sets], rows)
 
 
 def _find(
@@ -169,6 +169,7 @@ def _points(interval: Interval) -> str:
     return f"{100 * interval.estimate:+.2f} [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

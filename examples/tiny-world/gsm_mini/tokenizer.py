@@ -8,7 +8,7 @@ Imports tokenizers and transformers; must not import the application.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -26,10 +26,10 @@ FIXED_TOKENS = (*"0123456789", *"+-*/=.,?:", ". ", "\n", " ", " #### ")
 VOCABULARY_PROBLEMS = 20_000
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer with the vocabulary of the corpus, in a fixed order."""
+def build_tokenizer(further_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """The tokenizer with the vocabulary of the corpus, in a fixed order, and `further_words` after it."""
     texts = (prompt_text(question) + solution for question, solution in corpus_pairs(VOCABULARY_PROBLEMS))
-    vocabulary = {token: position for position, token in enumerate(_tokens_of(texts))}
+    vocabulary = {token: position for position, token in enumerate([*_tokens_of(texts), *further_words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

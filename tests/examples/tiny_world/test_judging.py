@@ -12,7 +12,7 @@ import pytest
 from gsm_mini.checker import check, problem_from_row
 from gsm_mini.derivation import derive, render
 from gsm_mini.faults import FAULTS
-from gsm_mini.judging import judge_problems, sampled_judgements, sound_steps, written_judgements
+from gsm_mini.judging import judge_problems, sound_steps, written_judgements
 from gsm_mini.world import Problem
 
 ROW = {
@@ -81,15 +81,6 @@ def test_judge_problems_forbidden_question_is_left_out(fresh: list[Problem]) -> 
 
     assert forbidden.isdisjoint(questions)
     assert len(set(questions)) == 300
-
-
-def test_sampled_judgements_each_text_once_and_wrong_answers_no_more_than_right_ones() -> None:
-    right, false, wrong = "3*6=18. 46+18=64. #### 64", "3*6=19. 46+18=64. #### 64", "46+6=52. #### 52"
-    others = [f"46+{number}={46 + number}. #### {46 + number}" for number in range(1, 6)]
-    found = sampled_judgements({tom(): [right, right, false, wrong, *others, "Now"]})
-
-    assert Counter(item.is_valid for item in found) == {True: 1, False: 3}
-    assert [item.completion for item in found][:2] == [right, false]
 
 
 @pytest.mark.parametrize(

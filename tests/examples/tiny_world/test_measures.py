@@ -21,7 +21,7 @@ from gsm_mini.measures import (
     solved_mean,
 )
 from gsm_mini.world import Closing, Problem, Term
-from measure import BEGIN, END, write_between_marks
+from measure import JUDGES, REASONERS, write_between_marks
 
 
 def test_hit_probability_equals_share_of_all_draws() -> None:
@@ -70,12 +70,18 @@ def test_mean_interval_holds_the_mean_and_shrinks_with_more_problems() -> None:
     assert many.high - many.low < few.high - few.low
 
 
-def test_write_between_marks_replaces_only_the_table(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_between_marks(readme, "new\n")
+@pytest.mark.parametrize("part", [REASONERS, JUDGES])
+def test_write_between_marks_replaces_only_the_table_of_the_part(tmp_path: Path, part: str) -> None:
+    def with_tables(tables: dict[str, str]) -> str:
+        return "".join(
+            f"before\n<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->\n" for name, text in tables.items()
+        )
 
-    assert readme.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    readme, old = tmp_path / "README.md", {REASONERS: "old", JUDGES: "old too"}
+    readme.write_text(with_tables(old))
+    write_between_marks(readme, part, "new\n")
+
+    assert readme.read_text() == with_tables({**old, part: "new"})
 
 
 def test_write_between_marks_without_marks_is_refused(tmp_path: Path) -> None:
@@ -83,7 +89,7 @@ def test_write_between_marks_without_marks_is_refused(tmp_path: Path) -> None:
     readme.write_text("no table here")
 
     with pytest.raises(ValueError, match="lacks the marks"):
-        write_between_marks(readme, "new")
+        write_between_marks(readme, JUDGES, "new")
 
 
 def pool(*, correct: int, verified: int) -> ProblemPool:
