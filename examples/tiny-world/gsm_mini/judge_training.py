@@ -43,7 +43,11 @@ MATCH_WEIGHT = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeRecipe:
-    """Hyperparameters of a run; the rate warms up and then falls as a cosine to 0."""
+    """Hyperparameters of a run; the rate warms up and then falls as a cosine to 0.
+
+    `match_steps`: steps that train the comparison alone. Beside the other losses, which are large while there is nothing
+    to read, it is not learned: in 200 steps its error stayed at the variance; alone it fell to a quarter in 400.
+    """
 
     batch_size: int = 64
     learning_rate: float = 3e-3
