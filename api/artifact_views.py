@@ -14,7 +14,7 @@ from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
 from service.jobs import Job
 from service.planner.submit import job_dir
-from service.selection.judge_quality import JudgeCounts, judge_quality
+from service.selection.judge_quality import Judged
 from service.selection.lineage import read_lineage
 from service.selection.spec import SelectionSpec
 from service.stats import Estimate, NotEstimable
@@ -70,16 +70,15 @@ def selection_out(store: Store, artifact: Artifact) -> SelectionOut:
     )
 
 
-def _judged_out(counts: JudgeCounts) -> JudgedOut:
-    quality = judge_quality(counts)
+def _judged_out(judged: Judged) -> JudgedOut:
     return JudgedOut(
-        yes=counts.yes,
-        no=counts.no,
-        undecided=counts.undecided,
-        sensitivity=_measured_or_none(quality.sensitivity),
-        specificity=_measured_or_none(quality.specificity),
-        false_positive_rate=_measured_or_none(quality.apparent),
-        false_positive_rate_corrected=_measured_or_none(quality.corrected),
+        yes=judged.yes,
+        no=judged.no,
+        undecided=judged.undecided,
+        sensitivity=_measured_or_none(judged.sensitivity),
+        specificity=_measured_or_none(judged.specificity),
+        false_positive_rate=_measured_or_none(judged.apparent),
+        false_positive_rate_corrected=_measured_or_none(judged.corrected),
     )
 
 

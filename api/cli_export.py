@@ -92,7 +92,7 @@ def _show(written: "Exported", address: str | None, *, is_kept: bool, as_json: b
     num_files = sum(name.startswith("data/") for name in written.files)
     lines = [f"rows     {written.rows:,} in {wording.plural(num_files, 'file')}, with a card and a lineage"]
     if written.dropped:
-        lines.append(f"dropped  {wording.plural(written.dropped, 'row')} that had nothing but reasoning")
+        lines.append(f"dropped  {wording.plural(written.dropped, 'row')} of which nothing or the same was left")
     lines += [] if folder is None else [f"folder   {folder}"]
     lines += [] if address is None else [f"pushed   {address}"]
     source = folder if address is None else address.removeprefix("https://huggingface.co/datasets/")

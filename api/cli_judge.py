@@ -51,6 +51,8 @@ def judge(
     document = _judging_job(model, votes)
     for word in words:
         if "=" in word:
+            if word.partition("=")[0] in ("problems", "models"):
+                raise InvalidInput(f"{word}: the verb names problems and models itself; allowed: other fields")
             apply_override(document, word)
     if keep not in _KEEPS:
         raise InvalidInput(f"keep: got {keep.value!r}, allowed: {', '.join(_KEEPS)}")

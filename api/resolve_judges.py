@@ -3,6 +3,7 @@
 All that can be wrong is said here, before anything runs. Must not import workers.
 """
 
+import dataclasses
 from typing import Any
 
 from api.resolve_parts import prompt_document, sampling_document, to_prompt, to_sampling
@@ -43,15 +44,17 @@ def to_judge(document: JudgeDocument) -> JudgeSpec:
     """
     template = to_ask(document.ask)
     assert template is not None, "a judge is always asked something"
-    # one verdict is the model's likeliest, several are opinions
-    greedy = SamplingSpec(temperature=0.0 if document.votes == 1 else 0.7)
+    sampling = SamplingSpec() if document.sampling is None else to_sampling(document.sampling)
+    if document.sampling is None or "temperature" not in document.sampling.model_fields_set:
+        # one verdict is the model's likeliest, several are opinions
+        sampling = dataclasses.replace(sampling, temperature=0.0 if document.votes == 1 else 0.7)
     return JudgeSpec(
         model=document.model,
         template=template,
         keep=Keep(document.keep),
         votes=document.votes,
         prompt=to_prompt(document.prompt),
-        sampling=greedy if document.sampling is None else to_sampling(document.sampling),
+        sampling=sampling,
     )
 
 

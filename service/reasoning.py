@@ -25,11 +25,16 @@ class ReasoningTags:
 
     def is_opened_by(self, prompt: str) -> bool:
         """Whether a prompt ends within reasoning, so that a completion begins there."""
-        return prompt.rfind(self.open) > prompt.rfind(self.close)
+        return prompt.rstrip().endswith(self.open)
 
     def whole(self, prompt: str, completion: str) -> str:
         """A completion with the opening tag that its prompt holds, if it does."""
         return self.open + completion if self.is_opened_by(prompt) else completion
+
+    def without(self, prompt: str, completion: str) -> tuple[str, str]:
+        """Prompt and answer without reasoning; the answer is empty where there is none."""
+        answer = (self.answer_in(self.whole(prompt, completion)) or "").lstrip("\n")
+        return (prompt.rstrip().removesuffix(self.open) if self.is_opened_by(prompt) else prompt), answer
 
 
 DEFAULT_TAGS = ReasoningTags()

@@ -18,7 +18,6 @@ CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 # weights of one chunk of resamples: about 32 MB, so that 10^6 problems also fit
 _CHUNK_WEIGHTS = 4_000_000
-_POSTERIOR_DRAWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +58,6 @@ def wilson_interval(successes: int, trials: int) -> Estimate:
     half = _Z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     # at 0 and at all successes the ends are exactly 0 and 1; rounding must not cut the value off
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), trials)
-
-
-def corrected_prevalence(
-    *, positive: tuple[int, int], sensitivity: tuple[int, int], specificity: tuple[int, int]
-) -> Estimate | NotEstimable:
-    """A share as an imperfect test finds it, corrected for the test's errors; `n` counts items tested.
-
-    (p + specificity - 1) / (sensitivity + specificity - 1), within 0 and 1. The interval is of draws of all three
-    shares from their posteriors under Jeffreys priors, so that it covers the uncertainty of the test as well.
-
-    Args:
-        positive: items found positive, of items tested.
-        sensitivity: found positive, of items known to be so.
-        specificity: found negative, of items known to be so.
-    Source: Rogan and Gladen 1978.
-    """
-    tested = (positive, sensitivity, specificity)
-    if any(trials == 0 for _, trials in tested):
-        return NotEstimable("the test was not held against both kinds of items, or tested nothing")
-    p, found, cleared = (hits / trials for hits, trials in tested)
-    if found + cleared <= 1:
-        return NotEstimable("the test says no more than chance")
-    rng = np.random.default_rng(0)
-    drawn = [rng.beta(hits + 0.5, trials - hits + 0.5, size=_POSTERIOR_DRAWS) for hits, trials in tested]
-    gain = drawn[1] + drawn[2] - 1
-    is_test = gain > 0  # a draw in which the test says nothing says nothing of the share
-    shares = ((drawn[0] + drawn[2] - 1)[is_test] / gain[is_test]).clip(0, 1)
-    low, high = np.quantile(shares, _TAILS)
-    value = min(1.0, max(0.0, (p + cleared - 1) / (found + cleared - 1)))
-    return Estimate(value, min(value, float(low)), max(value, float(high)), positive[1])
 
 
 def bootstrap_ratios(
@@ -132,6 +101,47 @@ def bootstrap_mean(values: Floats, *, resamples: int, seed: int) -> Estimate | N
 def bootstrap_ratio(numerator: Floats, denominator: Floats, *, resamples: int, seed: int) -> Estimate | NotEstimable:
     """Ratio of sums of per-problem values, such as a false positive rate."""
     return bootstrap_ratios(numerator[:, None], denominator[:, None], resamples=resamples, seed=seed)[0]
+
+
+def corrected_prevalence(
+    *,
+    positive: tuple[Floats, Floats],
+    sensitivity: tuple[Floats, Floats],
+    specificity: tuple[Floats, Floats],
+    resamples: int,
+    seed: int,
+) -> Estimate | NotEstimable:
+    """A share as an imperfect test finds it, corrected for the test's errors; a problem bootstrap of all three shares.
+
+    (p + specificity - 1) / (sensitivity + specificity - 1), within 0 and 1. A resample in which the test says no more
+    than chance says nothing of the share, and is left out.
+
+    Args:
+        positive: [problems] items found positive, and items tested.
+        sensitivity: found positive, of items known to be so.
+        specificity: found negative, of items known to be so.
+    Source: Rogan and Gladen 1978.
+    """
+    sums = np.stack([*positive, *sensitivity, *specificity], axis=1)
+    value, is_test = _corrected(sums.sum(axis=0)[None])
+    if (sums.sum(axis=0)[1::2] == 0).any():
+        return NotEstimable("the test was not held against both kinds of items, or tested nothing")
+    if not is_test[0]:
+        return NotEstimable("the test says no more than chance")
+    drawn = np.concatenate([w @ sums for w in _resampled_weights(len(sums), resamples=resamples, seed=seed)])
+    values, are_tests = _corrected(drawn)
+    low, high = np.quantile(values[are_tests], _TAILS) if are_tests.any() else (value[0], value[0])
+    num_problems = int(np.count_nonzero(positive[1]))
+    return Estimate(float(value[0]), min(float(value[0]), float(low)), max(float(value[0]), float(high)), num_problems)
+
+
+def _corrected(sums: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The corrected share of each row of six sums, and whether the test says anything there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p, found, cleared = (sums[:, at] / sums[:, at + 1] for at in (0, 2, 4))
+        gain = found + cleared - 1
+        is_test = gain > 0  # not where one of them is undefined
+        return np.clip((p + cleared - 1) / gain, 0.0, 1.0), is_test
 
 
 def paired_difference(a: Floats, b: Floats, *, resamples: int, seed: int) -> Estimate | NotEstimable:

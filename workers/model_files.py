@@ -32,9 +32,9 @@ _BITS = {
 
 _SAMPLING_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "top_p": ("a number above 0 and up to 1", lambda value: 0 < value <= 1),
-    "top_k": ("a whole number from 0", lambda value: value >= 0 and value == int(value)),
+    "top_k": ("a whole number from 0, or -1", lambda value: 0 <= value < 1 << 31 and value == int(value)),
     "min_p": ("a number from 0 to 1", lambda value: 0 <= value <= 1),
-    "repetition_penalty": ("a number above 0", lambda value: 0 < value < math.inf),
+    "repetition_penalty": ("a number above 0 and below 1,000", lambda value: 0 < value < 1000),
 }
 
 
@@ -95,6 +95,8 @@ def _sampling(path: Path) -> ModelSampling:
         value = config.get(name)
         if value is None:
             continue
+        if name == "top_k" and value == -1:  # vLLM's word for all tokens
+            value = 0
         if isinstance(value, bool) or not isinstance(value, int | float) or not is_allowed(value):
             raise InvalidInput(f"{path}: {name}: got {value!r}, allowed: {allowed}")
         values[name] = int(value) if name == "top_k" else float(value)

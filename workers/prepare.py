@@ -177,15 +177,16 @@ class _HubTokenizer:
         return list(map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
+        # the document refuses names that the library takes for itself
+        kwargs: dict[str, Any] = dict(self._prompt.template_kwargs)
         try:
-            # the document refuses names that the library takes for itself
-            kwargs: dict[str, Any] = dict(self._prompt.template_kwargs)
             text = self._tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True, **kwargs
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:  # the last two of arguments of the wrong kind
             roles = ", ".join(message["role"] for message in messages)
-            raise InvalidInput(f"the model's chat template refuses messages of {roles}: {error}") from error
+            given = f" and {', '.join(kwargs)}" if kwargs else ""
+            raise InvalidInput(f"the model's chat template refuses messages of {roles}{given}: {error}") from error
         assert isinstance(text, str), "tokenize=False gives text"
         return text
 

@@ -21,7 +21,7 @@ from service.errors import InvalidInput
 from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, SELECTED_SCHEMA
 from service.selection.decontaminate import Contamination, HeldOutSet, find_contaminated
-from service.selection.judge_quality import count_judged
+from service.selection.judge_quality import summarise_judged
 from service.selection.judging import QUESTIONS_FILE, questions, read_votes
 from service.selection.lineage import (
     LINEAGE_FILE,
@@ -87,7 +87,7 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         contamination=decontamination.found,
         statistics=_statistics(table, num_problems=len(np.unique(pool.candidates.problem[chosen.rows]))),
         judges=tuple(map(_origin, judges, *of_judges)),
-        judged=count_judged(pool.candidates, votes.asked(pool.candidates.identity)) if judges else None,
+        judged=summarise_judged(pool.candidates, votes.asked(pool.candidates.identity)) if judges else None,
     ).to_json()
     with _beside(Path(out_dir), LINEAGE_FILE) as path:
         path.write_text(lineage, encoding="utf-8")

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
+from api.wire.base import MAX_INT, InputModel, Line, Name, Whole, refuse_unstorable
 from api.wire.submitted import Measured, SubmittedOut
 
 
@@ -47,7 +47,7 @@ class SelectionDocument(InputModel):
     per_problem: Whole | None = Field(default=None, ge=1, le=1_000_000, description="Most rows of one problem.")
     rows: Whole | None = Field(default=None, ge=1, le=10**9, description="Most rows.")
     seed: Whole = Field(default=0, ge=0, le=MAX_INT)
-    ask: Annotated[str, Field(max_length=20_000)] | None = Field(
+    ask: Annotated[str, Field(max_length=20_000), AfterValidator(refuse_unstorable)] | None = Field(
         default=None,
         description="Makes the rows a problem set for a judge as well, which a job names by this selection's id: a "
         "text with {question} and {completion}, or `default`.",

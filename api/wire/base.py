@@ -44,9 +44,14 @@ def _to_whole(value: object) -> object:
     return value
 
 
-def _refuse_nul(value: str) -> str:
+def refuse_unstorable(value: str) -> str:
+    """Refuses characters that a database cannot hold."""
     if "\0" in value:
         raise PydanticCustomError("nul", "a text without NUL characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("surrogate", "a text without halves of surrogate pairs") from error
     return value
 
 
@@ -57,12 +62,12 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=200)]
 """A name in the catalogue: letters, digits, `.`, `_`, `-`, parts separated by `/`."""
 
 Line = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_refuse_nul)
+    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(refuse_unstorable)
 ]
 """A short text for people."""
 
-LongText = Annotated[str, Field(max_length=50_000), AfterValidator(_refuse_nul)]
+LongText = Annotated[str, Field(max_length=50_000), AfterValidator(refuse_unstorable)]
 """A part of a prompt."""
 
-PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_refuse_nul)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(refuse_unstorable)]
 """A path on the service's machine."""

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.artifacts import TrainingDocument
-from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole
+from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole, refuse_unstorable
 from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
 from api.wire.submitted import Measured, ParentOut
 
@@ -96,7 +96,7 @@ class JudgeDocument(InputModel):
     """Who judges the samples of arms that keep what is judged right. What it costs is in no arm's budget."""
 
     model: Name
-    ask: Annotated[str, StringConstraints(max_length=20_000)] = Field(
+    ask: Annotated[str, StringConstraints(max_length=20_000), AfterValidator(refuse_unstorable)] = Field(
         default="default", description="The question: a text with {question} and {completion}, or `default`."
     )
     keep: Literal["correct", "verified", "all"] = Field(default="correct", description="Samples to ask about.")

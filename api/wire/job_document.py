@@ -8,18 +8,18 @@ import re
 import string
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.wire.base import MAX_INT, InputModel, Line, LongText, Name, Whole
+from api.wire.base import MAX_INT, InputModel, Line, LongText, Name, Whole, refuse_unstorable
 
 MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
 CURRENCIES = ("flops", "tokens", "samples_per_problem")
 RESERVED_KWARGS = (
-    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "messages",
-    "padding", "max_length", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize",
-    "tokenizer_kwargs", "tools", "truncation",
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "conversations", "documents",
+    "max_length", "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "self",
+    "tokenize", "tokenizer_kwargs", "tools", "truncation",
 )  # fmt: skip
 """Arguments of the library that renders, or texts of a template's own, which a document does not set."""
 MAX_SCHEMA_CHARACTERS = 20_000
@@ -131,11 +131,25 @@ class FewShotDocument(InputModel):
         return self
 
 
+ArgumentName = Annotated[str, Field(max_length=100)]
+WholeArgument = Annotated[Whole, Field(ge=-MAX_INT, le=MAX_INT)]
+NumberArgument = Annotated[float, Field(allow_inf_nan=False)]
+TextArgument = Annotated[str, Field(max_length=1000), AfterValidator(refuse_unstorable)]
+
+
 class ReasoningTagsDocument(InputModel):
     """The texts between which a model thinks before it answers."""
 
-    open: Annotated[str, Field(min_length=1, max_length=200)]
-    close: Annotated[str, Field(min_length=1, max_length=200)]
+    open: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
+    close: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]
+
+    @model_validator(mode="after")
+    def _check_apart(self) -> Self:
+        if self.open in self.close or self.close in self.open:
+            raise PydanticCustomError(
+                "tags", "two texts of which neither contains the other", {"got": f"{self.open!r} and {self.close!r}"}
+            )
+        return self
 
 
 class PromptDocument(InputModel):
@@ -147,7 +161,7 @@ class PromptDocument(InputModel):
     system: LongText | None = Field(default=None, description="Put before everything, or the chat's system message.")
     few_shot: FewShotDocument = Field(default_factory=FewShotDocument)
     use_chat_template: bool = Field(default=False, description="Render through the tokenizer's own chat template.")
-    template_kwargs: dict[str, bool | Whole | float | str] = Field(
+    template_kwargs: dict[ArgumentName, bool | WholeArgument | NumberArgument | TextArgument] = Field(
         default_factory=dict[str, bool | int | float | str],
         max_length=20,
         description="What the chat template takes beside messages, e.g. {enable_thinking: false}.",
@@ -170,8 +184,11 @@ class PromptDocument(InputModel):
                 "kwargs", "template_kwargs with use_chat_template: true alone", {"got": "them without it"}
             )
         for name in self.template_kwargs:
-            if not name.isidentifier() or name in RESERVED_KWARGS:
-                allowed = f"names of arguments that a chat template asks for, none of {', '.join(RESERVED_KWARGS)}"
+            if not name.isidentifier() or name in RESERVED_KWARGS or name.endswith("_token"):
+                allowed = (
+                    "names of arguments that a chat template asks for, none that ends in _token and none of "
+                    f"{', '.join(RESERVED_KWARGS)}"
+                )
                 raise PydanticCustomError("kwarg", "{allowed}", {"allowed": allowed, "got": name[:100]})
         return self
 
@@ -189,11 +206,12 @@ class StructureDocument(InputModel):
     """What a completion must look like: exactly one of the fields."""
 
     json_schema: dict[str, Any] | None = Field(default=None, description="A JSON schema.")
-    regex: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
-        default=None, description="A regular expression that the whole completion matches."
+    regex: Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(refuse_unstorable)] | None = Field(
+        default=None,
+        description="A regular expression that the whole completion matches, in the engine's dialect: no lookaround.",
     )
-    choice: list[Annotated[str, Field(min_length=1, max_length=1000)]] | None = Field(
-        default=None, min_length=1, max_length=1000, description="The texts that it may be."
+    choice: list[Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(refuse_unstorable)]] | None = (
+        Field(default=None, min_length=1, max_length=1000, description="The texts that it may be.")
     )
 
     @model_validator(mode="after")
@@ -204,7 +222,12 @@ class StructureDocument(InputModel):
             raise PydanticCustomError(
                 "one_structure", "exactly one of {allowed}", {"allowed": allowed, "got": ", ".join(given) or "none"}
             )
-        if self.json_schema is not None and len(json.dumps(self.json_schema)) > MAX_SCHEMA_CHARACTERS:
+        try:
+            schema = json.dumps(self.json_schema, allow_nan=False, ensure_ascii=False)
+            schema.encode()
+        except (ValueError, RecursionError) as error:
+            raise PydanticCustomError("schema", "a JSON schema", {"got": str(error)[:200]}) from error
+        if len(schema) > MAX_SCHEMA_CHARACTERS:
             raise PydanticCustomError(
                 "schema", "a schema of at most {allowed} characters", {"allowed": MAX_SCHEMA_CHARACTERS, "got": "more"}
             )
@@ -226,7 +249,9 @@ class SamplingDocument(InputModel):
     max_tokens: Whole | Literal["auto"] = Field(
         default="auto", description="Most tokens of a completion; `auto` is what each prompt leaves of the context."
     )
-    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default_factory=list, max_length=16)
+    stop: list[Annotated[str, Field(min_length=1, max_length=200), AfterValidator(refuse_unstorable)]] = Field(
+        default_factory=list, max_length=16
+    )
     structure: StructureDocument | None = Field(default=None, description="What a completion must look like.")
 
     @model_validator(mode="after")

@@ -22,7 +22,6 @@ from service.finetunes import FinetuneSpec
 from service.flops import paper_flops, sample_flops
 from service.jobs import Desired, JobSpec, Phase, Resolved
 from service.models import ModelSpec
-from service.sampling import SamplingSpec
 from service.selection.spec import SelectionSource, SelectionSpec
 from service.work import FinetuneWork, SelectSource, SelectWork
 
@@ -250,11 +249,7 @@ def evaluation_node(
 ) -> Node:
     """A job that measures a model: one greedy completion a problem, or several that vote."""
     votes = key.partition("/")[0] == "majority"
-    sampling = SamplingSpec(
-        temperature=spec.evaluate.temperature if votes else 0.0,
-        max_tokens=spec.sampling.max_tokens,
-        stop=spec.sampling.stop,
-    )
+    sampling = dataclasses.replace(spec.sampling, temperature=spec.evaluate.temperature if votes else 0.0)
     num_problems = min(problems.num_problems, max_problems or problems.num_problems)
     job = JobSpec(
         name=f"{key.partition('/')[0]} of {model.name} on {problems.name}"[:200],

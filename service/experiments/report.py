@@ -14,7 +14,7 @@ from service.experiments.spec import ArmSpec, ComparisonSpec, ComparisonWork, Ma
 from service.finetunes import TrainingSpec
 from service.models import ModelSpec
 from service.report import Comparison
-from service.selection.judge_quality import JudgeQuality
+from service.selection.judge_quality import Judged
 
 
 class Teacher(StrEnum):
@@ -68,7 +68,7 @@ class ArmFacts:
     rows: int | None
     repeats: float | None
     judge_flops: float = 0.0
-    judged: JudgeQuality | None = None
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

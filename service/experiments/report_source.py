@@ -37,7 +37,7 @@ from service.figures import Figure
 from service.job_report import report_jobs
 from service.measures import Measures
 from service.report import Comparison
-from service.selection.judge_quality import JudgeQuality, judge_quality
+from service.selection.judge_quality import Judged
 from service.selection.lineage import read_lineage
 from service.store import Store
 from service.work import TaskKind
@@ -236,9 +236,8 @@ def _facts(
     )
 
 
-def _judged(found: ArmFound) -> JudgeQuality | None:
-    counts = None if found.dataset is None else read_lineage(found.dataset).judged
-    return None if counts is None else judge_quality(counts)
+def _judged(found: ArmFound) -> Judged | None:
+    return None if found.dataset is None else read_lineage(found.dataset).judged
 
 
 def stage_costs(store: Store, children: Mapping[str, Child]) -> tuple[StageCost, ...]:

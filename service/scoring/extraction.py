@@ -17,7 +17,7 @@ _MAX_MARKERS = 8
 _BEFORE_LAST_DIGIT = 60
 _AFTER_LAST_DIGIT = 40
 
-_NEXT_QUESTION = re.compile(r"\n[ \t]*+(?:Q|Question|Problem|Human|User)(?: ?\d{1,4})?:")
+NEXT_QUESTION = re.compile(r"\n[ \t]*+(?:Q|Question|Problem|Human|User)(?: ?\d{1,4})?:")
 _ANNOUNCED = re.compile(r"####|\\boxed|\\fbox|\b(?:[Aa]nswer|ANSWER)\b")
 _PHRASE = re.compile(r"(?<![\w/])(?:[Aa]nswer|ANSWER)\b(?:[ *_]{0,4}(?:(?:is|IS)\b|=)[ *_]{0,4}:?|[ *_]{0,4}:)")
 _ANSWER_LINE = re.compile(r"(?<=\n)[ \t]{0,8}\*{0,3}A\*{0,3}:|\A[ \t]{0,8}\*{0,3}A\*{0,3}:")
@@ -58,7 +58,7 @@ def visible_text(completion: str, tags: ReasoningTags) -> str | None:
     if answer is None:
         return None
     completion = answer
-    for following in _NEXT_QUESTION.finditer(completion):
+    for following in NEXT_QUESTION.finditer(completion):
         head = completion[: following.start()]
         return head if _ANNOUNCED.search(head) else completion
     return completion

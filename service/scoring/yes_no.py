@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.base import Graded, Verdict
-from service.scoring.extraction import UNCLOSED, visible_text
+from service.scoring.extraction import NEXT_QUESTION, UNCLOSED
 
 # "no" is a verdict in "no.", "**No**" and "no, because", and none in "no longer" and "no errors"
 _WORD = r"[\"'*_]*(yes|no)[\"'*_]*(?=[ \t]*(?:\Z|[.,;:!?(){}\n]|\N{EM DASH}|because\b|since\b|as\b)|[ ][-\N{EN DASH}])"
 _ANNOUNCED = re.compile(
-    r"(?:\b(?:verdict|answer|conclusion|judge?ment)\b[\s*_]*(?:\bis\b|[:=])[\s*_:]*"
+    r"(?:\b(?:verdict|answer|conclusion|judge?ment)\b[\s*_]*+(?:\bis\b|[:=])[\s*_:]*+"
     r"|####[ ]*|\\boxed\{[ ]*(?:\\text\{)?)" + _WORD,
     re.IGNORECASE,
 )
@@ -35,7 +35,7 @@ class YesNo:
     """
 
     name: str = "yes_no"
-    version: str = "2"
+    version: str = "3"
     tags: ReasoningTags = DEFAULT_TAGS
 
     def grade(
@@ -47,15 +47,22 @@ class YesNo:
             return _graded(Verdict.ERROR, None, f"the reference is {reference[:80]!r}, neither yes nor no")
         if finish_reason == "error":
             return _graded(Verdict.ERROR, None, "engine error")
-        text = visible_text(completion, self.tags)
+        text = self.tags.answer_in(completion)
         if text is None:
             return _graded(Verdict.INCOMPLETE, None, UNCLOSED)
-        said = stated_word(text)
+        said = stated_word(_own_part(text))
         if said is None:
             if finish_reason == "length":
                 return _graded(Verdict.INCOMPLETE, None, "cut off before a verdict")
             return _graded(Verdict.UNPARSABLE, None, "states neither yes nor no")
         return _graded(Verdict.CORRECT if said == expected else Verdict.INCORRECT, said, "")
+
+
+def _own_part(text: str) -> str:
+    """Up to where a base model that has said its word goes on to write a next problem and a verdict of its own."""
+    said = _OPENS.match(text) or _ANNOUNCED.search(text)
+    following = NEXT_QUESTION.search(text, said.end()) if said else None
+    return text if following is None else text[: following.start()]
 
 
 def stated_word(text: str) -> str | None:

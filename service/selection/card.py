@@ -17,7 +17,7 @@ from service.importing.spec import TOKEN_WORDS, Tokens
 from service.records import SELECTED_SCHEMA
 from service.report import Form
 from service.report_words import measured_text
-from service.selection.judge_quality import JudgeCounts, judge_quality
+from service.selection.judge_quality import Judged
 from service.selection.lineage import Lineage, SourceOrigin
 from service.stats import Estimate, NotEstimable
 
@@ -86,11 +86,15 @@ _DOCUMENTS = """- `isoflop/lineage.json`: everything above and more, machine-rea
 
 def _stripped(lineage: Lineage, num_rows: int) -> str:
     left_out = lineage.statistics.rows - num_rows
+    counted = f"{wording.plural(left_out, 'row')} of which nothing or the same was left {_are(left_out)} left out. "
     return (
         "The models' reasoning is taken out of the completions: what follows its closing tag is left. "
-        f"{wording.plural(left_out, 'row')} without anything after it {'is' if left_out == 1 else 'are'} left out. "
-        "Statistics, filters and token counts below are of the rows as they were drawn."
+        f"{counted if left_out else ''}Statistics, filters and token counts below are of the rows as they were drawn."
     )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _front_matter(lineage: Lineage, rows: int, num_bytes: int, stored_bytes: int) -> str:
@@ -170,23 +174,25 @@ def _selection(lineage: Lineage) -> str:
     return f"{settings}\n\n{filters}\n\n{held_out}"
 
 
-def _judges(lineage: Lineage, counts: JudgeCounts) -> str:
+def _judges(lineage: Lineage, judged: Judged) -> str:
     rows = [
-        ("judged right", f"{counts.yes:,}"),
-        ("judged wrong", f"{counts.no:,}"),
-        ("undecided", f"{counts.undecided:,}"),
-        *((label, _rate(rate)) for label, rate in judge_quality(counts).in_words()),
+        ("judged right", f"{judged.yes:,}"),
+        ("judged wrong", f"{judged.no:,}"),
+        ("undecided", f"{judged.undecided:,}"),
+        *((label, _rate(rate)) for label, rate in judged.in_words()),
     ]
     models = _names(dict.fromkeys(model.name for judge in lineage.judges for model in judge.models))
+    jobs = _names(judge.job_id for judge in lineage.judges)
     return (
-        f"Samples were kept by what {models} answered; {_names(judge.job_id for judge in lineage.judges)}. Of all "
-        f"samples of the sources:\n\n{_table(('of the samples', 'number'), rows)}\n\nRates are of right answers, held "
-        "against the step check, which sees arithmetic and nothing else."
+        f"Samples were kept by what {models} answered; {jobs}. Of all samples of the sources:\n\n"
+        f"{_table(('of the samples', 'number'), rows)}\n\n"
+        "Rates are of right answers, held against the step check, which sees arithmetic and nothing else; "
+        "intervals are over problems."
     )
 
 
 def _rate(rate: Estimate | NotEstimable) -> str:
-    number = f" of {rate.n:,}" if isinstance(rate, Estimate) else f": {rate.reason}"
+    number = f", {wording.plural(rate.n, 'problem')}" if isinstance(rate, Estimate) else f": {rate.reason}"
     return measured_text(Form.rate, rate) + number
 
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import Conflict, InvalidInput, Unreachable
-from service.reasoning import ReasoningTags, source_tags
+from service.reasoning import source_tags
+from service.scoring.normalize import exact_key
 from service.selection.card import dataset_card
 from service.selection.lineage import LINEAGE_FILE, Lineage, read_lineage
 from service.shards import check_file, make_directory, sync
@@ -35,7 +36,7 @@ class Exported:
 
     Args:
         files: relative to it.
-        dropped: rows that had nothing but reasoning.
+        dropped: rows that were nothing but reasoning, or the same as another without it.
     """
 
     folder: str
@@ -58,7 +59,7 @@ def export_dataset(
         dataset_path: Parquet of `SelectedRow` that a selection wrote.
         folder: must not exist yet.
         reasoning: whether a thinking model's reasoning stays in the completions. Stripped, a row of which nothing is
-            left is left out, and `completion_tokens` still counts what was drawn.
+            left, or the same as of another, is left out, and `completion_tokens` still counts what was drawn.
 
     Raises:
         CorruptFile: the training set is missing, or not the one that was committed.
@@ -95,15 +96,27 @@ def export_dataset(
 
 
 def _stripper(lineage: Lineage) -> Strip:
-    """Takes the reasoning out of rows, by the tags of the job that drew each."""
+    """Takes the reasoning out of rows, by the tags of the job that drew each; equal ones of a problem are kept once."""
     tags = [source_tags(source.job) for source in lineage.sources]
+    seen: set[tuple[str, int]] = set()
 
     def strip(batch: pa.RecordBatch) -> pa.RecordBatch:
-        columns: list[list[Any]] = [batch.column(name).to_pylist() for name in ("source", "prompt", "completion")]
-        answers = [_answer(tags[int(source)], prompt, text) for source, prompt, text in zip(*columns, strict=True)]
-        at = batch.schema.get_field_index("completion")
-        stripped = batch.set_column(at, batch.schema.field(at), pa.array(answers, batch.schema.field(at).type))
-        return stripped.filter(pa.array([bool(answer.strip()) for answer in answers]))
+        names = ("source", "prompt", "completion", "problem_id")
+        columns: list[list[Any]] = [batch.column(name).to_pylist() for name in names]
+        prompts: list[str] = []
+        answers: list[str] = []
+        is_kept: list[bool] = []
+        for source, prompt, completion, problem_id in zip(*columns, strict=True):
+            asked, answer = tags[int(source)].without(prompt, completion)
+            key = (str(problem_id), exact_key(answer))
+            is_kept.append(bool(answer.strip()) and key not in seen)
+            seen.add(key)
+            prompts.append(asked)
+            answers.append(answer)
+        for name, texts in (("prompt", prompts), ("completion", answers)):
+            at = batch.schema.get_field_index(name)
+            batch = batch.set_column(at, batch.schema.field(at), pa.array(texts, batch.schema.field(at).type))
+        return batch.filter(pa.array(is_kept))
 
     return strip
 
@@ -111,10 +124,6 @@ def _stripper(lineage: Lineage) -> Strip:
 def _publishable(lineage: Lineage) -> Lineage:
     """Without the examples of contamination: to publish held-out questions would contaminate whoever trains on it."""
     return replace(lineage, contamination=replace(lineage.contamination, examples=()))
-
-
-def _answer(tags: ReasoningTags, prompt: str, completion: str) -> str:
-    return (tags.answer_in(tags.whole(prompt, completion)) or "").lstrip("\n")
 
 
 def _write_data(dataset_path: Path, directory: Path, most_bytes: int, strip: Strip | None) -> tuple[int, int]:

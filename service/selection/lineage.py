@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import CorruptFile
 from service.receipts import Usage
 from service.selection.decontaminate import Contamination
-from service.selection.judge_quality import JudgeCounts
+from service.selection.judge_quality import Judged
 from service.selection.operators import FilterCount
 from service.selection.spec import SelectionSpec
 
@@ -128,7 +128,7 @@ class Lineage:
     contamination: Contamination
     statistics: Statistics
     judges: tuple[SourceOrigin, ...] = ()
-    judged: JudgeCounts | None = None
+    judged: Judged | None = None
 
     def to_json(self) -> str:
         """As indented JSON."""

@@ -1,6 +1,7 @@
 """/v1/jobs over a real store: what is accepted, what is refused and in which words."""
 
 import dataclasses
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -133,6 +134,10 @@ def test_submit_unknown_name_is_422_with_known_ones(
             "names of arguments that a chat template asks for",
         ),
         ({"prompt": {"reasoning_tags": {"open": "<t>"}}}, "prompt.reasoning_tags.close", ""),
+        ({"prompt": {"reasoning_tags": {"open": "t>", "close": "</t>"}}}, "prompt.reasoning_tags", "neither contains"),
+        ({"prompt": {"reasoning_tags": {"open": "<t>", "close": "<t>"}}}, "prompt.reasoning_tags", "neither contains"),
+        ({"prompt": {"use_chat_template": True, "template_kwargs": {"bos_token": "x"}}}, "prompt", "ends in _token"),
+        ({"sampling": {"structure": {"regex": "a\0"}}}, "sampling.structure.regex", "without NUL"),
         ({"prompt": {"few_shot": {"shots": 1}}}, "prompt.few_shot.shots", "num_shots"),
         ({"budget": {"flops": 0}}, "budget.flops", "greater than 0"),
         ({"budget": {"flops": -1e9}}, "budget.flops", "greater than 0"),
@@ -435,3 +440,26 @@ def test_budget_of_less_than_one_sample_is_refused(client: TestClient) -> None:
 
     assert response.status_code == 422
     assert "allowed for 6 problems: at least 0.166667, which is one sample" in response.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"prompt": {"use_chat_template": true, "template_kwargs": {"x": NaN}}}',
+        '{"prompt": {"use_chat_template": true, "template_kwargs": {"x": 1e999}}}',
+        '{"prompt": {"use_chat_template": true, "template_kwargs": {"x": "\\ud800"}}}',
+        '{"sampling": {"structure": {"json_schema": {"a\\ud800": "\\udfff"}}}}',
+        '{"sampling": {"structure": {"json_schema": {"a": 1e999}}}}',
+        '{"sampling": {"structure": {"choice": ["\\udfff"]}}}',
+        '{"sampling": {"stop": ["\\udfff"]}}',
+        '{"prompt": {"system": "\\ud800"}}',
+    ],
+)
+def test_submit_what_no_database_can_hold_is_refused_and_nothing_is_stored(
+    client: TestClient, job_document: Document, body: str
+) -> None:
+    text = json.dumps(job_document())
+    response = client.post("/v1/jobs", content=f"{text[:-1]}, {body[1:]}", headers={"content-type": "application/json"})
+
+    assert response.status_code in (400, 422), response.text
+    assert client.get("/v1/jobs").json()["items"] == []

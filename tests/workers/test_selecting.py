@@ -11,12 +11,12 @@ import pytest
 from service.errors import CorruptFile, InvalidInput
 from service.receipts import Receipt
 from service.records import SELECTED_SCHEMA
-from service.selection.judge_quality import JudgeCounts
 from service.selection.judging import QUESTIONS_FILE
 from service.selection.lineage import read_lineage
 from service.selection.operators import NothingSelected
 from service.selection.spec import Duplicates, Keep
 from service.shards import check_file
+from service.stats import Estimate
 from service.work import AttemptSpec, TaskKind
 from tests.workers.selection_jobs import (
     BAD_STEP,
@@ -234,9 +234,9 @@ def test_select_judged_keeps_what_most_of_the_votes_of_all_judges_find_right(tmp
     lineage = read_lineage(receipt.path)
     assert [origin.job_id for origin in lineage.judges] == ["judge-1", "judge-2"]
     assert [origin.usage.samples for origin in lineage.judges] == [5, 2]
-    assert lineage.judged == JudgeCounts(
-        yes=2, no=0, undecided=1, right_yes=2, right_no=0, valid_yes=2, valid_no=0, invalid_yes=0, invalid_no=0
-    )  # fmt: skip
+    assert lineage.judged is not None
+    assert (lineage.judged.yes, lineage.judged.no, lineage.judged.undecided) == (2, 0, 1)
+    assert lineage.judged.specificity == Estimate(1.0, 1.0, 1.0, 1)
 
 
 def test_select_judged_leaves_out_what_no_judge_was_asked_about(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from service.errors import CorruptFile, NotFound
 from service.finetunes import FinetuneSpec
 from service.report import Form
 from service.report_words import measured_text
-from service.selection.judge_quality import JudgeCounts, judge_quality
+from service.selection.judge_quality import Judged
 from service.selection.lineage import Lineage, SourceOrigin, read_lineage
 from service.selection.spec import Duplicates, Keep, SelectionSpec
-from service.stats import NotEstimable
+from service.stats import Estimate, NotEstimable
 from service.store import Store
 from service.store.reads import Part
 from service.wording import Tone
@@ -177,17 +177,15 @@ def _imported_files(source: SourceOrigin) -> list[dict[str, Any]]:
     return (source.job.get("imported") or {}).get("files", [])
 
 
-def _judged(counts: JudgeCounts) -> tuple[tuple[str, str, str], ...]:
+def _judged(judged: Judged) -> tuple[tuple[str, str, str], ...]:
     """What judges said, and each rate with what it is of."""
-    said = (("yes", counts.yes), ("no", counts.no), ("undecided", counts.undecided))
-    rates = judge_quality(counts).in_words()
-    return (
-        *((word, wording.count(number), "") for word, number in said),
-        *(
-            (label, measured_text(Form.rate, rate), rate.reason if isinstance(rate, NotEstimable) else f"n {rate.n:,}")
-            for label, rate in rates
-        ),
-    )
+    said = (("yes", judged.yes), ("no", judged.no), ("undecided", judged.undecided))
+    rates = [(label, measured_text(Form.rate, rate), _basis(rate)) for label, rate in judged.in_words()]
+    return (*((word, wording.count(number), "") for word, number in said), *rates)
+
+
+def _basis(rate: Estimate | NotEstimable) -> str:
+    return rate.reason if isinstance(rate, NotEstimable) else f"over {wording.plural(rate.n, 'problem')}"
 
 
 def _held_out(lineage: Lineage) -> str:

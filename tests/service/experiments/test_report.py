@@ -28,8 +28,8 @@ from service.flops import ForwardCost
 from service.jobs import Phase
 from service.models import ModelSpec
 from service.report import Matched
-from service.selection.judge_quality import JudgeCounts, judge_quality
-from service.stats import Estimate
+from service.selection.judge_quality import Judged
+from service.stats import Estimate, NotEstimable
 from service.store import Store
 from tests.service.experiments.report_example import (
     BETTER,
@@ -268,12 +268,12 @@ def test_data_rows_show_equal_compute_beside_equal_numbers() -> None:
 
 
 def test_data_rows_show_what_a_judge_cost_and_how_far_it_can_be_trusted() -> None:
-    counts = JudgeCounts(
-        yes=290, no=110, undecided=0, right_yes=290, right_no=110, valid_yes=270, valid_no=30, invalid_yes=20,
-        invalid_no=80,
+    rate, unknown = Estimate(0.8, 0.711, 0.867, 40), NotEstimable("nothing to tell")
+    said = Judged(
+        yes=290, no=110, undecided=0, apparent=rate, corrected=unknown, sensitivity=rate, specificity=rate
     )  # fmt: skip
     plain = bought(5)
-    judged = dataclasses.replace(plain.facts[1], judge_flops=3.0e11, judged=judge_quality(counts))
+    judged = dataclasses.replace(plain.facts[1], judge_flops=3.0e11, judged=said)
 
     rows = {row.label: row for row in data_rows(dataclasses.replace(plain, facts=(plain.facts[0], judged)))}
 
@@ -281,7 +281,7 @@ def test_data_rows_show_what_a_judge_cost_and_how_far_it_can_be_trusted() -> Non
     assert rows["FLOPs of judging"].values == ("none", f"3.00e11, + {wording.percent(3e11 / flops)}")
     assert "not in the budget" in rows["FLOPs of judging"].basis
     assert rows["judged wrong, of right answers with a false step"].values == ("", "80.0 % [71.1, 86.7]")
-    assert rows["false positives corrected for the judge's errors"].values[1].startswith("25.0 % [")
+    assert rows["false positives corrected for the judge's errors"].values[1] == "not measured"
     assert not any("judge" in row.label for row in data_rows(plain))
 
 

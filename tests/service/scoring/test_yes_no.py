@@ -81,3 +81,21 @@ def test_yes_no_engine_error_or_another_reference_is_an_error_and_never_incorrec
 def test_yes_no_reads_a_megabyte_of_hostile_text(piece: str) -> None:
     # a reader that is quadratic in the length would not come back within the time of the whole suite
     assert graded(piece * (1_000_000 // len(piece))).verdict in Verdict
+
+
+@pytest.mark.parametrize(
+    ("completion", "word"),
+    [
+        ("Verdict: yes\n\nProblem:\nTom has 2.\nVerdict: no", "yes"),
+        ("No.\nQuestion: another\nVerdict: yes", "no"),
+        ("Let me check the answer.\nProblem: it asks for the total.\nVerdict: yes", "yes"),
+        ("The verdict is yes.\nThen again: the problem:\nVerdict: no", "no"),
+    ],
+)
+def test_yes_no_a_next_problem_of_its_own_does_not_count(completion: str, word: str) -> None:
+    assert graded(completion).predicted_answer == word
+
+
+def test_yes_no_takes_time_by_the_length_and_not_by_its_square() -> None:
+    # a quadratic search would take minutes over this
+    assert graded("answer:" + "*" * 300_000 + "x").verdict is Verdict.UNPARSABLE

@@ -74,13 +74,15 @@ def test_export_strip_leaves_what_follows_the_reasoning_and_counts_rows_without_
     assert completions == ["2+3=5. #### 5", "2+3=5"]
     assert (found.rows, found.dropped) == (2, 2)
     card = Path(found.folder, "README.md").read_text()
-    assert "2 rows without anything after it are left out" in card
+    assert "2 rows of which nothing or the same was left are left out" in card
     assert front_matter(found.folder)["dataset_info"]["splits"][0]["num_examples"] == 2  # type: ignore[index]
 
 
 def test_export_strip_knows_reasoning_that_the_prompt_opens(tmp_path: Path) -> None:
-    found, completions = stripped(tmp_path, ("5? yes</think>5", "5? ye"), prompt="q<think>\n")
-    assert (completions, found.dropped) == (["5"], 1)
+    found, completions = stripped(tmp_path, ("5? yes</think>5", "5? ye", "other</think>5"), prompt="q<think>\n")
+    assert (completions, found.dropped) == (["5"], 2), "the same without its reasoning is kept once"
+    (name,) = (name for name in found.files if name.startswith("data/"))
+    assert pq.read_table(Path(found.folder, name))["prompt"].to_pylist() == ["q"]
 
 
 def test_export_strip_that_leaves_nothing_is_refused_and_keep_is_the_rule(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import InvalidInput
 from service.records import PROBLEM_SCHEMA
-from service.selection.judge_quality import JudgeCounts, count_judged, judge_quality
+from service.selection.judge_quality import summarise_judged
 from service.selection.judging import JUDGE_TEMPLATE, Votes, check_template, questions
 from service.selection.operators import NO, UNKNOWN, YES
 from service.stats import Estimate, NotEstimable
@@ -57,47 +57,58 @@ def test_votes_of_nobody_decide_nothing() -> None:
     assert nobody.codes(np.array([1, 2], np.uint64)).tolist() == [UNKNOWN, UNKNOWN]
 
 
-def test_counts_are_of_samples_that_were_asked_about_and_rates_of_right_answers() -> None:
+def test_judged_counts_samples_that_were_asked_about_and_rates_right_answers() -> None:
     samples = [
         Sample(judged=YES),
         Sample(judged=NO),
         Sample(judged=NO, steps=NO),
-        Sample(judged=YES, steps=NO),
-        Sample(judged=YES, steps=UNKNOWN),
-        Sample(judged=NO, correct=NO, steps=NO),
+        Sample(judged=YES, steps=NO, problem=1),
+        Sample(judged=YES, steps=UNKNOWN, problem=1),
+        Sample(judged=NO, correct=NO, steps=NO, problem=1),
         Sample(judged=UNKNOWN),
         Sample(judged=YES),
     ]
-    is_asked = np.array([True] * 7 + [False])
+    found = summarise_judged(candidates(samples), np.array([True] * 7 + [False]))
 
-    counts = count_judged(candidates(samples), is_asked)
-
-    assert counts == JudgeCounts(
-        yes=3, no=3, undecided=1, right_yes=3, right_no=2, valid_yes=1, valid_no=1, invalid_yes=1, invalid_no=1
-    )  # fmt: skip
-
-
-def test_quality_is_measured_against_the_step_check_and_corrects_the_rate() -> None:
-    # of 100 right answers with a false step 80 are found, of 300 with steps that hold 30 are judged wrong
-    counts = JudgeCounts(
-        yes=290, no=110, undecided=0, right_yes=290, right_no=110, valid_yes=270, valid_no=30, invalid_yes=20,
-        invalid_no=80,
-    )  # fmt: skip
-
-    quality = judge_quality(counts)
-
-    rates = [quality.sensitivity, quality.specificity, quality.apparent, quality.corrected]
-    assert [rate.value for rate in rates if isinstance(rate, Estimate)] == pytest.approx([0.8, 0.9, 0.275, 0.25])
-    assert [rate.n for rate in rates if isinstance(rate, Estimate)] == [100, 300, 400, 400]
+    assert (found.yes, found.no, found.undecided) == (3, 3, 1)
+    rates = [found.apparent, found.sensitivity, found.specificity]
+    assert [rate.value for rate in rates if isinstance(rate, Estimate)] == pytest.approx([2 / 5, 1 / 2, 1 / 2])
+    assert [rate.n for rate in rates if isinstance(rate, Estimate)] == [2, 2, 1]
+    assert found.corrected == NotEstimable("the test says no more than chance")
 
 
-def test_quality_without_step_checks_says_so() -> None:
-    counts = JudgeCounts(
-        yes=1, no=1, undecided=0, right_yes=1, right_no=1, valid_yes=0, valid_no=0, invalid_yes=0, invalid_no=0
-    )  # fmt: skip
+def judged_samples(rng: np.random.Generator, *, num_problems: int, per_problem: int) -> list[Sample]:
+    """A judge that finds 0.8 of the faults and passes 0.9 of the rest, over problems that differ in their faults."""
+    samples: list[Sample] = []
+    for problem in range(num_problems):
+        is_faulty = rng.random(per_problem) < rng.beta(0.5, 1.5)
+        says_no = rng.random(per_problem) < np.where(is_faulty, 0.8, 0.1)
+        samples += [
+            Sample(problem=problem, steps=NO if faulty else YES, judged=NO if no else YES)
+            for faulty, no in zip(is_faulty, says_no, strict=True)
+        ]
+    return samples
 
-    quality = judge_quality(counts)
 
-    assert isinstance(quality.apparent, Estimate)
-    assert quality.sensitivity == NotEstimable("no right answer with a false step was judged")
-    assert isinstance(quality.corrected, NotEstimable)
+def test_judged_rates_are_corrected_and_their_intervals_are_over_problems() -> None:
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(60):
+        samples = judged_samples(rng, num_problems=40, per_problem=25)
+        found = summarise_judged(candidates(samples, num_problems=40), np.ones(1000, dtype=bool))
+        assert isinstance(found.sensitivity, Estimate)
+        assert isinstance(found.corrected, Estimate)
+        assert found.sensitivity.value == pytest.approx(0.8, abs=0.15)
+        held += found.corrected.low <= 0.25 <= found.corrected.high
+
+    # over samples, as if each were a problem, it would be near half
+    assert held / 60 >= 0.85
+
+
+def test_judged_without_step_checks_says_so() -> None:
+    samples = [Sample(judged=YES, steps=UNKNOWN), Sample(judged=NO, steps=UNKNOWN)]
+    found = summarise_judged(candidates(samples), np.ones(2, dtype=bool))
+
+    assert isinstance(found.apparent, Estimate)
+    assert found.sensitivity == NotEstimable("no right answer with a false step was judged")
+    assert isinstance(found.corrected, NotEstimable)
