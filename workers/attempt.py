@@ -267,10 +267,15 @@ class Attempt:
 
     def _leave(self, finished: Sequence[Finished]) -> list[Drawn]:
         left: list[Drawn] = []
-        for request_id, text, completion_tokens, cached_tokens, reason, error in finished:
+        lost: list[Drawn] = []
+        for request_id, text, completion_tokens, cached_tokens, reason, error, lost_tries in finished:
             problem, sample_index = self.in_flight.pop(request_id)
             self.inflight_worst -= self._worst[problem]
             left.append(Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error))
+            if lost_tries and self.prepared is not None:
+                max_tokens = int(self.prepared.max_tokens[problem])
+                lost += [Drawn(problem, sample_index, "", max_tokens, 0, "error", None)] * lost_tries
+        self._waste(lost)
         return left
 
     def _cost(self, drawn: Sequence[Drawn]) -> int:

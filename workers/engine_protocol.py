@@ -25,6 +25,8 @@ class Finished(NamedTuple):
         cached_tokens: leading prompt tokens that were found in the KV cache [tokens].
         finish_reason: "stop", "length" or "error".
         error: why, when the reason is "error".
+        lost_tries: tries before this answer, or in place of one, that brought nothing and may have cost up to the
+            request's worst case each. Only a server elsewhere makes any.
     """
 
     request_id: str
@@ -33,6 +35,7 @@ class Finished(NamedTuple):
     cached_tokens: int
     finish_reason: str
     error: str | None
+    lost_tries: int = 0
 
 
 class Engine(Protocol):

@@ -1,0 +1,359 @@
+"""An engine whose completions a server elsewhere draws: OpenAI's `/completions`, by HTTP.
+
+Owns the requests on their way. The thread that drives the engine only hands them over and collects answers; a second
+thread runs an event loop with one task a request, of which `max_in_flight` are at the server at once. A step waits for
+an answer no longer than `_STEP_S`.
+
+Invariants: a try that the server may have charged for and that brought no completion is in `Finished.lost_tries` of its
+request; no message holds the key; a server that does not take the key is a dead engine, anything else that goes wrong
+ends as an error of the request. Must not import vllm, torch or ray.
+"""
+
+import asyncio
+import json
+import queue
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+
+from service.endpoints import EndpointOptions, PromptForm
+from service.errors import InvalidInput
+from service.models import ModelSpec
+from service.rate_limit import RateLimit
+from service.sampling import SamplingSpec
+from workers.endpoint_answer import Completion, EventLines, KeyRefused, Lost, Refused, Served, TryFailed, failure_of
+from workers.endpoint_request import request_body
+from workers.endpoint_tries import Tries
+from workers.engine_protocol import EngineDead, Finished
+
+_STEP_S = 0.1
+_CLOSE_S = 10.0
+_OK = 200
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Request:
+    """One request; written by the loop's thread once it is there, read by both."""
+
+    id: str
+    content: bytes
+    num_prompt_tokens: int
+    max_tokens: int
+    tries: Tries
+    completion: Completion = field(default_factory=Completion)
+    is_at_server: bool = False
+
+
+class EndpointEngine:
+    """Draws completions from a server; implements `workers.engine_protocol.Engine`.
+
+    Args:
+        options: which server, and how it is treated.
+        api_key: sent as a bearer token; None for a server that wants none.
+        model: the catalogue entry that the server stands for.
+        decode: text of token ids; needed where prompts are sent as text.
+        clock: monotonic seconds.
+        sleep: what waits on that clock.
+        rng: draws the waits between tries.
+
+    Raises:
+        InvalidInput: prompts are to be sent as text, and nothing decodes them.
+    """
+
+    seed: int | None = None
+
+    def __init__(
+        self,
+        options: EndpointOptions,
+        *,
+        api_key: str | None,
+        model: ModelSpec | None = None,
+        decode: Callable[[Sequence[int]], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        if options.prompt_form is PromptForm.text and decode is None:
+            raise InvalidInput(f"{options.host}: prompts as text need the model's tokenizer, got none")
+        self.version = f"endpoint {options.host} {options.model}"
+        self.model = model
+        self.max_num_seqs = options.max_in_flight
+        self._options = options
+        self._api_key = api_key
+        self._decode = decode if options.prompt_form is PromptForm.text else None
+        self._sleep = sleep
+        self._rng = rng or random.Random()
+        self._http = _client(options, api_key)
+        self._limit = RateLimit(
+            requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute, clock=clock
+        )
+        self._slots = asyncio.Semaphore(options.max_in_flight)
+        self._gate = asyncio.Lock()
+        # of the driver's thread
+        self._inside: dict[str, _Request] = {}
+        self._error: BaseException | None = None
+        # between the threads
+        self._results: queue.SimpleQueue[Finished | BaseException] = queue.SimpleQueue()
+        # of the loop's thread
+        self._tasks: dict[str, asyncio.Task[Finished]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
+
+    def add(
+        self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
+    ) -> None:
+        """Queues a request. One that the server cannot be told is returned by the next step, with the reason."""
+        prompt = token_ids if self._decode is None else self._decode(token_ids)
+        request = _Request(
+            id=request_id,
+            content=b"",
+            num_prompt_tokens=len(token_ids),
+            max_tokens=max_tokens,
+            tries=Tries(self._options, self._rng),
+        )
+        self._inside[request_id] = request
+        try:
+            body = request_body(self._options, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed)
+        except InvalidInput as error:
+            self._results.put(Finished(request_id, "", 0, 0, "error", str(error)))
+            return
+        request.content = json.dumps(body).encode()
+        self._loop.call_soon_threadsafe(self._begin, request)
+
+    def step(self) -> list[Finished]:
+        """Waits a moment for an answer, and returns all that are there.
+
+        Raises:
+            EngineDead: the server does not take the key.
+        """
+        finished = self._collect(_STEP_S if self._inside and self._error is None else 0.0)
+        if self._error is not None and not finished:
+            reason = str(self._error) if isinstance(self._error, EngineDead) else _text(self._error)
+            raise EngineDead(self._redacted(f"{self._options.base_url}: {reason}")) from self._error
+        return finished
+
+    def abort(self, request_ids: Iterable[str]) -> list[Finished]:
+        """Drops requests; nobody knows how far one at the server came, so it counts as drawn to its last token."""
+        dropped: list[Finished] = []
+        ready = {finished.request_id: finished for finished in self._collect(0.0, keep=True)}
+        for request_id in request_ids:
+            request = self._inside.pop(request_id, None)
+            if request is None:
+                continue
+            done = ready.pop(request_id, None)
+            if done is not None and done.error is None:
+                dropped.append(done._replace(text="", finish_reason="error", error="aborted"))
+                continue
+            self._loop.call_soon_threadsafe(self._cancel, request_id)
+            charged = done.lost_tries if done is not None else request.tries.num_lost + request.is_at_server
+            if charged:
+                dropped.append(Finished(request_id, "", request.max_tokens, 0, "error", "aborted", charged - 1))
+        for finished in ready.values():
+            self._results.put(finished)
+        return dropped
+
+    def load_weights(self, model: ModelSpec) -> None:
+        """Refuses.
+
+        Raises:
+            InvalidInput: always; a server elsewhere keeps the weights that it has.
+            ValueError: requests are inside.
+        """
+        if self._inside:
+            raise ValueError(f"{len(self._inside)} requests are inside; weights are swapped in an empty engine")
+        raise InvalidInput(
+            f"{model.name}: weights cannot be loaded into {self._options.host}, which serves {self._options.model}"
+        )
+
+    def num_unfinished(self) -> int:
+        """Requests at the server, waiting for it, or between two tries."""
+        return len(self._inside)
+
+    def unfinished_tokens(self) -> int:
+        """Pieces of text that have come so far, each a token or a few; 0 where answers are not streamed [tokens]."""
+        return sum(request.completion.num_pieces for request in self._inside.values())
+
+    def close(self) -> None:
+        """Drops what is inside, and ends the thread. The engine is of no use afterwards."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(_CLOSE_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_S)
+        self._loop.close()
+
+    # the driver's thread
+
+    def _collect(self, wait_s: float, *, keep: bool = False) -> list[Finished]:
+        """Answers that are there, at most `wait_s` after none is; they leave the engine unless they are to be kept."""
+        finished: list[Finished] = []
+        try:
+            result = self._results.get(timeout=wait_s) if wait_s else self._results.get_nowait()
+            while True:
+                if isinstance(result, BaseException):
+                    self._error = self._error or result
+                elif result.request_id in self._inside:  # else it was aborted
+                    finished.append(result)
+                    if not keep:
+                        del self._inside[result.request_id]
+                result = self._results.get_nowait()
+        except queue.Empty:
+            return finished
+
+    def _redacted(self, message: str) -> str:
+        """A server may repeat the key in what it says."""
+        return message if self._api_key is None else message.replace(self._api_key, "[key]")
+
+    # the loop's thread
+
+    def _begin(self, request: _Request) -> None:
+        task = self._tasks[request.id] = self._loop.create_task(self._serve(request))
+        task.add_done_callback(lambda task: self._end(request, task))
+
+    def _cancel(self, request_id: str) -> None:
+        if (task := self._tasks.get(request_id)) is not None:
+            task.cancel()
+
+    def _end(self, request: _Request, task: asyncio.Task[Finished]) -> None:
+        del self._tasks[request.id]
+        if task.cancelled():
+            return
+        error = task.exception()
+        self._results.put(task.result() if error is None else error)
+        if error is not None:  # the engine is lost; what is at the server must not go on costing
+            for other in self._tasks.values():
+                other.cancel()
+
+    async def _shut(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.aclose()
+
+    async def _serve(self, request: _Request) -> Finished:
+        """Tries until there is a completion or no further try."""
+        async with self._slots:
+            while True:
+                await self._pass_limit(request)
+                request.completion, request.is_at_server = Completion(), True
+                try:
+                    served = await self._try(request)
+                except KeyRefused as refusal:
+                    variable = self._options.api_key_env
+                    raise EngineDead(f"{refusal}; {'no key was sent' if variable is None else variable}") from None
+                except TryFailed as failure:
+                    wait_s = request.tries.wait_after(failure)
+                    if wait_s is None:
+                        return self._failed(request, request.tries.text_of(failure))
+                    if isinstance(failure, Refused) and failure.retry_after_s is not None:
+                        self._limit.pause(failure.retry_after_s)  # the server means everybody
+                else:
+                    self._limit.give_back(
+                        request.num_prompt_tokens + request.max_tokens - served.prompt_tokens - served.completion_tokens
+                    )
+                    return self._finished(request, served)
+                # not before it is certain to come back: an answer that is not collected yet has cost something
+                request.is_at_server = False
+                await self._sleep(wait_s)
+
+    async def _pass_limit(self, request: _Request) -> None:
+        """Waits for the limits of requests and tokens; one after the other, so that none is overtaken."""
+        num_tokens = request.num_prompt_tokens + request.max_tokens
+        async with self._gate:
+            while (wait_s := self._limit.wait_s(num_tokens)) > 0:
+                await self._sleep(wait_s)
+            self._limit.take(num_tokens)
+
+    async def _try(self, request: _Request) -> Served:
+        """One exchange with the server.
+
+        Raises:
+            TryFailed: it brought no completion.
+        """
+        lines = EventLines()
+        try:
+            async with (
+                asyncio.timeout(self._options.deadline_s),
+                self._http.stream("POST", "/completions", content=request.content) as response,
+            ):
+                if response.status_code != _OK:
+                    raise await _failure(response)
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    async for chunk in response.aiter_bytes():
+                        for document in lines.feed(chunk):
+                            request.completion.add(document)
+                else:
+                    request.completion.add(await response.aread())
+                    lines.has_ended = True
+        except TimeoutError as error:
+            raise Lost(f"the server's answer had no end after {self._options.deadline_s:g} s") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Refused(f"no connection: {_text(error)}") from error
+        except httpx.ReadTimeout as error:
+            if not lines.has_ended:
+                raise Lost(f"the server was silent for {self._options.read_timeout_s:g} s") from error
+        except httpx.RequestError as error:
+            if not lines.has_ended:
+                raise Lost(f"the connection broke: {_text(error)}") from error
+        return request.completion.served(is_whole=lines.has_ended)
+
+    def _finished(self, request: _Request, served: Served) -> Finished:
+        """The completion, unless it is not what was asked for; such a one has cost all the same."""
+        error = None
+        if served.finish_reason not in ("stop", "length"):
+            error = f"the server ended the request: {served.finish_reason}"
+        elif self._decode is None and served.prompt_tokens != request.num_prompt_tokens:
+            error = f"the server counts {served.prompt_tokens} prompt tokens, {request.num_prompt_tokens} were sent"
+        elif served.completion_tokens > request.max_tokens:
+            error = f"the server counts {served.completion_tokens} completion tokens, {request.max_tokens} were allowed"
+        if error is not None:
+            request.tries.num_lost += 1
+            return self._failed(request, error)
+        return Finished(
+            request.id,
+            served.text,
+            served.completion_tokens,
+            served.cached_tokens,
+            served.finish_reason,
+            None,
+            request.tries.num_lost,
+        )
+
+    def _failed(self, request: _Request, error: str) -> Finished:
+        message = self._redacted(f"{self._options.host}: {error}")
+        return Finished(request.id, "", 0, 0, "error", message, request.tries.num_lost)
+
+
+def _client(options: EndpointOptions, api_key: str | None) -> httpx.AsyncClient:
+    headers = {"Content-Type": "application/json"}
+    if api_key is not None:
+        headers["Authorization"] = f"Bearer {api_key}"
+    return httpx.AsyncClient(
+        base_url=options.base_url,
+        headers=headers,
+        timeout=httpx.Timeout(options.read_timeout_s, connect=options.connect_timeout_s),
+        limits=httpx.Limits(max_connections=options.max_in_flight, max_keepalive_connections=options.max_in_flight),
+        # a redirect would take prompts and key elsewhere, and so would a proxy or a password file of the machine
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+async def _failure(response: httpx.Response) -> TryFailed:
+    """What a status says, also where its explanation does not arrive."""
+    try:
+        body = await response.aread()
+    except httpx.RequestError:
+        body = b""
+    return failure_of(response.status_code, body, response.headers.get("retry-after"), datetime.now(UTC))
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
