@@ -86,7 +86,8 @@ class EndpointOptions:
         price: None where it is not known; then nothing can be budgeted in USD.
         stream: whether tokens are sent as they come. Without, a stall cannot be told from a long completion, and
             `read_timeout_s` has to be longer than the longest completion takes.
-        sends_seed: whether each request carries the sample's seed, cut to 31 bits.
+        sends_seed: whether each request carries the sample's seed, cut to 31 bits. Not to vLLM on a CPU: there a seed
+            kills the engine when a prompt is computed in two parts.
         drops_unsupported: whether sampling fields that the dialect does not know are left out; else a request that
             needs one is refused before it is sent.
         max_in_flight: requests that the server holds at the same time.

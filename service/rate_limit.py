@@ -7,6 +7,7 @@ given: waits for nothing by itself.
 import math
 from collections.abc import Callable
 
+_SHORTEST_S = 1e-6  # a rest of rounding, which a clock in floats may not be able to move on by
 _BURST_S = 6.0  # a bucket holds a tenth of a minute, so that no minute sees more than 1.1 times its limit
 
 
@@ -65,7 +66,8 @@ class RateLimit:
             waits.append(self._requests.wait_s(1))
         if self._tokens is not None:
             waits.append(self._tokens.wait_s(tokens))
-        return max(waits)
+        wait_s = max(waits)
+        return wait_s if wait_s > _SHORTEST_S else 0.0
 
     def take(self, tokens: int) -> None:
         """Counts a request that is sent now."""
