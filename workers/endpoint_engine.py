@@ -101,6 +101,7 @@ class EndpointEngine:
         self._results: queue.SimpleQueue[Finished | BaseException] = queue.SimpleQueue()
         # of the loop's thread
         self._tasks: dict[str, asyncio.Task[Finished]] = {}
+        self._is_lost = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
@@ -213,6 +214,8 @@ class EndpointEngine:
     # the loop's thread
 
     def _begin(self, request: _Request) -> None:
+        if self._is_lost:
+            return
         task = self._tasks[request.id] = self._loop.create_task(self._serve(request))
         task.add_done_callback(lambda task: self._end(request, task))
 
@@ -226,7 +229,8 @@ class EndpointEngine:
             return
         error = task.exception()
         self._results.put(task.result() if error is None else error)
-        if error is not None:  # the engine is lost; what is at the server must not go on costing
+        if error is not None:  # what is at the server must not go on costing
+            self._is_lost = True
             for other in self._tasks.values():
                 other.cancel()
 
