@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 _SHOWN_CHARACTERS = 200
 _REFUSING = (429, 503)
 _LOSING = (408, 409, 425)  # beside 5xx: the server may have been at work
+_REJECTING = (400, 404, 413, 422)  # in a stream; there anything else may pass
 _DATA, _END = b"data:", b"[DONE]"
 
 
@@ -87,12 +88,13 @@ class Completion:
 
         Raises:
             Lost: it is none, or tells of an error in the middle of the work.
+            Rejected: it says what is wrong with the request; a server that streams may say so only here.
         """
         try:
             document = json.loads(data)
             choices = document.get("choices") or []
             if document.get("error"):
-                raise Lost(f"the server ended the answer: {shown(_message(document))}")
+                raise self._failure(document)
             for choice in choices:
                 piece = choice.get("text") or ""
                 self.text += piece
@@ -101,6 +103,14 @@ class Completion:
             self.usage = document.get("usage") or self.usage
         except (ValueError, AttributeError, TypeError) as error:
             raise Lost(f"the answer is no completion in JSON: {shown(data)}") from error
+
+    def _failure(self, document: dict[str, Any]) -> TryFailed:
+        error = document["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        message = f"the server ended the answer: {shown(_message(document))}"
+        if code in _REJECTING:
+            return Rejected(f"{message} ({code})", is_lost=self.num_pieces > 0)
+        return Lost(message)
 
     def served(self, *, is_whole: bool) -> Served:
         """The whole completion.

@@ -209,6 +209,24 @@ def fails_in_stream(handler: Handler) -> None:
     handler.send_chunk(b"")
 
 
+def rejects_in_stream(handler: Handler) -> None:
+    """As vLLM does, which has said 200 before it looks at the prompt."""
+    handler.begin_stream()
+    _reject(handler)
+
+
+def rejects_after_a_piece(handler: Handler) -> None:
+    handler.begin_stream()
+    handler.send_event({"choices": [{"index": 0, "text": "so", "finish_reason": None}]})
+    _reject(handler)
+
+
+def _reject(handler: Handler) -> None:
+    handler.send_event({"error": {"message": "no such token", "code": 400}})
+    handler.send_event("[DONE]")
+    handler.send_chunk(b"")
+
+
 def cuts_body(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")

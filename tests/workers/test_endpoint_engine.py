@@ -262,6 +262,16 @@ def test_rejected_request_is_an_error_at_once(code: int) -> None:
     assert len(server.documents) == 2
 
 
+@pytest.mark.parametrize(("fault", "lost"), [(fake.rejects_in_stream, 0), (fake.rejects_after_a_piece, 1)])
+def test_request_rejected_in_the_stream_is_an_error_at_once(fault: Fault, lost: int) -> None:
+    with faulty(fault) as server, engine_at(server.url) as engine:
+        add(engine)
+        finished = collect(engine)["1"]
+
+    assert "no such token (400)" in str(finished.error)
+    assert (finished.finish_reason, finished.lost_tries, len(server.documents)) == ("error", lost, 1)
+
+
 @pytest.mark.parametrize("code", [401, 403])
 def test_refused_key_is_a_dead_engine_that_names_the_variable_and_not_the_key(code: int) -> None:
     with (
