@@ -13,7 +13,7 @@ import pytest
 
 from tests.engine.drive_engine import model_spec
 from tests.engine.own_process import drive
-from tests.engine.tiny_llama import CHARACTERS, build_model
+from tests.engine.tiny_llama import CHARACTERS, build_model, perturb
 from workers.prepared import write_prepared
 
 PROMPT_TOKENS = 150  # more than one block of keys and values, which is 128 tokens on a CPU
@@ -31,17 +31,6 @@ STREAM = {
     "tuned.4": "tuned",
     "base.3": "base",
 }
-
-
-def perturb(directory: Path, seed: int) -> None:
-    """Moves all weights far: a freshly made model repeats its last token, whatever its layers hold."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    torch.manual_seed(seed)
-    tensors = load_file(directory / "model.safetensors")
-    moved = {name: tensor + 0.3 * torch.randn_like(tensor) for name, tensor in tensors.items()}
-    save_file(moved, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def cut(directory: Path) -> None:

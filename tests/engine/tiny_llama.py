@@ -35,3 +35,14 @@ def build_model(directory: Path, *, intermediate_size: int = 96) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(directory)
+
+
+def perturb(directory: Path, seed: int) -> None:
+    """Moves all weights far: a freshly made model repeats its last token, whatever its layers hold."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(seed)
+    tensors = load_file(directory / "model.safetensors")
+    moved = {name: tensor + 0.3 * torch.randn_like(tensor) for name, tensor in tensors.items()}
+    save_file(moved, directory / "model.safetensors", metadata={"format": "pt"})
