@@ -62,8 +62,8 @@ def test_judges_from_questions_to_a_training_set(asked: tuple[World, str, str], 
     assert rate["low"] <= rate["value"] == judged["no"] / (judged["yes"] + judged["no"]) <= rate["high"]
 
 
-def test_judges_default_question_is_the_general_one(finished: tuple[World, str]) -> None:
-    world, job_id = finished
+def test_judges_default_question_is_the_general_one(asked: tuple[World, str, str]) -> None:
+    world, job_id, _ = asked
     with world.client() as client:
         made = client.post("/v1/selections", json={"sources": [{"job": job_id}], "ask": "default"}).json()
         assert made["document"]["ask"] == JUDGE_TEMPLATE
