@@ -4,12 +4,11 @@ All that can go wrong with a document is said here, before anything is stored or
 prompt costs in tokens is known only after it is prepared, so amounts here are bounds, and say so.
 """
 
-import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from api.chat_templates import check_chat_template
 from api.resolve_judges import questions_of
 from api.resolve_parts import (
     allocation_document,
@@ -64,7 +63,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         max_problems=document.max_problems,
         stage=document.stage,
     )
-    _check_chat_template(spec, models)
+    check_chat_template("prompt", spec.prompt, models)
     check_scorers(spec, num_problems)
     _check_budget(spec, models)
     _check_history(spec, problems.fingerprint, num_problems, store)
@@ -168,35 +167,6 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
         case Currency.samples:
             whole, rest = divmod(budget.limit, num_problems)
             return {"samples_per_problem": budget.limit / num_problems if rest else whole}
-
-
-def _check_chat_template(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
-    if not spec.prompt.use_chat_template:
-        return
-    for model in models:
-        if model.engine.simulated or not may_have_chat_template(Path(model.path)):
-            raise InvalidInput(
-                f"prompt.use_chat_template: got true, but model {model.name} has no chat template in {model.path}; "
-                "allowed: false, or a model that has one"
-            )
-
-
-def may_have_chat_template(directory: Path) -> bool:
-    """Whether the tokenizer in a model directory may have a chat template, from its files alone.
-
-    A directory that is not to be seen from here may: preparing prompts finds out.
-    """
-    if not directory.is_dir() or (directory / "chat_template.jinja").exists():
-        return True
-    if any((directory / name).exists() for name in ("chat_template.json", "additional_chat_templates")):
-        return True
-    try:
-        config = json.loads((directory / "tokenizer_config.json").read_bytes())
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError):
-        return True
-    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:

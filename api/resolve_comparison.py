@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from api.chat_templates import check_chat_template
 from api.resolve_artifacts import to_training
 from api.resolve_judges import judge_document, to_judge
 from api.resolve_parts import (
@@ -194,6 +195,8 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
     if spec.judge is not None:
         _check_judge(spec, spec.judge, work)
+    asked = {*itertools.chain.from_iterable(arm.models for arm in spec.arms), *(each.base for each in spec.students)}
+    check_chat_template("prompt", spec.prompt, [model for model in work.models if model.name in asked])
     check_max_tokens("sampling", spec.sampling, work.models)
     for arm in spec.arms:
         if arm.sampling is not None:
@@ -212,6 +215,7 @@ def _check_judge(spec: ComparisonSpec, judge: JudgeSpec, work: ComparisonWork) -
         raise InvalidInput("judge: got one that nobody asks, allowed with keep 'judged' of an arm or of select")
     if judge.keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
         raise InvalidInput("judge.keep: 'verified' needs 'steps' among the scorers")
+    check_chat_template("judge.prompt", judge.prompt, [work.model(judge.model)])
     check_max_tokens("judge.sampling", judge.sampling, [work.model(judge.model)])
 
 

@@ -56,6 +56,11 @@ def arm(**changes: Any) -> dict[str, Any]:
         ({"judge": {"model": "simulated"}}, "judge: got one that nobody asks, allowed with keep 'judged'"),
         ({"select": {"keep": "judged"}, "judge": {"model": "simulated", "ask": "?"}}, "without {question} and"),
         ({"select": {"keep": "judged"}, "judge": {"model": "nobody"}}, "unknown model 'nobody'"),
+        ({"prompt": {"use_chat_template": True}}, "prompt.use_chat_template: got true, but model simulated has no"),
+        (
+            {"select": {"keep": "judged"}, "judge": {"model": "simulated", "prompt": {"use_chat_template": True}}},
+            "judge.prompt.use_chat_template: got true",
+        ),
         ({"select": {"keep": "judged"}, "judge": {"model": "simulated", "keep": "verified"}}, "judge.keep: 'verified'"),
         (
             {"select": {"keep": "judged"}, "judge": {"model": "simulated", "sampling": {"max_tokens": 4000}}},
