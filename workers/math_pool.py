@@ -127,12 +127,11 @@ class MathPool:
             judged = {pair: self._known[pair] for pair in pairs if pair in self._known}
             waiting = deque(dict.fromkeys(pair for pair in pairs if pair not in judged))
             self._failed_starts = 0
-            try:
+            with contextlib.ExitStack() as on_interrupt:
+                # it must leave no process with a question that the next call would take for its own
+                on_interrupt.callback(lambda: self._kill(list(self._children)))
                 self._judge(waiting, judged)
-            except BaseException:
-                # an interrupt must leave no process with a question that the next call would take for its own
-                self._kill(list(self._children))
-                raise
+                on_interrupt.pop_all()
             self._remember(pairs, judged)
         return [judged[pair] for pair in pairs]
 

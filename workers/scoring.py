@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import CorruptFile
-from service.reasoning import ReasoningTags
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.receipts import Receipt, ScoreDelta, Usage
 from service.records import SCORE_SCHEMA
-from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named, with_judge, with_tags
+from service.scoring import Graded, Scorer, Steps, Verdict, scorer_named, with_judge
 from service.scoring.answers import expected_answer
 from service.scoring.latex import MathLatex, Open
 from service.scoring.normalize import equations_key, exact_key
@@ -52,6 +52,8 @@ class _Batch:
     problems: list[int]
     sample_indices: list[int]
     completions: list[str]
+    whole: list[str]
+    """What scorers read: with the opening tag of a reasoning that the prompt may hold."""
     finish_reasons: list[str]
     errors: list[str | None]
 
@@ -95,7 +97,7 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
         UnknownName: a scorer that is not registered.
     """
     started = time.perf_counter()
-    scorers = [with_tags(with_judge(scorer_named(name), shared_pool()), work.tags) for name in work.scorers]
+    scorers = [with_judge(scorer_named(name, work.tags or DEFAULT_TAGS), shared_pool()) for name in work.scorers]
     check_file(work.shard_path, work.shard_sha256)
     problems = _read_problems(work)
     delta = _Delta()
@@ -119,18 +121,18 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
 
 
 def _read_samples(path: str, tags: ReasoningTags | None) -> Iterator[_Batch]:
-    """Samples in batches. With tags of its own, a completion gets the opening one that its prompt may hold."""
+    """Samples in batches; prompts are read only for tags that a job states."""
     names = [*_SAMPLE_COLUMNS, *(["prompt"] if tags is not None else [])]
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
             columns = batch.to_pydict()
-            if tags is not None:
-                columns["completion"] = list(map(tags.whole, columns["prompt"], columns["completion"]))
+            completions: list[str] = columns["completion"]
             yield _Batch(
                 sample_ids=columns["sample_id"],
                 problems=columns["problem_index"],
                 sample_indices=columns["sample_index"],
-                completions=columns["completion"],
+                completions=completions,
+                whole=completions if tags is None else list(map(tags.whole, columns["prompt"], completions)),
                 finish_reasons=columns["finish_reason"],
                 errors=columns["error"],
             )
@@ -168,7 +170,7 @@ def _grade(scorer: Scorer, batch: _Batch, problems: dict[int, _Problem]) -> list
 def _begin(scorer: Scorer, batch: _Batch, problems: dict[int, _Problem]) -> list[Graded | Open]:
     graded: list[Graded | Open] = []
     for completion, finish_reason, index, error in zip(
-        batch.completions, batch.finish_reasons, batch.problems, batch.errors, strict=True
+        batch.whole, batch.finish_reasons, batch.problems, batch.errors, strict=True
     ):
         if finish_reason == "error":
             graded.append(_unjudged(error or "the engine gave no reason"))

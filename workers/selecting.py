@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.errors import InvalidInput
+from service.reasoning import ReasoningTags, source_tags
 from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA, SELECTED_SCHEMA
 from service.selection.decontaminate import Contamination, HeldOutSet, find_contaminated
@@ -93,7 +94,7 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         path.write_text(lineage, encoding="utf-8")
     if spec.ask is not None:
         asked = [problems.question[at] for at in pool.candidates.problem[chosen.rows].tolist()]
-        _write_questions(Path(out_dir), spec.ask, pieces, asked)
+        _write_questions(Path(out_dir), spec.ask, pieces, asked, [source_tags(job.document) for job in jobs])
     return write_part(
         out_dir=out_dir,
         part=0,
@@ -193,11 +194,17 @@ def _statistics(table: pa.Table, *, num_problems: int) -> Statistics:
     )
 
 
-def _write_questions(directory: Path, template: str, pieces: Sequence[pa.Table], asked: Sequence[str]) -> None:
+def _write_questions(
+    directory: Path,
+    template: str,
+    pieces: Sequence[pa.Table],
+    asked: Sequence[str],
+    tags: Sequence[ReasoningTags],
+) -> None:
     with _beside(directory, QUESTIONS_FILE) as path, pq.ParquetWriter(path, PROBLEM_SCHEMA) as writer:
         start = 0
         for piece in pieces:
-            writer.write_table(questions(template, piece, asked[start : start + piece.num_rows]))
+            writer.write_table(questions(template, piece, asked[start : start + piece.num_rows], tags))
             start += piece.num_rows
 
 

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -232,11 +232,10 @@ class PlainTurns:
                 text=True,
                 start_new_session=True,
             )
-        try:
+        with ExitStack() as ends_it:
+            ends_it.callback(self._end)
             self.load_s = float(self._read()["load_s"])
-        except BaseException:
-            self._end()
-            raise
+            ends_it.pop_all()  # loaded: it goes on until `__exit__`
         return self
 
     def __exit__(

@@ -4,11 +4,11 @@ To add one: write a module with a frozen dataclass that fulfils `Scorer`, add it
 judgements under tests/service/scoring. Must not import anything heavier than the standard library.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from service.errors import UnknownName
-from service.reasoning import ReasoningTags
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.scoring.answers import MathAnswer
 from service.scoring.base import Graded, Scorer, Steps, Verdict
 from service.scoring.latex import MathLatex
@@ -16,7 +16,16 @@ from service.scoring.steps import StepCheck
 from service.scoring.symbolic import Judge
 from service.scoring.yes_no import YesNo
 
-SCORERS: dict[str, Callable[[], Scorer]] = {
+
+class MakeScorer(Protocol):
+    """What makes a scorer."""
+
+    def __call__(self, *, tags: ReasoningTags) -> Scorer:
+        """One that reads what follows the reasoning between `tags`."""
+        ...
+
+
+SCORERS: dict[str, MakeScorer] = {
     "math_answer": MathAnswer,
     "math_latex": MathLatex,
     "steps": StepCheck,
@@ -24,15 +33,18 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
 }
 
 
-def scorer_named(name: str) -> Scorer:
-    """A fresh scorer with default settings.
+def scorer_named(name: str, tags: ReasoningTags = DEFAULT_TAGS) -> Scorer:
+    """A fresh scorer.
+
+    Args:
+        tags: between which the models think before they answer.
 
     Raises:
         UnknownName: if no scorer has this name.
     """
     if name not in SCORERS:
         raise UnknownName(kind="scorer", got=name, allowed=SCORERS)
-    return SCORERS[name]()
+    return SCORERS[name](tags=tags)
 
 
 def with_judge(scorer: Scorer, judge: Judge) -> Scorer:
@@ -40,11 +52,4 @@ def with_judge(scorer: Scorer, judge: Judge) -> Scorer:
     return replace(scorer, judge=judge) if isinstance(scorer, MathLatex) else scorer
 
 
-def with_tags(scorer: Scorer, tags: ReasoningTags | None) -> Scorer:
-    """`scorer` for models whose reasoning stands between other tags than the usual ones."""
-    if tags is not None and isinstance(scorer, MathAnswer | MathLatex | StepCheck | YesNo):
-        return replace(scorer, tags=tags)
-    return scorer
-
-
-__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named", "with_judge", "with_tags"]
+__all__ = ["SCORERS", "Graded", "Scorer", "Steps", "Verdict", "scorer_named", "with_judge"]

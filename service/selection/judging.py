@@ -8,6 +8,7 @@ question share their id, so judgements find their samples whatever the order. Ne
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import CorruptFile, InvalidInput
+from service.reasoning import ReasoningTags
 from service.receipts import Usage
 from service.records import PROBLEM_SCHEMA
 from service.selection.operators import NO, UNKNOWN, YES, Bools, Ints, Keys
@@ -81,14 +83,20 @@ def check_template(template: str) -> None:
         )
 
 
-def questions(template: str, rows: pa.Table, asked: Sequence[str]) -> pa.Table:
+def questions(template: str, rows: pa.Table, asked: Sequence[str], tags: Sequence[ReasoningTags]) -> pa.Table:
     """The problem set that asks of each row whether it is right; the reference of all is yes.
+
+    A judge reads what the step check reads: what follows a thinking model's reasoning, or all where nothing does.
 
     Args:
         rows: of `SelectedRow`.
         asked: the problem's question of each row.
+        tags: of reasoning, one of each source.
     """
-    completions: list[str] = rows["completion"].to_pylist()
+    columns_read: list[list[Any]] = [rows[name].to_pylist() for name in ("source", "prompt", "completion")]
+    completions = [
+        tags[int(source)].without(prompt, text)[1] or text for source, prompt, text in zip(*columns_read, strict=True)
+    ]
     texts = [
         _FIELD.sub(lambda field, filled={"question": question, "completion": completion}: filled[field[1]], template)
         for question, completion in zip(asked, completions, strict=True)

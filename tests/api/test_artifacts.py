@@ -61,6 +61,10 @@ def test_selection_of_an_ended_job_is_a_training_set(ended: tuple[World, str], r
         ({"held_out": ["nowhere"]}, "unknown problem set 'nowhere'; known: sums/train"),
         ({"scorer": "vibes"}, "math_answer, steps"),
         ({"filter": "x"}, "filter"),
+        ({"ask": "Right?"}, "without {question} and {completion}"),
+        ({"keep": "judged"}, "keep 'judged' with judges, or neither"),
+        ({"judges": ["job-1-aaaaaa"]}, "keep 'judged' with judges, or neither"),
+        ({"keep": "judged", "judges": ["job-1-aaaaaa"] * 2}, "judges that differ"),
     ],
 )
 def test_selection_document_that_is_wrong_is_refused(

@@ -117,6 +117,8 @@ def test_score_tags_of_the_job_are_read_in_prompt_and_completion(tmp_path: Path)
 
     verdicts = [row["verdict"] for row in rows_by(receipt, "math_answer")]
     assert verdicts == ["correct", "incomplete", "correct", "correct"]
+    keys = [row["solution_key"] for row in rows_by(receipt, "math_answer")]
+    assert keys == [exact_key(row.completion) for row in prompted], "of the text as it was drawn"
 
 
 def test_score_delta_tells_strategies_what_the_rows_say_and_survives_in_the_footer(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ class Moody:
 def test_score_scorer_that_raises_costs_one_verdict_and_not_the_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SCORERS, "moody", Moody)
+    monkeypatch.setitem(SCORERS, "moody", lambda tags: Moody())
     rows = [sample(0, RIGHT), sample(1, WRONG), sample(2, RIGHT)]
 
     receipt = score(work_on(tmp_path, rows, scorers=("moody",)), tmp_path / "s.1")

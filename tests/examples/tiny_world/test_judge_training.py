@@ -22,17 +22,6 @@ from gsm_mini.world import Problem
 from train import JUDGE_PROBLEMS, published_questions
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-ROW = {
-    "question": "Tom has 46 books. He gets 6 books on each of 3 days. How many books does he have now?",
-    "answer": "64",
-    "level": 2,
-    "structure": {
-        "values": [46, 3, 6],
-        "terms": [["+", [0]], ["+", [1, 2]]],
-        "closing": {"kind": "none", "operand": None},
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def tokenizer(example: Path) -> PreTrainedTokenizerFast:
@@ -44,10 +33,6 @@ def examples(tokenizer: PreTrainedTokenizerFast) -> list[JudgeExample]:
     return judge_examples(tokenizer, written_judgements(judge_problems(24, (), "test")))
 
 
-def tom() -> Problem:
-    return problem_from_row(ROW)  # pyright: ignore[reportArgumentType]
-
-
 def start(example: Path, tokenizer: PreTrainedTokenizerFast, examples: list[JudgeExample]) -> JudgeTrainer:
     torch.manual_seed(0)
     trainer = JudgeTrainer(example / "models" / "gsm-mini-large", LARGE, tokenizer)
@@ -55,15 +40,17 @@ def start(example: Path, tokenizer: PreTrainedTokenizerFast, examples: list[Judg
     return trainer
 
 
-def test_judge_examples_ask_what_the_service_asks_and_mark_sound_beginnings(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_judge_examples_ask_what_the_service_asks_and_mark_sound_beginnings(
+    tom: Problem, tokenizer: PreTrainedTokenizerFast
+) -> None:
     text = "First 3*6=18. Then 46+18=65. Next 3*6=18. #### 65"
-    (example,) = judge_examples(tokenizer, [judged(tom(), text)])
+    (example,) = judge_examples(tokenizer, [judged(tom, text)])
     asked = [
         (str(tokenizer.decode(example.prompt[example.first_token : position + 1])).rstrip(), holds)
         for position, holds in example.steps
     ]
 
-    assert example.prompt == prompt_ids(tokenizer, judge_question(str(ROW["question"]), text))
+    assert example.prompt == prompt_ids(tokenizer, judge_question(tom.question, text))
     assert example.solution == [tokenizer.get_vocab()[NO], EOS_ID]
     assert asked == [
         ("First 3*6=18.", True),
@@ -72,8 +59,8 @@ def test_judge_examples_ask_what_the_service_asks_and_mark_sound_beginnings(toke
     ]
 
 
-def test_judge_examples_too_long_for_the_context_are_left_out(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert judge_examples(tokenizer, [judged(tom(), "3*6=18. " * 40)]) == []
+def test_judge_examples_too_long_for_the_context_are_left_out(tom: Problem, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert judge_examples(tokenizer, [judged(tom, "3*6=18. " * 40)]) == []
 
 
 def test_saved_model_with_a_head_of_its_own_gives_the_same_logits_in_transformers(tmp_path: Path) -> None:

@@ -9,31 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gsm_mini.checker import check, problem_from_row
+from gsm_mini.checker import check
 from gsm_mini.derivation import derive, render
 from gsm_mini.faults import FAULTS
 from gsm_mini.judging import judge_problems, sound_steps, written_judgements
 from gsm_mini.world import Problem
 
-ROW = {
-    "question": "Tom has 46 books. He gets 6 books on each of 3 days. How many books does he have now?",
-    "answer": "64",
-    "level": 2,
-    "structure": {
-        "values": [46, 3, 6],
-        "terms": [["+", [0]], ["+", [1, 2]]],
-        "closing": {"kind": "none", "operand": None},
-    },
-}
-
 
 @pytest.fixture(scope="module")
 def fresh() -> list[Problem]:
     return judge_problems(300, (), "test")
-
-
-def tom() -> Problem:
-    return problem_from_row(ROW)  # pyright: ignore[reportArgumentType]
 
 
 def test_written_judgements_labels_agree_with_the_checker(fresh: list[Problem]) -> None:
@@ -95,8 +80,8 @@ def test_judge_problems_forbidden_question_is_left_out(fresh: list[Problem]) -> 
         ("Now. #### 64", []),
     ],
 )
-def test_sound_steps_each_step_by_itself(completion: str, sound: list[bool]) -> None:
-    assert sound_steps(tom(), completion) == sound
+def test_sound_steps_each_step_by_itself(tom: Problem, completion: str, sound: list[bool]) -> None:
+    assert sound_steps(tom, completion) == sound
 
 
 def test_sound_steps_all_steps_of_derivations_are_sound(fresh: list[Problem]) -> None:

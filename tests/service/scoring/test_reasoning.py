@@ -3,14 +3,14 @@
 import pytest
 
 from service.reasoning import DEFAULT_TAGS, ReasoningTags
-from service.scoring import SCORERS, Graded, Steps, Verdict, scorer_named, with_tags
+from service.scoring import SCORERS, Graded, Steps, Verdict, scorer_named
 
 TAGS = ReasoningTags(open="[THINK]", close="[/THINK]")
 
 
-def graded(name: str, completion: str, *, finish_reason: str = "stop", tags: ReasoningTags | None = None) -> Graded:
+def graded(name: str, completion: str, *, finish_reason: str = "stop", tags: ReasoningTags = DEFAULT_TAGS) -> Graded:
     reference = "yes" if name == "yes_no" else "5"
-    return with_tags(scorer_named(name), tags).grade(
+    return scorer_named(name, tags).grade(
         completion=completion, reference=reference, finish_reason=finish_reason, question="2+3?", structure=None
     )
 
@@ -58,10 +58,3 @@ def test_steps_are_those_after_the_reasoning_whose_false_starts_do_not_count() -
     assert graded("steps", completion).steps is Steps.VALID
     assert graded("steps", completion, tags=TAGS).steps is Steps.INVALID, "other tags: all of it is read"
     assert graded("steps", "<think>2+3=5").steps is Steps.UNKNOWN
-
-
-def test_tags_that_are_usual_need_no_naming() -> None:
-    assert with_tags(scorer_named("math_answer"), None) == scorer_named("math_answer")
-    assert scorer_named("math_answer").grade(
-        completion="<think>#### 4</think> 5", reference="5", finish_reason="stop", question="", structure=None
-    ) == graded("math_answer", "<think>#### 4</think> 5", tags=DEFAULT_TAGS)
