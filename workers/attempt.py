@@ -299,7 +299,7 @@ class Attempt:
             self.used += self._cost(drawn)
         prompt, cached, completion = self._token_columns(drawn)
         self.wasted += usage_of(
-            self.work,
+            self.work.model.cost,
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=completion,

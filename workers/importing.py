@@ -25,16 +25,16 @@ from service.errors import CorruptFile
 from service.flops import paper_flops_array, sample_flops_array
 from service.importing.matching import Matcher
 from service.importing.numbering import LEFT_OUT, REASONS, Numbered, number
-from service.importing.reading import check_unchanged, column_types
+from service.importing.reading import column_types
 from service.importing.rows import Samples, read_samples
 from service.importing.spec import Sampling, Tokens
-from service.receipts import Receipt, Usage
+from service.receipts import Receipt
 from service.records import SAMPLE_SCHEMA
 from service.sampling import SamplingSpec
 from service.shards import file_sha256, find_receipts, make_directory, part_path, sync, write_part
 from service.work import AttemptSpec, ImportWork
 from workers.prompts import render
-from workers.samples import sample_ids, spec_id
+from workers.samples import sample_ids, spec_id, usage_of
 from workers.token_counts import TokenCounter, counter_of
 
 ENGINE_VERSION = "imported"
@@ -57,9 +57,9 @@ def import_samples(spec: AttemptSpec, work: ImportWork) -> tuple[Receipt, ...]:
         InvalidInput: the rows cannot become samples; counts and places are in the message. Nothing is written.
     """
     started = time.perf_counter()
+    stamps = [_stamp(path) for path in work.paths]  # before the hashes: a file that is replaced after shows
     for path, file in zip(work.paths, work.spec.files, strict=True):
-        check_unchanged(Path(path), file.sha256, _hash(path))
-    stamps = [_stamp(path) for path in work.paths]
+        _check_unchanged(path, file.sha256)
     matcher = Matcher.of(work.problems_path, work.num_problems, work.spec.match_by)
     numbered = number(_read(work), work.spec, matcher)
     read_s = time.perf_counter() - started
@@ -106,15 +106,23 @@ def _read(work: ImportWork) -> Iterator[Samples]:
         yield from read_samples(Path(path), columns, types)
 
 
-def _hash(path: str) -> str:
+def _check_unchanged(path: str, sha256: str) -> None:
     try:
-        return file_sha256(path)
+        got = file_sha256(path)
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read any more: {error}") from error
+    if got != sha256:
+        raise CorruptFile(
+            f"{path}: changed since the import was submitted: sha256 is {got[:16]}…, allowed: {sha256[:16]}…; import "
+            "it again"
+        )
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise CorruptFile(f"{path}: cannot be read any more: {error}") from error
     return found.st_size, found.st_mtime_ns
 
 
@@ -152,11 +160,21 @@ class _Writer:
     def _write_part(self, table: pa.Table, busy_s: float) -> None:
         started = time.perf_counter()
         indices = np.column_stack([table["problem_index"].to_numpy(), table["sample_index"].to_numpy()])
+        reason = table["finish_reason"]
+        usage = usage_of(
+            self.work.model.cost,
+            prompt_tokens=table["prompt_tokens"].to_numpy(),
+            cached_tokens=table["cached_tokens"].to_numpy(),
+            completion_tokens=table["completion_tokens"].to_numpy(),
+            is_truncated=pc.equal(reason, "length").to_numpy(),
+            num_errors=int(pc.sum(pc.equal(reason, "error")).as_py()),
+            busy_s=busy_s,
+        )
         receipt = write_part(
             out_dir=self.directory,
             part=len(self.receipts),
             table=table,
-            usage=_usage(table, busy_s),
+            usage=usage,
             indices=indices.astype(np.int32),
             facts=None if self.receipts else _counts(self.numbered),
         )
@@ -300,24 +318,3 @@ def _reasons(columns: dict[str, pa.Array], is_empty: Bools) -> pa.Array:
     else:
         reason = pa.repeat("stop", len(is_empty))
     return pc.if_else(pa.array(is_empty), "error", reason)
-
-
-def _usage(table: pa.Table, busy_s: float) -> Usage:
-    """Sums over the rows; FLOPs that nobody knows add nothing."""
-    reason = table["finish_reason"]
-    is_cut = pc.equal(reason, "length").to_numpy()
-    flops, paper = (np.nan_to_num(table[name].to_numpy()) for name in ("flops", "flops_paper"))
-    tokens = table["completion_tokens"].to_numpy()
-    return Usage(
-        samples=table.num_rows,
-        errors=int(pc.sum(pc.equal(reason, "error")).as_py()),
-        truncated=int(is_cut.sum()),
-        prompt_tokens=int(table["prompt_tokens"].to_numpy().sum()),
-        completion_tokens=int(tokens.sum()),
-        flops=float(flops.sum()),
-        flops_paper=float(paper.sum()),
-        truncated_flops=float(flops[is_cut].sum()),
-        truncated_flops_paper=float(paper[is_cut].sum()),
-        truncated_tokens=int(tokens[is_cut].sum()),
-        busy_s=busy_s,
-    )

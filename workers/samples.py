@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.flops import paper_flops_array, sample_flops_array
+from service.flops import ForwardCost, paper_flops_array, sample_flops_array
 from service.jobs import PromptSpec
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
@@ -70,7 +70,7 @@ def _digest(base: blake2b, problem_id: str, sample_index: int) -> bytes:
 
 
 def usage_of(
-    work: GenerateWork,
+    cost: ForwardCost,
     *,
     prompt_tokens: IntArray,
     cached_tokens: IntArray,
@@ -84,8 +84,8 @@ def usage_of(
     Args:
         num_errors: rows with an error among them; these have no tokens.
     """
-    flops = sample_flops_array(work.model.cost, prompt_tokens, cached_tokens, completion_tokens)
-    paper = paper_flops_array(work.model.cost, completion_tokens)
+    flops = sample_flops_array(cost, prompt_tokens, cached_tokens, completion_tokens)
+    paper = paper_flops_array(cost, completion_tokens)
     return Usage(
         samples=len(prompt_tokens),
         errors=num_errors,
@@ -158,7 +158,7 @@ def sample_table(
     if engine_seed is not None:
         table = table.replace_schema_metadata({ENGINE_SEED_KEY: str(engine_seed).encode()})
     usage = usage_of(
-        work,
+        work.model.cost,
         prompt_tokens=prompt_tokens,
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,

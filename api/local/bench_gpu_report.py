@@ -11,6 +11,7 @@ from pathlib import Path
 
 from api.local.bench_gpu import DrawingResult, GpuResult
 from api.local.bench_gpu_training import TrainingComparison
+from api.local.bench_machine import Spread
 
 RECORD_FILE = "record.json"
 TABLE_FILE = "table.md"
@@ -49,8 +50,7 @@ _TRAINING_HEADER = (
 
 def _drawing_rows(drawn: DrawingResult, result: GpuResult) -> list[tuple[str, ...]]:
     name = f"{drawn.shape} ({drawn.like}, {drawn.parameters / 1e9:.2f} B)"
-    whole = tuple(pair.service.flops / pair.service.seconds for pair in drawn.pairs)
-    whole_rate = sorted(whole)[len(whole) // 2]
+    whole_rate = Spread.of([pair.service.flops / pair.service.seconds for pair in drawn.pairs]).median
     return [
         (
             name,

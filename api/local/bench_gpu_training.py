@@ -4,8 +4,9 @@
 
 Both get the same model, examples, order, hyperparameters, bfloat16 and recomputed activations (the defaults of both).
 Time is taken on the clock with the GPU's queue empty, when a step ends. No checkpoint is written: those of isoflop hold
-merged weights, those of TRL the adapters alone, so they do not compare. Invariant: both losses after the last step
-agree within `_LOSS_TOLERANCE`; adapters begin with random numbers, which the sides draw at different moments.
+merged weights, those of TRL the adapters alone, so they do not compare. Losses have to be finite and near each other,
+which finds a side that is broken, not one that trains other examples: that both do the same follows from how they are
+set up here, and at random weights no loss could show it.
 """
 
 import dataclasses
@@ -186,7 +187,7 @@ def _measure(
             ("plain", partial(_train_plainly, work, examples, directory / f"plain-{number}", adapter_parameters)),
         ]
         found = {side: _alone(run) for side, run in (sides if number % 2 else reversed(sides))}
-        _check_same(found["ours"], found["plain"])
+        _check_losses(found["ours"], found["plain"])
         pairs.append(StepPair(**found))
     return _step_flops(base, training, adapter_parameters[0]), pairs
 
@@ -313,12 +314,12 @@ def _in_order(work: FinetuneWork) -> "Dataset":
     return Dataset.from_list(table.take(pa.array(ReadingOrder.of(work.training, table.num_rows).rows)).to_pylist())
 
 
-def _check_same(ours: StepTimes, plain: StepTimes) -> None:
+def _check_losses(ours: StepTimes, plain: StepTimes) -> None:
     """Plain TRL's loss is the mean of its run, ours that of one step: at random weights nothing is learnt."""
     if not abs(ours.loss - plain.loss) <= _LOSS_TOLERANCE * plain.loss:
         raise RuntimeError(
-            f"the sides did not train the same: losses are {ours.loss:.4f} and {plain.loss:.4f}, which differ by more "
-            f"than {_LOSS_TOLERANCE:.0%}"
+            f"one side is broken: losses are {ours.loss:.4f} and {plain.loss:.4f}, which differ by more than "
+            f"{_LOSS_TOLERANCE:.0%}"
         )
 
 

@@ -45,14 +45,12 @@ class Numbered:
         problem: problem index, or LEFT_OUT where a row has no problem [rows].
         sample_index: within the problem [rows].
         is_empty: rows without a completion, which become error rows [rows].
-        unmatched: where the first rows without a problem stand, and what they name.
         num_repeats: rows whose completion another row of the problem has too.
     """
 
     problem: Int32s
     sample_index: Int32s
     is_empty: npt.NDArray[np.bool_]
-    unmatched: tuple[str, ...]
     num_unmatched: int
     num_repeats: int
 
@@ -131,19 +129,19 @@ class _Numbering:
         kept = problem != LEFT_OUT
         if self.spec.column("sample_index") is not None:
             _check_twice(problem[kept], sample_index[kept])
-        half = len(texts) // 2
-        if half >= _FEWEST_ROWS_OF_A_COPY and len(texts) == 2 * half and np.array_equal(texts[:half], texts[half:]):
+        if _is_copied(problem, texts):
             raise InvalidInput(
                 f"rows: got {len(texts):,}, of which the second half repeats the first, as if a file had been appended "
                 "to itself; allowed: each row once"
             )
+        is_empty = np.concatenate([np.zeros(0, dtype=np.bool_), *self.is_empty])
+        told = kept & ~is_empty
         return Numbered(
             problem=problem,
             sample_index=sample_index,
-            is_empty=np.concatenate([np.zeros(0, dtype=np.bool_), *self.is_empty]),
-            unmatched=tuple(self.unmatched),
+            is_empty=is_empty,
             num_unmatched=num_unmatched,
-            num_repeats=_count_repeats(problem[kept], texts[kept]),
+            num_repeats=_count_repeats(problem[told], texts[told]),
         )
 
     def _check_unmatched(self, num_rows: int, num_unmatched: int) -> None:
@@ -208,6 +206,14 @@ def _check_twice(problem: Int32s, sample_index: Int32s) -> None:
             f"sample_index: got {twice.size:,} samples more than once: {shown}{_more(int(twice.size))}; allowed: each "
             "sample_index of a problem once (without the column, rows are numbered in their order)"
         )
+
+
+def _is_copied(problem: Int32s, texts: npt.NDArray[np.int64]) -> bool:
+    """Whether the second half says of the same problems what the first does, and not the same of everything."""
+    half = len(texts) // 2
+    if half < _FEWEST_ROWS_OF_A_COPY or len(texts) % 2 or (texts == texts[0]).all():
+        return False
+    return np.array_equal(texts[:half], texts[half:]) and np.array_equal(problem[:half], problem[half:])
 
 
 def _count_repeats(problem: Int32s, texts: npt.NDArray[np.int64]) -> int:

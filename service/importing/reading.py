@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.json as paj
 import pyarrow.parquet as pq
 
-from service.errors import CorruptFile, InvalidInput
+from service.errors import InvalidInput
 from service.importing.spec import ImportSpec
 
 HEAD_ROWS = 1000
@@ -224,12 +224,3 @@ def _open(path: Path) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def check_unchanged(path: Path, sha256: str, got: str) -> None:
-    """Raises CorruptFile if a file is not the one that was looked at when the import was submitted."""
-    if got != sha256:
-        raise CorruptFile(
-            f"{path}: changed since the import was submitted: sha256 is {got[:16]}…, allowed: {sha256[:16]}…; import "
-            "it again"
-        )

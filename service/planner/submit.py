@@ -78,7 +78,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 problems_path=job.problems_path,
                 num_problems=job.num_problems,
                 prompt=spec.prompt,
-                sampling=spec.sampling,
+                sampling=spec.sampling.resolved_for(model.sampling),
             )
         case TaskKind.score:
             if task.source is None:

@@ -167,12 +167,12 @@ def test_drawn_samples_that_are_imported_are_the_same_rows(finished, client, wor
     drawn = samples_of(drawn_world, drawn_id)
     kept = ["problem_id", "sample_index", "prompt", "completion", "finish_reason"]
 
-    job = imported(drawn.select(kept).to_pylist(), "drawn.parquet")
+    job = imported(drawn.select(kept).to_pylist(), "drawn.parquet", sampling={"max_tokens": 40})
 
     assert job["phase"] == "succeeded", job["error"]
     order = [("problem_index", "ascending"), ("sample_index", "ascending")]
     before, after = drawn.sort_by(order), samples_of(world, job["id"]).sort_by(order)
-    for name in ("problem_id", "sample_index", "prompt", "completion", "finish_reason", "prompt_tokens"):
+    for name in ("problem_id", "sample_index", "prompt", "completion", "finish_reason", "prompt_tokens", "sampling_id"):
         assert before[name].equals(after[name]), name
 
 
@@ -235,12 +235,14 @@ def test_columns_of_tokens_reasons_and_temperatures_are_taken(world, imported: S
     assert job["progress"]["truncated"] == 1
 
 
-def test_empty_completions_become_error_rows_where_they_are_allowed(world, imported: Submit) -> None:
+def test_empty_completions_become_error_rows_where_they_are_allowed(world, imported: Submit, submit: Submit) -> None:
     rows = [*old_rows(), {"problem_id": "p0", "response": None}, {"problem_id": "p1", "response": ""}]
 
     job = imported(rows, allow_empty=True)
 
     assert (job["phase"], job["progress"]["errors"]) == ("finished_with_errors", 2)
+    plan = submit([*rows, rows[-1]], dry_run=True, allow_empty=True).json()
+    assert plan["repeats"] == 0, "rows without a completion repeat nothing"
     last = samples_of(world, job["id"]).to_pylist()[-1]
     assert (last["finish_reason"], last["completion_tokens"], last["flops"]) == ("error", 0, 0.0)
     assert verify_directory(world.settings.data_dir / "jobs" / job["id"]).faults == ()
@@ -404,6 +406,11 @@ def test_a_file_appended_to_itself_is_refused(client, submit: Submit, run_jobs, 
 
     assert answer.status_code == 422
     assert "the second half repeats the first" in answer.text
+
+
+def test_answers_of_one_word_are_no_copies(submit: Submit) -> None:
+    verdicts = [{"problem_id": f"p{i % NUM_PROBLEMS}", "response": "yes"} for i in range(400)]
+    assert submit(verdicts).status_code == 201
 
 
 def test_two_files_of_one_content_are_refused(world, client) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,10 @@ def service_run(*, tokens: int = 1000, seconds: float, drawing_s: float, flops: 
     )
 
 
-def gpu_result(*, peak: float | None = 100.0) -> GpuResult:
-    pair = Pair(service=service_run(seconds=10.0, drawing_s=8.0, flops=320.0), plain=PlainRun(tokens=1000, seconds=5.0))
+PAIR = Pair(service=service_run(seconds=10.0, drawing_s=8.0, flops=320.0), plain=PlainRun(tokens=1000, seconds=5.0))
+
+
+def gpu_result(*, peak: float | None = 100.0, pairs: Sequence[Pair] = (PAIR,)) -> GpuResult:
     run = StepTimes(step_s=2.0, load_s=1.0, loss=3.0, peak_gib=7.0)
     training = TrainingComparison.of(
         SMALL,
@@ -65,7 +68,7 @@ def gpu_result(*, peak: float | None = 100.0) -> GpuResult:
         machine=this_machine(),
         card=Card(name="Card", memory_gib=80.0, driver="1", compute_capability="9.0", peak_flops_per_second=peak),
         matmul_flops_per_second=80.0,
-        drawing=(summarise(SMALL, 1000, 12.0, 34.0, [pair]),),
+        drawing=(summarise(SMALL, 1000, 12.0, 34.0, list(pairs)),),
         training=(training,),
     )
 
@@ -231,3 +234,10 @@ def test_plain_turns_of_a_process_that_fails_end_with_its_last_words(tmp_path: P
 
     with pytest.raises(IsoflopError, match=r"plain vLLM ended with 1; the last it said: (.|\n)*no job 'gone'"):
         PlainTurns(tmp_path / "data" / "isoflop.db", "gone", os.nice(0)).__enter__()
+
+
+def test_table_of_two_pairs_has_their_middle_and_not_the_better() -> None:
+    slower = Pair(service=service_run(seconds=40.0, drawing_s=32.0, flops=320.0), plain=PAIR.plain)
+    lines = to_markdown(gpu_result(pairs=(PAIR, slower)))
+
+    assert row_of(lines, "isoflop, from submission")[4] == "20.0%", "of 32 and 8"
