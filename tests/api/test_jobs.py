@@ -137,6 +137,16 @@ def test_submit_unknown_name_is_422_with_known_ones(
         ({"prompt": {"reasoning_tags": {"open": "t>", "close": "</t>"}}}, "prompt.reasoning_tags", "neither contains"),
         ({"prompt": {"reasoning_tags": {"open": "<t>", "close": "<t>"}}}, "prompt.reasoning_tags", "neither contains"),
         ({"prompt": {"use_chat_template": True, "template_kwargs": {"bos_token": "x"}}}, "prompt", "ends in _token"),
+        (
+            {"prompt": {"use_chat_template": True, "template_kwargs": {"x": [1]}}},
+            "prompt.template_kwargs.x",
+            "true, false, a finite number, or a text",
+        ),
+        (
+            {"prompt": {"use_chat_template": True, "template_kwargs": {"x": 1 << 80}}},
+            "prompt.template_kwargs.x",
+            "true",
+        ),
         ({"sampling": {"structure": {"regex": "a\0"}}}, "sampling.structure.regex", "without NUL"),
         ({"prompt": {"few_shot": {"shots": 1}}}, "prompt.few_shot.shots", "num_shots"),
         ({"budget": {"flops": 0}}, "budget.flops", "greater than 0"),
