@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from api.wire.comparisons import EvaluateDocument
-from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument, StructureDocument
+from api.wire.job_document import AllocationDocument
+from api.wire.prompt_document import PromptDocument
+from api.wire.sampling_document import SamplingDocument, StructureDocument
 from service.allocation import STRATEGIES, strategy_for
 from service.errors import InvalidInput, UnknownName
 from service.experiments.spec import EvaluateSpec, ResolvedSet

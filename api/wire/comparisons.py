@@ -7,7 +7,9 @@ from pydantic_core import PydanticCustomError
 
 from api.wire.artifacts import TrainingDocument
 from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole, refuse_unstorable
-from api.wire.job_document import AllocationDocument, PromptDocument, SamplingDocument
+from api.wire.job_document import AllocationDocument
+from api.wire.prompt_document import PromptDocument
+from api.wire.sampling_document import SamplingDocument
 from api.wire.submitted import Measured, ParentOut
 
 Keep = Literal["correct", "verified", "judged", "majority", "all"]

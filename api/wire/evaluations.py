@@ -4,7 +4,8 @@ from pydantic import BaseModel, Field
 
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
 from api.wire.comparisons import EvaluateDocument
-from api.wire.job_document import PromptDocument, SamplingDocument
+from api.wire.prompt_document import PromptDocument
+from api.wire.sampling_document import SamplingDocument
 from api.wire.submitted import Measured, ParentOut
 
 

@@ -6,8 +6,9 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.base import InputModel, Line, Name, PathText
-from api.wire.job_document import PromptDocument, SamplingDocument
 from api.wire.jobs import JobOut
+from api.wire.prompt_document import PromptDocument
+from api.wire.sampling_document import SamplingDocument
 from service.importing.spec import DEFAULT_UNMATCHED
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
