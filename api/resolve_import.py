@@ -4,6 +4,7 @@ All that can be wrong with names, columns and first rows is said here, before an
 workers.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from service import wording
 from service.currency import Budget, Currency
 from service.errors import InvalidInput
 from service.forward_cost import UNKNOWN_COST
-from service.importing.look import Looked, check_beginning, look
+from service.importing.look import Looked, check_beginning, hashed, look
 from service.importing.spec import ImportSpec, Sampling, Tokens
 from service.jobs import JobSpec, Resolved
 from service.models import ModelSpec
@@ -63,7 +64,7 @@ def to_import(document: ImportDocument, paths: Sequence[Path], store: Store) -> 
         num_problems=problems.num_problems,
     )
     imported = _spec(document, found, model)
-    names = ", ".join(file.name for file in found.files)
+    names = ", ".join(path.name for path in paths)
     spec = JobSpec(
         name=document.name or f"{names} by {model.name}"[:200],
         problems=document.problems,
@@ -77,7 +78,8 @@ def to_import(document: ImportDocument, paths: Sequence[Path], store: Store) -> 
     check_scorers(spec, problems.num_problems)
     if spec.prompt.use_chat_template and not imported.is_known_model:
         raise InvalidInput("prompt.use_chat_template: got true, allowed: false for a model that is not registered")
-    check_beginning(imported, paths, problems_path=problems.path, num_problems=problems.num_problems)
+    check_beginning(imported, paths, found.matcher)
+    spec = dataclasses.replace(spec, imported=dataclasses.replace(imported, files=hashed(paths)))
     resolved = Resolved(
         models=(model,),
         problems_path=problems.path,
@@ -98,6 +100,7 @@ def _model(document: ImportDocument, store: Store) -> ModelSpec:
 
 
 def _spec(document: ImportDocument, found: Looked, model: ModelSpec) -> ImportSpec:
+    """What is imported, but for the files: reading all of them waits until nothing else is wrong."""
     columns = found.mapped.columns
     names = {column.ours for column in columns}
     if document.sampling is not None and "temperature" in names:
@@ -116,7 +119,7 @@ def _spec(document: ImportDocument, found: Looked, model: ModelSpec) -> ImportSp
     elif "temperature" in names:
         sampling = Sampling.column
     return ImportSpec(
-        files=found.files,
+        files=(),
         columns=columns,
         match_by=found.mapped.match_by,
         model=model.name,

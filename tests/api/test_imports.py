@@ -422,6 +422,16 @@ def test_two_files_of_one_content_are_refused(world, client) -> None:
     assert "the same content" in answer.text
 
 
+def test_what_is_quickly_refused_is_before_files_are_read_whole(world, client) -> None:
+    files = [write(world.root / name, old_rows()) for name in ("a.jsonl", "b.jsonl")]
+    asked = {"files": files, "problems": "sums/train", "model": "simulated", "scorers": ["gone"]}
+
+    answer = client.post("/v1/imports", json=asked)
+
+    assert "the same content" not in answer.text  # which only a reader of all of both would know
+    assert "unknown scorer 'gone'" in answer.text
+
+
 def test_dry_run_looks_at_every_row_and_stores_nothing(world, submit: Submit) -> None:
     plan = submit([*old_rows(), old_rows()[0]], dry_run=True)
 
