@@ -14,6 +14,14 @@ problems = typer.Typer(no_args_is_help=True, help="Problem sets that jobs can na
 pools = typer.Typer(no_args_is_help=True, help="Engines by model: look and scale.")
 
 
+PriceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price", metavar="FIELD=VALUE", help="Of a million tokens: input_usd=0.3, output_usd=2.5, cached_usd=0.03."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the groups."""
     app.add_typer(models, name="models")
@@ -34,14 +42,15 @@ def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
                 model["name"],
                 wording.count(model["parameters"]),
                 wording.flops(model["flops_per_token"]),
+                _price_words(model["price"]),
                 wording.count(model["context_len"]),
                 model["revision"][:19],
                 model["path"],
             )
             for model in found
         ]
-        header = ("model", "parameters", "FLOPs a token", "context", "revision", "path")
-        print_lines(table(header, rows, right=(1, 2, 3)))
+        header = ("model", "parameters", "FLOPs a token", "USD a million", "context", "revision", "path")
+        print_lines(table(header, rows, right=(1, 2, 3, 4)))
 
 
 @models.command("register")
@@ -52,19 +61,53 @@ def register_model(
     engine: Annotated[
         list[str] | None, typer.Option("--engine", metavar="FIELD=VALUE", help="e.g. max_num_seqs=64; repeatable.")
     ] = None,
+    price: PriceOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Register a model directory; its cost is traced from its own code."""
     options = _fields(engine or [])
     with client_of(context, is_json=as_json) as client:
-        model = client.models.register(name=name, path=path.absolute(), engine=options)
+        model = client.models.register(name=name, path=path.absolute(), engine=options, price=_price(price))
         if as_json:
             print_json(model)
             return
-        size, price = wording.count(model["parameters"]), wording.flops(model["flops_per_token"])
-        typer.echo(
-            f"{model['name']}  {size} parameters, {price} FLOPs a token, context {model['context_len']:,} tokens"
-        )
+        typer.echo(_model_words(model))
+
+
+@models.command("price")
+def price_model(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A model of the catalogue.")],
+    price: Annotated[
+        list[str],
+        typer.Argument(metavar="FIELD=VALUE...", help="input_usd=, output_usd=, perhaps cached_usd=; or none."),
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Change what a million tokens of a model cost. Jobs keep the price they were submitted with."""
+    with client_of(context, is_json=as_json) as client:
+        model = client.models.change(name, price=None if price == ["none"] else _fields(price))
+        print_json(model) if as_json else typer.echo(_model_words(model))
+
+
+def _price(texts: list[str] | None) -> dict[str, Any] | None:
+    return _fields(texts) if texts else None
+
+
+def _model_words(model: dict[str, Any]) -> str:
+    size, flops = wording.count(model["parameters"]), wording.flops(model["flops_per_token"])
+    price = "no price" if model["price"] is None else f"{_price_words(model['price'])} USD a million tokens"
+    return (
+        f"{model['name']}  {size} parameters, {flops} FLOPs a token, {price}, context {model['context_len']:,} tokens"
+    )
+
+
+def _price_words(price: dict[str, Any] | None) -> str:
+    """`0.3 in, 2.5 out`, and what cached tokens cost where that is another price."""
+    if price is None:
+        return "–"
+    cached = "" if price["cached_usd"] is None else f", {price['cached_usd']:g} cached"
+    return f"{price['input_usd']:g} in{cached}, {price['output_usd']:g} out"
 
 
 @problems.command("list")

@@ -150,6 +150,7 @@ def _job_lines(document: dict[str, Any]) -> list[str]:
         f"  FLOPs        {wording.flops(flops['spent'])} spent, {wording.flops(flops['useful'])} useful, "
         f"{wording.flops(flops['wasted'])} wasted{f' ({waste})' if waste else ''}",
         f"  tokens       {progress['prompt_tokens']:,} prompt, {progress['completion_tokens']:,} completion",
+        f"  price        {wording.usd(progress['usd'])}",
         f"  scored       {_scored_words(document)}",
     ]
     lines += _import_lines(document["imported"])
@@ -186,10 +187,11 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         )
         lines += [
             f"  {cost['model']}",
+            f"    price        {_price_words(cost)}",
             f"    worst case   {_price(cost['worst_case_to'], currency)} at most; "
-            f"the budget buys at least {wording.plural(cost['samples_at_worst_case'], 'sample')}",
+            f"the budget buys at least {_bought(cost['samples_at_worst_case'])}",
             f"    nominal      {_price(cost['nominal'], currency)} for about {lengths} ({cost['nominal_basis']}); "
-            f"about {wording.plural(cost['samples_at_nominal'], 'sample')}",
+            f"about {_bought(cost['samples_at_nominal'])}",
         ]
     for model, sampling in plan["sampling_by_model"].items():
         told = ", ".join(f"{name} {value}" for name, value in sampling.items() if value not in (None, []))
@@ -197,6 +199,22 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     lines.append("  first prompt")
     lines += [f"    | {line}" for line in plan["first_prompt"].splitlines()]
     return [*lines, "nothing is stored; without --dry-run it is submitted"]
+
+
+def _bought(number: int | None) -> str:
+    return "any number of samples" if number is None else wording.plural(number, "sample")
+
+
+def _price_words(cost: dict[str, Any]) -> str:
+    """What a million tokens cost, and the dearest sample."""
+    price = cost["price"]
+    if price is None:
+        return "none was stated"
+    cached = "" if price["cached_usd"] is None else f", {price['cached_usd']:g} cached"
+    return (
+        f"{price['input_usd']:g} USD for a million prompt tokens{cached}, {price['output_usd']:g} for completion; "
+        f"a sample at most {wording.usd(cost['worst_case_usd'])}"
+    )
 
 
 def _price(cost: float, currency: str) -> str:

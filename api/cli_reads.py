@@ -75,12 +75,13 @@ def usage(
                 wording.count(entry["samples"]),
                 wording.count(entry["completion_tokens"]),
                 wording.flops(entry["flops"]),
+                wording.usd(entry["usd"]),
                 wording.duration(entry["busy_s"]),
             ]
             for entry in found
         ]
-        header = (*keys, "samples", "completion tokens", "FLOPs", "busy")
-        print_lines(table(header, rows, right=range(len(keys), len(keys) + 4)))
+        header = (*keys, "samples", "completion tokens", "FLOPs", "price", "busy")
+        print_lines(table(header, rows, right=range(len(keys), len(keys) + 5)))
 
 
 def _sample_lines(sample: dict[str, Any]) -> list[str]:

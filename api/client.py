@@ -28,9 +28,21 @@ class Models:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def register(self, *, name: str, path: str | Path, engine: Mapping[str, Any] | None = None) -> Document:
-        """Registers a model directory on the service's machine; tracing its cost may take a minute."""
+    def register(
+        self,
+        *,
+        name: str,
+        path: str | Path,
+        engine: Mapping[str, Any] | None = None,
+        price: Mapping[str, float] | None = None,
+    ) -> Document:
+        """Registers a model directory on the service's machine; tracing its cost may take a minute.
+
+        Args:
+            price: `input_usd`, `output_usd` and perhaps `cached_usd`, of a million tokens.
+        """
         body = {"name": name, "path": str(path), "engine": dict(engine or {})}
+        body |= {} if price is None else {"price": dict(price)}
         return self._transport.request("POST", "/v1/models", body=body).json()
 
     def list(self) -> Documents:
@@ -40,6 +52,11 @@ class Models:
     def get(self, name: str) -> Document:
         """One model."""
         return self._transport.get(f"/v1/models/{part_of_path(name, 'model')}")
+
+    def change(self, name: str, *, price: Mapping[str, float] | None) -> Document:
+        """Changes what a model's tokens cost, for jobs submitted from now on; None takes the price away."""
+        body = {"price": None if price is None else dict(price)}
+        return self._transport.request("PATCH", f"/v1/models/{part_of_path(name, 'model')}", body=body).json()
 
 
 class Problems:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from api.resolve import cost_bounds
-from api.wire.jobs import SampleCost
-from service.currency import actual, from_amount
+from api.wire.jobs import PriceOut, SampleCost
+from service.currency import Currency, actual, can_price, from_amount, stated
 from service.jobs import DRAWING_STAGES, JobSpec, PromptSpec, Resolved
 from service.models import ModelSpec
 from service.store import Store
@@ -42,19 +42,32 @@ def _sample_cost(spec: JobSpec, model: ModelSpec, characters: float, usage: list
     else:
         completion_tokens, basis = most, f"the most allowed; {model.name} has drawn nothing here yet"
     nominal = actual(
-        currency, model.cost, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=completion_tokens
+        currency, model.pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=completion_tokens
     )
     return SampleCost(
         model=model.name,
-        worst_case_from=cheapest,
-        worst_case_to=dearest,
-        nominal=nominal,
+        worst_case_from=stated(currency, cheapest),
+        worst_case_to=stated(currency, dearest),
+        nominal=stated(currency, nominal),
         nominal_prompt_tokens=prompt_tokens,
         nominal_completion_tokens=completion_tokens,
         nominal_basis=basis,
-        samples_at_worst_case=int(limit // dearest),
-        samples_at_nominal=int(limit // nominal),
+        samples_at_worst_case=_number(limit, dearest),
+        samples_at_nominal=_number(limit, nominal),
+        price=PriceOut.of(model.price),
+        worst_case_usd=_worst_usd(model, spec),
     )
+
+
+def _worst_usd(model: ModelSpec, spec: JobSpec) -> float | None:
+    if not can_price(Currency.usd, model.pricing):
+        return None
+    return stated(Currency.usd, cost_bounds(Currency.usd, model, spec.sampling.max_tokens)[1])
+
+
+def _number(limit: float, cost: float) -> int | None:
+    """How many the budget buys; None for samples that cost nothing, of which it buys any number."""
+    return int(limit // cost) if cost else None
 
 
 def _mean_prompt_characters(prompt: PromptSpec, resolved: Resolved) -> float:

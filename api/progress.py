@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from service.currency import Currency, from_amount, in_currency
+from service.currency import Currency, in_currency, stated, stated_amount
 from service.jobs import DRAWING_STAGES, Job
 from service.ledger import Account
 from service.store import Store
@@ -23,9 +23,10 @@ _WITH_SAMPLES = (*DRAWING_STAGES, TaskKind.import_.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A job in numbers. Amounts of the account are in natural units of its currency.
+    """A job in numbers. Amounts of the account are as people state its currency: FLOPs, tokens, samples, USD.
 
     Args:
+        usd: price of all tokens that were drawn, wasted ones included; NaN where a model has none [USD].
         wasted_flops: FLOPs by reason: truncated, lost, dropped.
         tokens_per_s: completion tokens a second lately, stalls included; over the whole job once it ended.
         eta_s: seconds until the budget is used up; None when nothing is drawn.
@@ -45,6 +46,7 @@ class Progress:
     useful_flops: float
     wasted_flops: dict[str, float]
     flops_paper: float
+    usd: float
     tokens_per_s: float | None
     eta_s: float | None
 
@@ -106,8 +108,8 @@ def progress_of(
     """
     drawn = [row for row in usage if row.stage in DRAWING_STAGES]
     committed = [row for row in usage if row.stage in _WITH_SAMPLES and row.outcome in _COMMITTED]
-    limit = from_amount(account.currency, account.limit or 0)
-    spent = from_amount(account.currency, account.spent)
+    limit = stated_amount(account.currency, account.limit or 0)
+    spent = stated_amount(account.currency, account.spent)
     recent = [row for row in lately if row.stage in DRAWING_STAGES]
     tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, recent, now)
     eta_s = max(0.0, limit - spent) / spent_per_s if spent_per_s and not job.phase.is_terminal else None
@@ -119,7 +121,7 @@ def progress_of(
         currency=account.currency,
         limit=limit,
         spent=spent,
-        reserved=from_amount(account.currency, account.reserved),
+        reserved=stated_amount(account.currency, account.reserved),
         samples=sum(row.samples for row in committed),
         errors=sum(row.errors for row in committed),
         truncated=sum(row.truncated for row in committed),
@@ -130,14 +132,15 @@ def progress_of(
         useful_flops=sum(row.flops for row in drawn if row.outcome == "useful"),
         wasted_flops=wasted,
         flops_paper=sum(row.flops_paper for row in drawn),
+        usd=amount_of(Currency.usd, drawn),
         tokens_per_s=tokens_per_s,
         eta_s=eta_s,
     )
 
 
 def amount_of(currency: Currency, rows: Iterable[UsageRow]) -> float:
-    """What usage amounts to in natural units of a currency."""
-    return sum((in_currency(currency, row) for row in rows), 0.0)
+    """What usage amounts to, as it is stated in a currency."""
+    return stated(currency, sum((in_currency(currency, row) for row in rows), 0.0))
 
 
 def _rates(

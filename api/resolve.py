@@ -6,6 +6,7 @@ prompt costs in tokens is known only after it is prepared, so amounts here are b
 
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from api.chat_templates import check_chat_template
@@ -23,13 +24,14 @@ from api.resolve_parts import (
 )
 from api.wire.job_document import BudgetDocument, JobDocument
 from service import wording
-from service.currency import Budget, Currency, from_amount, worst_case
+from service.currency import Budget, Currency, can_price, from_amount, missing_for, stated, stated_amount, worst_case
 from service.errors import BudgetTooSmall, InvalidInput, NotFound
 from service.experiments.spec import ResolvedSet
 from service.flops import MFLOP
 from service.jobs import JobSpec, Resolved
 from service.measures import Measures
 from service.models import ModelSpec
+from service.pricing import NANO_USD
 from service.store import Store
 from service.store.catalogue import is_selection_id
 
@@ -124,14 +126,14 @@ def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
 
 
 def cost_bounds(currency: Currency, model: ModelSpec, max_tokens: int | None) -> tuple[float, float]:
-    """Worst case of one sample with the cheapest and with the dearest prompt the context allows [natural units].
+    """Worst case of one sample with the cheapest and with the dearest prompt the context allows [cost units].
 
     With a fixed `max_tokens` a prompt has 1 to `context_len - max_tokens` tokens, and longer ones cost more. Without
     one a completion fills the context, the total is constant, and only what counts sampled tokens alone differs.
     """
     longest = model.context_len - (max_tokens or 1)
     costs = [
-        worst_case(currency, model.cost, prompt_tokens=prompt, max_tokens=max_tokens or model.context_len - prompt)
+        worst_case(currency, model.pricing, prompt_tokens=prompt, max_tokens=max_tokens or model.context_len - prompt)
         for prompt in (1, longest)
     ]
     return min(costs), max(costs)
@@ -147,6 +149,11 @@ def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Bud
         return Budget(currency=currency, limit=limit)
     if document.tokens is not None:
         return Budget(currency=Currency.tokens, limit=document.tokens)
+    if document.usd is not None:
+        limit = math.floor(Decimal(str(document.usd)) * NANO_USD)
+        if limit < 1:
+            raise BudgetTooSmall(f"budget.usd: got {document.usd:g}, allowed: at least {1 / NANO_USD:g}")
+        return Budget(currency=Currency.usd, limit=limit)
     if document.samples_per_problem is not None:
         limit = round(document.samples_per_problem * num_problems)
         if limit < 1:
@@ -164,20 +171,53 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
             return {"flops": from_amount(budget.currency, budget.limit)}
         case Currency.tokens:
             return {"tokens": budget.limit}
+        case Currency.usd:
+            return {"usd": stated_amount(budget.currency, budget.limit)}
         case Currency.samples:
             whole, rest = divmod(budget.limit, num_problems)
             return {"samples_per_problem": budget.limit / num_problems if rest else whole}
 
 
+def check_priced(field: str, currency: Currency, models: Iterable[ModelSpec]) -> None:
+    """Refuses a currency that a model's samples have no cost in.
+
+    Args:
+        field: where the currency stands in its document.
+
+    Raises:
+        InvalidInput: a model lacks a price or FLOPs; the message names both and what could be used.
+    """
+    models = tuple(models)
+    for model in models:
+        if (missing := missing_for(currency, model.pricing)) is not None:
+            allowed = [each for each in Currency if all(can_price(each, one.pricing) for one in models)]
+            words = ", ".join(_FIELDS_OF_CURRENCIES[each] for each in allowed)
+            raise InvalidInput(
+                f"{field}: got {_FIELDS_OF_CURRENCIES[currency]} with {model.name}, which needs {missing}; "
+                f"allowed: {words}"
+            )
+
+
+_FIELDS_OF_CURRENCIES = {
+    Currency.flops: "flops",
+    Currency.flops_paper: "flops with accounting paper",
+    Currency.tokens: "tokens",
+    Currency.samples: "samples_per_problem",
+    Currency.usd: "usd",
+}
+
+
 def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     """Refuses what cannot pay a sample whatever the prompts are; the planner knows the real ones later."""
     currency = spec.budget.currency
+    check_priced("budget", currency, models)
     cheapest = {model.name: cost_bounds(currency, model, spec.sampling.max_tokens)[0] for model in models}
     name = min(cheapest, key=lambda model: cheapest[model])
     limit = from_amount(currency, spec.budget.limit)
     if cheapest[name] > limit:
         raise BudgetTooSmall(
-            f"budget: got {wording.amount(limit, currency)}, allowed: at least "
-            f"{wording.amount(cheapest[name], currency)}, what one sample of {name} may cost with the cheapest "
-            "possible prompt; every sample reserves its worst case, so lower sampling.max_tokens or raise the budget"
+            f"budget: got {wording.amount(stated(currency, limit), currency)}, allowed: at least "
+            f"{wording.amount(stated(currency, cheapest[name]), currency)}, what one sample of {name} may cost with "
+            "the cheapest possible prompt; every sample reserves its worst case, so lower sampling.max_tokens or raise "
+            "the budget"
         )

@@ -36,7 +36,7 @@ class AttemptReport:
 
     Args:
         receipts: every part not yet acknowledged, oldest first.
-        credit_held: credit the host holds after the last grant [natural units of the currency].
+        credit_held: credit the host holds after the last grant [cost units of the currency].
         grant_version: version of that grant.
         used: actual cost of all finished samples, committed or not, and of what was dropped.
         inflight_worst: worst case of the samples inside the engine now.
@@ -113,7 +113,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Credit for an attempt [natural units]; `is_final`: no more will come, end when what is admitted has finished."""
+    """Credit for an attempt [cost units]; `is_final`: no more will come, end when what is admitted has finished."""
 
     attempt_id: str
     version: int

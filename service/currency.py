@@ -1,8 +1,11 @@
 """Currencies a budget can be stated in, and what one sample costs in each.
 
 Amounts in the ledger are integers, because float residues break the CHECK `spent + reserved <= limit`:
-FLOPs are counted in MFLOP (10^6 FLOPs, rounded up once per attempt), tokens and samples one by one.
-The truth is token counts; every amount here can be recomputed from a sample's row alone.
+FLOPs are counted in MFLOP (10^6 FLOPs, rounded up once per attempt), USD in nano-USD (rounded up once per sample),
+tokens and samples one by one. The truth is token counts; every amount here can be recomputed from a sample's row alone.
+
+Costs are reckoned in *cost units*: FLOPs, tokens, samples, and nano-USD, for a float of USD would not be exact. People
+state and read USD: `stated` and `stated_amount` are for what goes out to them.
 """
 
 from dataclasses import dataclass
@@ -11,18 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from service.flops import (
-    MFLOP,
-    FloatArray,
-    ForwardCost,
-    IntArray,
-    paper_flops,
-    paper_flops_array,
-    sample_flops,
-    sample_flops_array,
-    to_mflop,
-    worst_case_flops,
-)
+from service.errors import InvalidInput
+from service.flops import MFLOP, FloatArray, IntArray, to_mflop
+from service.pricing import NANO_USD, Pricing
 
 
 class Currency(StrEnum):
@@ -32,6 +26,14 @@ class Currency(StrEnum):
     flops_paper = "flops_paper"
     tokens = "tokens"
     samples = "samples"
+    usd = "usd"
+
+
+_NEEDS = {
+    Currency.flops: "FLOP coefficients, which are unknown",
+    Currency.flops_paper: "the number of parameters, which is unknown",
+    Currency.usd: "a price, which was never stated",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Budget:
 
     Args:
         currency: unit of `limit`.
-        limit: integer amount [MFLOP | tokens | samples], >= 1; 0 where nothing is to be spent.
+        limit: integer amount [MFLOP | nano-USD | tokens | samples], >= 1; 0 where nothing is to be spent.
     """
 
     currency: Currency
@@ -48,52 +50,74 @@ class Budget:
 
 
 def to_amount(currency: Currency, value: float) -> int:
-    """`value` in natural units [FLOPs | tokens | samples] as a ledger amount, rounded up."""
+    """`value` [cost units] as a ledger amount, rounded up."""
     if currency in (Currency.flops, Currency.flops_paper):
         return to_mflop(value)
     return int(np.ceil(value))
 
 
 def from_amount(currency: Currency, amount: int) -> float:
-    """A ledger amount in natural units [FLOPs | tokens | samples]."""
+    """A ledger amount in cost units."""
     return float(amount) * MFLOP if currency in (Currency.flops, Currency.flops_paper) else float(amount)
 
 
-def worst_case(currency: Currency, cost: ForwardCost, *, prompt_tokens: int, max_tokens: int) -> float:
-    """Most that one sample can cost in natural units: nothing cached, every allowed token sampled."""
+def stated(currency: Currency, value: float) -> float:
+    """`value` [cost units] in what people state budgets in: USD instead of nano-USD."""
+    return value / NANO_USD if currency is Currency.usd else value
+
+
+def stated_amount(currency: Currency, amount: int) -> float:
+    """A ledger amount in what people state budgets in."""
+    return stated(currency, from_amount(currency, amount))
+
+
+def can_price(currency: Currency, pricing: Pricing) -> bool:
+    """Whether a sample of the model has a cost in that currency."""
     match currency:
         case Currency.flops:
-            return worst_case_flops(cost, prompt_tokens=prompt_tokens, max_tokens=max_tokens)
+            return pricing.cost.is_traced
         case Currency.flops_paper:
-            return paper_flops(cost, max_tokens)
-        case Currency.tokens:
-            return float(prompt_tokens + max_tokens)
-        case Currency.samples:
-            return 1.0
+            return pricing.cost.is_known
+        case Currency.usd:
+            return pricing.price is not None
+        case Currency.tokens | Currency.samples:
+            return True
+
+
+def missing_for(currency: Currency, pricing: Pricing) -> str | None:
+    """What the model lacks to be priced in that currency, for people; None where it lacks nothing."""
+    return None if can_price(currency, pricing) else _NEEDS[currency]
+
+
+def worst_case(currency: Currency, pricing: Pricing, *, prompt_tokens: int, max_tokens: int) -> float:
+    """Most that one sample can cost [cost units]: nothing cached, every allowed token sampled.
+
+    Raises:
+        InvalidInput: as `actual_costs`.
+    """
+    return actual(currency, pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=max_tokens)
 
 
 def actual(
-    currency: Currency, cost: ForwardCost, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int
+    currency: Currency, pricing: Pricing, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int
 ) -> float:
-    """What one finished sample cost in natural units. Never more than `worst_case`."""
-    match currency:
-        case Currency.flops:
-            return sample_flops(
-                cost, prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, completion_tokens=completion_tokens
-            )
-        case Currency.flops_paper:
-            return paper_flops(cost, completion_tokens)
-        case Currency.tokens:
-            return float(prompt_tokens + completion_tokens)
-        case Currency.samples:
-            return 1.0
+    """What one finished sample cost [cost units]. Never more than `worst_case`.
+
+    Raises:
+        InvalidInput: as `actual_costs`.
+    """
+    prompt, cached, completion = (
+        np.array([n], dtype=np.int64) for n in (prompt_tokens, cached_tokens, completion_tokens)
+    )
+    costs = actual_costs(currency, pricing, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
+    return float(costs[0])
 
 
-def worst_cases(currency: Currency, cost: ForwardCost, *, prompt_tokens: IntArray, max_tokens: IntArray) -> FloatArray:
+def worst_cases(currency: Currency, pricing: Pricing, *, prompt_tokens: IntArray, max_tokens: IntArray) -> FloatArray:
     """`worst_case` of many samples, shape [n]."""
     return actual_costs(
         currency,
-        cost,
+        pricing,
         prompt_tokens=prompt_tokens,
         cached_tokens=np.zeros_like(prompt_tokens),
         completion_tokens=max_tokens,
@@ -102,18 +126,26 @@ def worst_cases(currency: Currency, cost: ForwardCost, *, prompt_tokens: IntArra
 
 def actual_costs(
     currency: Currency,
-    cost: ForwardCost,
+    pricing: Pricing,
     *,
     prompt_tokens: IntArray,
     cached_tokens: IntArray,
     completion_tokens: IntArray,
 ) -> FloatArray:
-    """`actual` of many samples, shape [n]."""
+    """`actual` of many samples, shape [n].
+
+    Raises:
+        InvalidInput: the model cannot be priced in that currency, see `can_price`.
+    """
+    if (missing := missing_for(currency, pricing)) is not None:
+        raise InvalidInput(f"{currency}: a sample's cost needs {missing}")
     match currency:
         case Currency.flops:
-            return sample_flops_array(cost, prompt_tokens, cached_tokens, completion_tokens)
+            return pricing.flops(prompt_tokens, cached_tokens, completion_tokens)
         case Currency.flops_paper:
-            return paper_flops_array(cost, completion_tokens)
+            return pricing.flops_paper(completion_tokens)
+        case Currency.usd:
+            return pricing.nano_usd(prompt_tokens, cached_tokens, completion_tokens)
         case Currency.tokens:
             return (prompt_tokens + completion_tokens).astype(np.float64)
         case Currency.samples:
@@ -121,7 +153,7 @@ def actual_costs(
 
 
 class Amounts(Protocol):
-    """What was used, in every currency; sums over samples."""
+    """What was used, in every currency; sums over samples. NaN where some of it cannot be told."""
 
     @property
     def samples(self) -> int:
@@ -153,10 +185,17 @@ class Amounts(Protocol):
         """FLOPs, paper accounting."""
         ...
 
+    @property
+    def nano_usd(self) -> float:
+        """Price of the tokens, each sample's rounded up [nano-USD]."""
+        ...
+
 
 def in_currency(currency: Currency, used: Amounts) -> float:
-    """What was used in natural units of one currency."""
+    """What was used in cost units of one currency."""
     match currency:
+        case Currency.usd:
+            return used.nano_usd
         case Currency.flops:
             return used.flops
         case Currency.flops_paper:

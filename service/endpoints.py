@@ -1,4 +1,4 @@
-"""How an OpenAI-compatible server is reached: address, name of the model there, limits, retries, prices.
+"""How an OpenAI-compatible server is reached: address, name of the model there, limits, retries.
 
 Owns the rules for these values. Invariant: no key is ever among them, only the name of the environment variable that
 holds it, so that options may be stored, shown and sent to workers. Opens no connection.
@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -16,7 +15,6 @@ from service.errors import InvalidInput
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[!-~]+")
-_NANO_USD_PER_MILLIONTH = 1000  # a USD for a million tokens is a thousand nano-USD for one
 
 
 class Dialect(StrEnum):
@@ -34,45 +32,6 @@ class PromptForm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What a server's tokens cost.
-
-    Args:
-        input_usd: of a million prompt tokens [USD].
-        output_usd: of a million completion tokens [USD].
-        cached_usd: of a million prompt tokens that the server found in its cache [USD]; None for no discount.
-
-    Raises:
-        InvalidInput: a price is negative or not finite.
-    """
-
-    input_usd: float
-    output_usd: float
-    cached_usd: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("input_usd", "output_usd", "cached_usd"):
-            value: float | None = getattr(self, name)
-            if value is not None and not (0 <= value < math.inf):
-                raise InvalidInput(f"price {name}: USD for a million tokens, got {value}; allowed: 0 or more")
-
-    def nano_usd(self, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int:
-        """Price of one request, rounded up [nano-USD].
-
-        Args:
-            prompt_tokens: all of the prompt, cached ones included.
-        """
-        cached_usd = self.input_usd if self.cached_usd is None else self.cached_usd
-        terms = (
-            (self.input_usd, prompt_tokens - cached_tokens),
-            (cached_usd, cached_tokens),
-            (self.output_usd, completion_tokens),
-        )
-        # as written: 0.1 USD is a tenth, not the nearest float
-        return math.ceil(sum(Decimal(str(usd)) * _NANO_USD_PER_MILLIONTH * tokens for usd, tokens in terms))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
     """One model of one server.
 
@@ -83,7 +42,6 @@ class EndpointOptions:
         base_url: what `/completions` is appended to, e.g. "https://host/v1"; http or https, without credentials.
         model: the model's name there.
         api_key_env: environment variable that holds the key; None where the server wants none.
-        price: None where it is not known; then nothing can be budgeted in USD.
         stream: whether tokens are sent as they come. Without, a stall cannot be told from a long completion, and
             `read_timeout_s` has to be longer than the longest completion takes.
         sends_seed: whether each request carries the sample's seed, cut to 31 bits. Not to vLLM on a CPU: there a seed
@@ -109,7 +67,6 @@ class EndpointOptions:
     base_url: str
     model: str
     api_key_env: str | None = None
-    price: Price | None = None
     dialect: Dialect = Dialect.openai
     prompt_form: PromptForm = PromptForm.token_ids
     stream: bool = True

@@ -96,7 +96,7 @@ class FakeHost:
             for problem, sample in expand_runs(work.runs).tolist():
                 worst = worst_case(
                     work.currency,
-                    work.model.cost,
+                    work.model.pricing,
                     prompt_tokens=self._world.prompt_tokens(problem),
                     max_tokens=self._world.max_tokens,
                 )
@@ -195,7 +195,7 @@ class FakeHost:
             sample.tokens, _, _ = self._world.draw(sample.problem, sample.index)
             sample.cost = actual(
                 work.currency,
-                work.model.cost,
+                work.model.pricing,
                 prompt_tokens=self._world.prompt_tokens(sample.problem),
                 cached_tokens=0,
                 completion_tokens=sample.tokens,

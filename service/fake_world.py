@@ -5,12 +5,13 @@ number made here is a measurement.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from service.currency import Currency, worst_case
-from service.flops import ForwardCost, paper_flops, sample_flops
+from service.currency import Currency, actual, can_price, worst_case
+from service.pricing import Pricing
 from service.receipts import Receipt, ScoreDelta, Usage
 from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork
 
@@ -73,7 +74,7 @@ class FakeRecord:
 
     Attributes:
         files: receipts on the fake storage, by path.
-        true_cost: what all engines ever spent [natural units of the budget].
+        true_cost: what all engines ever spent [cost units of the budget].
         num_drawn: samples that engines finished.
     """
 
@@ -93,10 +94,12 @@ class FakeRecord:
         facts = {"num_valid": float(work.num_problems), "num_errors": 0.0}
         facts["mean_prompt_tokens"] = float(np.mean([self.world.prompt_tokens(p) for p in range(work.num_problems)]))
         for currency in Currency:
+            if not can_price(currency, work.model.pricing):
+                continue
             costs = [
                 worst_case(
                     currency,
-                    work.model.cost,
+                    work.model.pricing,
                     prompt_tokens=self.world.prompt_tokens(problem),
                     max_tokens=self.world.max_tokens,
                 )
@@ -112,13 +115,13 @@ class FakeRecord:
         """One flushed part."""
         if not isinstance(spec.work, GenerateWork):
             raise TypeError(f"{spec.attempt_id}: {spec.kind} attempts make no samples")
-        cost = spec.work.model.cost
+        pricing = spec.work.model.pricing
         usage = Usage(busy_s=len(samples) / self.world.samples_per_s)
         for sample in samples:
             if sample.is_refused:
                 usage = usage + Usage(samples=1, errors=1)
             else:
-                usage = usage + _sample_usage(cost, self.world.prompt_tokens(sample.problem), sample.tokens)
+                usage = usage + _sample_usage(pricing, self.world.prompt_tokens(sample.problem), sample.tokens)
         indices = np.array([(s.problem, s.index) for s in samples], dtype=np.int32)
         return self._store(
             spec, Receipt(part=part, path="", sha256="", rows=len(samples), usage=usage, indices=indices)
@@ -140,11 +143,17 @@ class FakeRecord:
         return self._store(spec, Receipt(part=0, path="", sha256="", rows=len(drawn), usage=Usage(), delta=delta))
 
 
-def _sample_usage(cost: ForwardCost, prompt_tokens: int, tokens: int) -> Usage:
+def _sample_usage(pricing: Pricing, prompt_tokens: int, tokens: int) -> Usage:
+    def cost(currency: Currency) -> float:
+        if not can_price(currency, pricing):
+            return math.nan
+        return actual(currency, pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=tokens)
+
     return Usage(
         samples=1,
         prompt_tokens=prompt_tokens,
         completion_tokens=tokens,
-        flops=sample_flops(cost, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=tokens),
-        flops_paper=paper_flops(cost, tokens),
+        flops=cost(Currency.flops),
+        flops_paper=cost(Currency.flops_paper),
+        nano_usd=cost(Currency.usd),
     )

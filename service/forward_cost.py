@@ -92,6 +92,23 @@ class ForwardCost:
         """Whether it prices anything: there is no model without parameters, so none stands for one nobody knows."""
         return self.parameters > 0
 
+    @property
+    def is_traced(self) -> bool:
+        """Whether FLOPs follow by exact accounting; a model of which only the size is known has paper accounting."""
+        return self.is_known and self.body_flops_per_token > 0
+
+    @classmethod
+    def of_size(cls, parameters: int) -> "ForwardCost":
+        """Of a model of which nothing but its size is known."""
+        return cls(
+            body_flops_per_token=0.0,
+            head_flops_per_token=0.0,
+            attention=(),
+            parameters=parameters,
+            active_parameters=parameters,
+            embedding_parameters=0,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The coefficients as plain JSON values; `from_json` restores them exactly."""
         return {

@@ -91,7 +91,7 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
     even = None if job.spec.allocation.is_even else 1
     ks = tuple(k for k in KS if k <= (even or deepest)) or (1,)
     summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
-    if is_unpriced(job.spec):
+    if is_unpriced(store.jobs.resolved(job_id).models):
         summary = without_flops(summary)
     return dataclasses.replace(
         found,

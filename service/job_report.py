@@ -10,12 +10,12 @@ from datetime import datetime
 
 from service import figures, wording
 from service.comparison import coverage_curves, metric_lines, same_number_lines
-from service.currency import Currency, from_amount
+from service.currency import Currency, stated_amount
 from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
 from service.job_metrics import load_samples
-from service.jobs import DRAWING_STAGES, Job, is_unpriced
+from service.jobs import DRAWING_STAGES, Job, Resolved, is_unpriced
 from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
 from service.receipts import Usage
 from service.report import Arm, Comparison, MetricLine, Waste
@@ -138,7 +138,7 @@ def report_jobs(
         ),
         metrics=lines,
         versions=versions,
-        notes=(*notes, *_notes(jobs), *_scoring_notes(store, jobs, judged)),
+        notes=(*notes, *_notes(jobs, resolved), *_scoring_notes(store, jobs, judged)),
     )
     drawn = _figures(store, jobs, names, samples, lines, measures=measures, checker=checker, has_steps=has_steps)
     return comparison, drawn
@@ -161,16 +161,16 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
     completion_tokens = sum(row.completion_tokens for row in kept)
     wasted: dict[str, float] = {}
     for row in usage:
-        if row.outcome != "useful" and row.flops > 0:
+        if row.outcome != "useful" and row.flops != 0:
             wasted[row.outcome] = wasted.get(row.outcome, 0.0) + row.flops
-    limit = from_amount(account.currency, account.limit or 0)
+    limit = stated_amount(account.currency, account.limit or 0)
     return Arm(
         name=name,
         models=job.spec.models,
         parameters=parameters,
         job_id=job.id,
-        budget=f"{wording.flops(limit)} {_UNITS[account.currency]}",
-        reserved_flops=from_amount(account.currency, account.reserved) if is_flops or not account.reserved else None,
+        budget=f"{wording.quantity(limit, account.currency)} {_UNITS[account.currency]}",
+        reserved_flops=stated_amount(account.currency, account.reserved) if is_flops or not account.reserved else None,
         spent_flops=sum(row.flops for row in usage),
         useful_flops=sum(row.flops for row in usage if row.outcome == "useful"),
         waste=tuple(Waste(reason=reason, flops=flops) for reason, flops in sorted(wasted.items())),
@@ -195,7 +195,7 @@ def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, device:
         budget="none, imported",
         reserved_flops=0.0,
         spent_flops=0.0,
-        useful_flops=math.nan if is_unpriced(job.spec) else used.flops - used.truncated_flops,
+        useful_flops=math.nan if is_unpriced(store.jobs.resolved(job.id).models) else used.flops - used.truncated_flops,
         waste=(),
         device_hours=None,
         device=device,
@@ -207,16 +207,19 @@ def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, device:
     )
 
 
-def _notes(jobs: Sequence[Job]) -> tuple[str, ...]:
+def _notes(jobs: Sequence[Job], resolved: Sequence[Resolved]) -> tuple[str, ...]:
     notes: list[str] = []
     unfinished = [job.id for job in jobs if not job.phase.is_terminal]
     if unfinished:
         notes.append(f"Not finished, so these numbers will change: {', '.join(unfinished)}.")
-    for job in jobs:
+    for job, each in zip(jobs, resolved, strict=True):
         if (spec := job.spec.imported) is not None:
             files = ", ".join(f"{file.name} (sha256 {file.sha256[:16]}…)" for file in spec.files)
-            price = "unknown" if is_unpriced(job.spec) else "those of its tokens with nothing cached"
+            price = "unknown" if is_unpriced(each.models) else "those of its tokens with nothing cached"
             notes.append(f"{job.id} was imported from {files}: nothing was spent on it here; its FLOPs are {price}.")
+        elif is_unpriced(each.models):
+            names = ", ".join(model.name for model in each.models if not model.cost.is_traced)
+            notes.append(f"{job.id}: FLOPs are unknown, for nobody declared what a token of {names} takes.")
     adaptive = [job.id for job in jobs if not job.spec.allocation.is_even]
     if adaptive:
         notes.append(
@@ -253,7 +256,7 @@ def _figures(
     curves = [
         coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
         for job, name, scored, found in zip(jobs, names, samples, measures, strict=True)
-        if job.spec.allocation.is_even and found.has_answers and not is_unpriced(job.spec)
+        if job.spec.allocation.is_even and found.has_answers and not is_unpriced(store.jobs.resolved(job.id).models)
     ]
 
     def of(metric: str) -> list[Curve]:

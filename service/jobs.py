@@ -4,6 +4,7 @@ A job stores what people want (`Desired`); what it *is* (`Phase`) is derived fro
 that the two cannot drift apart. A spec is immutable: another sampling parameter is another job.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -139,9 +140,9 @@ class JobSpec:
     imported: ImportSpec | None = None
 
 
-def is_unpriced(spec: JobSpec) -> bool:
-    """Whether nobody knows what the job's samples cost: imported ones of a model that is not registered."""
-    return spec.imported is not None and not spec.imported.is_known_model
+def is_unpriced(models: Iterable[ModelSpec]) -> bool:
+    """Whether nobody knows how many FLOPs a job's samples take, for a model of it is not registered, or elsewhere."""
+    return any(not model.cost.is_traced for model in models)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

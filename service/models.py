@@ -7,6 +7,7 @@ revision is a hash over the files, so that two directories with the same name ne
 from dataclasses import dataclass, field
 
 from service.flops import ForwardCost
+from service.pricing import Price, Pricing
 from service.sampling import ModelSampling
 
 
@@ -41,9 +42,11 @@ class ModelSpec:
         path: directory with config.json, safetensors and tokenizer files.
         revision: "sha256:<hex>" over the files' contents.
         context_len: most tokens of prompt and completion together [tokens].
-        cost: FLOP coefficients traced from the model's own code.
+        cost: FLOP coefficients traced from the model's own code; `UNKNOWN_COST` or the size alone where there are none.
         sampling: defaults that its authors published.
         base: the registered model that this one is a finetuned checkpoint of; None for one that people registered.
+        price: of its tokens in USD; None where nobody stated one. It says nothing of what the model is, so that one
+            whose price has changed is the same model to an engine that has it loaded.
     """
 
     name: str
@@ -54,6 +57,12 @@ class ModelSpec:
     engine: EngineOptions = field(default_factory=EngineOptions)
     sampling: ModelSampling = field(default_factory=ModelSampling)
     base: str | None = None
+    price: Price | None = field(default=None, compare=False)
+
+    @property
+    def pricing(self) -> Pricing:
+        """What its tokens cost."""
+        return Pricing(cost=self.cost, price=self.price)
 
     @property
     def pool(self) -> str:

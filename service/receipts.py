@@ -10,14 +10,18 @@ from service.work import Indices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a part or an attempt used. Sums add with `+`.
+    """What a part or an attempt used. Sums add with `+`. What cannot be told is NaN, and so is every sum with it.
 
     Args:
         flops: exact accounting [FLOPs].
         flops_paper: 2 * P * completion tokens [FLOPs].
         truncated_flops: the share of `flops` spent on samples cut at max_tokens.
         busy_s: seconds of engine or scorer time.
+        nano_usd: price of the tokens, each sample's rounded up [nano-USD].
     """
+
+    # what pydantic writes NaN as where it stores this
+    __pydantic_config__ = {"ser_json_inf_nan": "strings"}  # noqa: RUF012
 
     samples: int = 0
     errors: int = 0
@@ -31,6 +35,8 @@ class Usage:
     truncated_flops_paper: float = 0.0
     truncated_tokens: int = 0
     busy_s: float = 0.0
+    nano_usd: float = 0.0
+    truncated_nano_usd: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__slots__})

@@ -47,8 +47,10 @@ def arm_heading(arm: Arm) -> str:
     return f"{arm.name} ({parameters_text(arm.parameters) if arm.parameters else wording.UNKNOWN})"
 
 
-def parameters_text(parameters: int) -> str:
-    """A model's size as people say it: `593k`, `9.24B`."""
+def parameters_text(parameters: int | None) -> str:
+    """A model's size as people say it: `593k`, `9.24B`; of a model elsewhere it may be unknown."""
+    if not parameters:
+        return wording.UNKNOWN
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if parameters >= size:
             return f"{parameters / size:.3g}{letter}"

@@ -95,7 +95,7 @@ class Task:
         source: score: the committed shard to grade.
         credit: amount reserved for the current attempt so far, settled parts included [ledger amount].
         settled: amount of it that is settled [ledger amount].
-        settled_value: the same before rounding [natural units].
+        settled_value: the same before rounding [cost units].
         num_parts: committed parts of the current attempt.
     """
 

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from service.currency import Currency, in_currency, to_amount
 from service.errors import CorruptFile, InvalidInput
-from service.flops import ForwardCost, paper_flops_array, sample_flops_array
+from service.forward_cost import ForwardCost
 from service.manifest import MANIFEST_VERSION
+from service.pricing import Price, Pricing
 from service.receipts import Usage
 from service.shards import check_file, file_sha256
 from service.tasks import expand_runs
@@ -50,7 +51,7 @@ class VerifyReport:
     Args:
         rows: sample rows read.
         withdrawn: planned samples that ended without a row because the job ended first.
-        recomputed_flops: FLOPs of all rows from their token counts.
+        recomputed_flops: FLOPs of all rows from their token counts; NaN where a model's coefficients are unknown.
         spent: the ledger's spent amount.
     """
 
@@ -103,12 +104,12 @@ def verify_directory(directory: Path) -> VerifyReport:
 
 def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
     found = _Found()
-    costs = {model["name"]: ForwardCost.from_json(model["cost"]) for model in manifest["models"]}
+    pricings = {model["name"]: _pricing(model) for model in manifest["models"]}
     currency = Currency(manifest["account"]["currency"])
     # first: of a running job the plan lasts as long as the next two manifests
     plan = _read_plan(directory, manifest, found)
     for shard in manifest["shards"]:
-        _verify_shard(directory, shard, costs[shard["model"]], currency, found)
+        _verify_shard(directory, shard, pricings[shard["model"]], currency, found)
     for prepared in manifest["prepared"]:
         _check(directory / prepared["path"], prepared["sha256"], found)
     _verify_ids(found)
@@ -131,6 +132,11 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
         limit=account["limit"],
         currency=currency.value,
     )
+
+
+def _pricing(model: dict[str, Any]) -> Pricing:
+    price = model.get("price")
+    return Pricing(cost=ForwardCost.from_json(model["cost"]), price=None if price is None else Price(**price))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -179,7 +185,7 @@ def _checked_table(directory: Path, entry: dict[str, Any], columns: list[str], f
     return table
 
 
-def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, currency: Currency, found: _Found) -> None:
+def _verify_shard(directory: Path, shard: dict[str, Any], pricing: Pricing, currency: Currency, found: _Found) -> None:
     table = _checked_table(directory, shard, _ROW_COLUMNS, found)
     if table is None:
         return
@@ -187,11 +193,15 @@ def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, cur
     prompt, cached, completion = (
         table[name].to_numpy() for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
     )
-    flops = np.where(is_error, 0.0, sample_flops_array(cost, prompt, cached, completion))
-    paper = np.where(is_error, 0.0, paper_flops_array(cost, completion))
+    flops, paper, nano_usd = (
+        np.where(is_error & ~np.isnan(amounts), 0.0, amounts)
+        for amounts in (
+            pricing.flops(prompt, cached, completion),
+            pricing.flops_paper(completion),
+            pricing.nano_usd(prompt, cached, completion),
+        )
+    )
     for name, expected in (("flops", flops), ("flops_paper", paper)):
-        if not cost.is_known:  # imported, by a model that nobody registered
-            expected = np.full(len(expected), np.nan)
         wrong = ~np.isclose(table[name].to_numpy(), expected, rtol=_TOLERANCE, equal_nan=True)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
@@ -206,6 +216,7 @@ def _verify_shard(directory: Path, shard: dict[str, Any], cost: ForwardCost, cur
         completion_tokens=int(completion[~is_error].sum()),
         flops=float(flops.sum()),
         flops_paper=float(paper.sum()),
+        nano_usd=float(nano_usd.sum()),
     )
     attempt = shard["attempt"]
     found.value_by_attempt[attempt] = found.value_by_attempt.get(attempt, 0.0) + in_currency(currency, usage)

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 UNKNOWN = "unknown"
 _LARGEST_PLAIN_FLOPS = 1e5
+_LEAST_CENTS_USD = 100.0
+_NANO_DIGITS = 9
 
 
 class Tone(StrEnum):
@@ -109,6 +111,7 @@ UNIT_WORDS: dict[str, str] = {
     "flops_paper": "FLOPs (paper)",
     "tokens": "tokens",
     "samples": "samples",
+    "usd": "USD",
 }
 """What the amounts of a budget's currency are amounts of."""
 
@@ -133,15 +136,35 @@ def flops(value: float | None) -> str:
 
 
 def amount(value: float, currency: str) -> str:
-    """An amount of a budget's currency with its unit: `1.312e9 FLOPs`, `1,024 tokens`.
+    """An amount of a budget's currency with its unit: `1.312e9 FLOPs`, `1,024 tokens`, `0.0123 USD`.
 
     Four figures, so that what a sample may cost and what is left differ where they do.
     """
+    if math.isnan(value):
+        return UNKNOWN
+    if currency == "usd":
+        return usd(value)
     unit = UNIT_WORDS.get(currency, currency)
     if currency not in ("flops", "flops_paper") or abs(value) < _LARGEST_PLAIN_FLOPS:
         return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{mantissa}e{int(exponent)} {unit}"
+
+
+def quantity(value: float | None, currency: str) -> str:
+    """An amount without its unit, where that stands beside it: `1.31e12`, `0.01234`."""
+    return usd(value).removesuffix(" USD") if currency.lower() == "usd" else flops(value)
+
+
+def usd(value: float | None) -> str:
+    """USD to the cent from a hundred on, with four figures below, down to the nano: `1,234.50 USD`, `0.01234 USD`."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    if value == 0 or abs(value) >= _LEAST_CENTS_USD:
+        return f"{value:,.2f} USD"
+    digits = min(_NANO_DIGITS, max(2, 3 - math.floor(math.log10(abs(value)))))
+    whole, _, cents = f"{value:.{digits}f}".partition(".")
+    return f"{whole}.{cents[:2]}{cents[2:].rstrip('0')} USD"
 
 
 def count(value: float | None) -> str:

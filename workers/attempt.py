@@ -120,7 +120,7 @@ class Attempt:
             )
         worst = worst_cases(
             self.work.currency,
-            self.work.model.cost,
+            self.work.model.pricing,
             prompt_tokens=prepared.prompt_tokens,
             max_tokens=prepared.max_tokens,
         )
@@ -284,7 +284,7 @@ class Attempt:
         prompt, cached, completion = self._token_columns(drawn)
         costs = actual_costs(
             self.work.currency,
-            self.work.model.cost,
+            self.work.model.pricing,
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=completion,
@@ -299,7 +299,7 @@ class Attempt:
             self.used += self._cost(drawn)
         prompt, cached, completion = self._token_columns(drawn)
         self.wasted += usage_of(
-            self.work.model.cost,
+            self.work.model.pricing,
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=completion,

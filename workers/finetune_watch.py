@@ -224,6 +224,7 @@ class TrainingWatch(TrainerCallback):
                 completion_tokens=int((sequences - prompts).sum()),
                 flops=float(flops.sum()),
                 flops_paper=float(flops_paper.sum()),
+                nano_usd=math.nan,  # prices are for tokens that a model reads and writes
                 busy_s=busy_s,
             ),
             facts={

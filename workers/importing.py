@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.errors import CorruptFile
-from service.flops import paper_flops_array, sample_flops_array
 from service.importing.matching import Matcher
 from service.importing.numbering import LEFT_OUT, REASONS, Numbered, number
 from service.importing.reading import column_types
@@ -162,7 +161,7 @@ class _Writer:
         indices = np.column_stack([table["problem_index"].to_numpy(), table["sample_index"].to_numpy()])
         reason = table["finish_reason"]
         usage = usage_of(
-            self.work.model.cost,
+            self.work.model.pricing,
             prompt_tokens=table["prompt_tokens"].to_numpy(),
             cached_tokens=table["cached_tokens"].to_numpy(),
             completion_tokens=table["completion_tokens"].to_numpy(),
@@ -201,11 +200,6 @@ class _Writer:
         problem_ids = problems.ids.take(pa.array(problem))
         prompt_id = FROM_COLUMN if "prompt" in columns else spec_id(self.work.prompt)
         sampling_ids = self._sampling_ids(columns, num_rows)
-        if model.cost.is_known:
-            flops = sample_flops_array(model.cost, prompt_tokens, cached, completion_tokens)
-            paper = paper_flops_array(model.cost, completion_tokens)
-        else:
-            flops = paper = np.full(num_rows, np.nan)
         arrays = {
             "sample_id": self._sample_ids(prompt_id, sampling_ids, problem_ids.to_pylist(), sample_index),
             "job_id": pa.repeat(self.spec.job_id, num_rows),
@@ -225,8 +219,8 @@ class _Writer:
             "prompt_tokens": prompt_tokens,
             "cached_tokens": cached,
             "completion_tokens": completion_tokens,
-            "flops": flops,
-            "flops_paper": paper,
+            "flops": model.pricing.flops(prompt_tokens, cached, completion_tokens),
+            "flops_paper": model.pricing.flops_paper(completion_tokens),
             "error": pc.if_else(pa.array(is_empty), "the file has no completion here", pa.scalar(None, pa.string())),
         }
         ordered = [pa.array(arrays[field.name], type=field.type) for field in SAMPLE_SCHEMA]

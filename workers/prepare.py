@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2.exceptions import TemplateError
 
-from service.currency import Currency, worst_cases
+from service.currency import Currency, can_price, worst_cases
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import PromptSpec
 from service.models import ModelSpec
@@ -56,7 +56,8 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
     The receipt's `indices` name the problems that cannot be sampled. Its facts are `num_valid`,
     `num_errors`, `shortest_prompt_tokens`, `longest_prompt_tokens` and, over the problems that can be sampled,
     `mean_prompt_tokens` and for each currency c `min_worst_<c>` and `mean_worst_<c>`: worst cases of one sample in
-    natural units. Without such a problem these last keys are missing.
+    cost units. Without such a problem these last keys are missing, and so are those of a currency that the model
+    cannot be priced in.
 
     Args:
         progress: called with problems done and problems in all.
@@ -248,7 +249,9 @@ def _facts(model: ModelSpec, token_ids: Sequence[Sequence[int]], max_tokens: npt
         return facts
     facts["mean_prompt_tokens"] = float(lengths[is_valid].mean())
     for currency in Currency:
-        worst = worst_cases(currency, model.cost, prompt_tokens=lengths[is_valid], max_tokens=max_tokens[is_valid])
+        if not can_price(currency, model.pricing):
+            continue
+        worst = worst_cases(currency, model.pricing, prompt_tokens=lengths[is_valid], max_tokens=max_tokens[is_valid])
         facts[f"min_worst_{currency}"] = float(worst.min())
         facts[f"mean_worst_{currency}"] = float(worst.mean())
     return facts

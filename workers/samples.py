@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.flops import ForwardCost, paper_flops_array, sample_flops_array
 from service.jobs import PromptSpec
+from service.pricing import Pricing
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
 from service.sampling import SamplingSpec
@@ -70,7 +70,7 @@ def _digest(base: blake2b, problem_id: str, sample_index: int) -> bytes:
 
 
 def usage_of(
-    cost: ForwardCost,
+    pricing: Pricing,
     *,
     prompt_tokens: IntArray,
     cached_tokens: IntArray,
@@ -79,13 +79,14 @@ def usage_of(
     num_errors: int = 0,
     busy_s: float = 0.0,
 ) -> Usage:
-    """Sums over samples.
+    """Sums over samples; NaN in what the model cannot be priced in.
 
     Args:
         num_errors: rows with an error among them; these have no tokens.
     """
-    flops = sample_flops_array(cost, prompt_tokens, cached_tokens, completion_tokens)
-    paper = paper_flops_array(cost, completion_tokens)
+    flops = pricing.flops(prompt_tokens, cached_tokens, completion_tokens)
+    paper = pricing.flops_paper(completion_tokens)
+    nano_usd = pricing.nano_usd(prompt_tokens, cached_tokens, completion_tokens)
     return Usage(
         samples=len(prompt_tokens),
         errors=num_errors,
@@ -99,6 +100,8 @@ def usage_of(
         truncated_flops_paper=float(paper[is_truncated].sum()),
         truncated_tokens=int(completion_tokens[is_truncated].sum()),
         busy_s=busy_s,
+        nano_usd=float(nano_usd.sum()),
+        truncated_nano_usd=float(nano_usd[is_truncated].sum()),
     )
 
 
@@ -149,8 +152,8 @@ def sample_table(
         "prompt_tokens": prompt_tokens,
         "cached_tokens": cached_tokens,
         "completion_tokens": completion_tokens,
-        "flops": sample_flops_array(model.cost, prompt_tokens, cached_tokens, completion_tokens),
-        "flops_paper": paper_flops_array(work.model.cost, completion_tokens),
+        "flops": model.pricing.flops(prompt_tokens, cached_tokens, completion_tokens),
+        "flops_paper": model.pricing.flops_paper(completion_tokens),
         "error": error,
     }
     arrays = [_array(columns[field.name], field.type) for field in SAMPLE_SCHEMA]
@@ -158,7 +161,7 @@ def sample_table(
     if engine_seed is not None:
         table = table.replace_schema_metadata({ENGINE_SEED_KEY: str(engine_seed).encode()})
     usage = usage_of(
-        work.model.cost,
+        model.pricing,
         prompt_tokens=prompt_tokens,
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,

@@ -53,6 +53,8 @@ def _ago(context: jinja2.runtime.Context, moment: datetime | None) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "flops": wording.flops,
+    "quantity": wording.quantity,
+    "usd": wording.usd,
     "count": wording.count,
     "percent": wording.percent,
     "duration": wording.duration,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from api.context import Context, check_links, path_under_roots
 from api.wire.catalogue import (
+    ChangeModel,
     ModelList,
     ModelOut,
     ProblemSetList,
@@ -37,9 +38,20 @@ def register_model(context: Context, body: RegisterModel) -> ModelOut:
         raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
     check_links(context.settings, path)
     spec = context.inspect_model(body.name, path, body.engine.to_options())
-    stored = context.store.catalogue.register_model(spec)
+    price = None if body.price is None else body.price.to_price()
+    stored = context.store.catalogue.register_model(dataclasses.replace(spec, price=price))
     context.wake()
     return ModelOut.of(stored)
+
+
+@router.patch("/models/{name:path}", tags=["models"])
+def change_model(context: Context, name: str, body: ChangeModel) -> ModelOut:
+    """Changes the price of a model's tokens, for jobs that are submitted from now on."""
+    try:
+        price = None if body.price is None else body.price.to_price()
+        return ModelOut.of(context.store.catalogue.change_price(name, price))
+    except UnknownName as error:
+        raise NotFound(str(error)) from error
 
 
 @router.get("/models/{name:path}", tags=["models"])

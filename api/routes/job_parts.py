@@ -18,7 +18,7 @@ from api.routes.jobs import progress_out
 from api.sample_pages import FILTERS, Cursor, SampleQuery, check_cursor, read_samples
 from api.wire.base import MAX_INT
 from api.wire.jobs import EventList, EventOut, FileList, FileOut, SampleList, SampleOut, TaskList, TaskOut
-from service.currency import from_amount
+from service.currency import stated_amount
 from service.errors import InvalidInput, NotFound, UnknownName
 from service.store.reads import Event, Part
 from service.work import TaskKind
@@ -89,8 +89,8 @@ def list_tasks(
     same = [name for name in TaskOut.model_fields if name not in ("credit", "settled")]
     items = [
         TaskOut(
-            credit=from_amount(currency, task.credit),
-            settled=from_amount(currency, task.settled),
+            credit=stated_amount(currency, task.credit),
+            settled=stated_amount(currency, task.settled),
             **{name: getattr(task, name) for name in same},
         )
         for task in found[:limit]

@@ -25,7 +25,7 @@ from api.wire.jobs import (
     JobOut,
     ProgressOut,
 )
-from service.currency import from_amount
+from service.currency import stated_amount
 from service.jobs import Desired, Job, Resolved
 from service.work import TaskKind
 
@@ -61,7 +61,7 @@ def submit_job(
             problems_fingerprint=resolved.problems_fingerprint,
             model_revisions={model.name: model.revision for model in resolved.models},
             currency=currency,
-            limit=from_amount(currency, spec.budget.limit),
+            limit=stated_amount(currency, spec.budget.limit),
             cost_per_sample=sample_costs(context.store, spec, resolved),
             sampling_by_model={
                 model.name: sampling_document(spec.sampling.resolved_for(model.sampling)) for model in resolved.models
@@ -146,6 +146,7 @@ def _imported_out(context: AppContext, job: Job) -> ImportedOut | None:
         columns={column.ours: column.theirs for column in spec.columns},
         match_by=spec.match_by,
         tokens=spec.tokens,
+        # parts that an earlier release read have 0 for what is not known
         flops=sum(usage.flops for usage in usages) if spec.is_known_model else None,
         flops_paper=sum(usage.flops_paper for usage in usages) if spec.is_known_model else None,
     )
@@ -168,7 +169,7 @@ def progress_out(progress: Progress) -> ProgressOut:
             spent=progress.useful_flops + wasted,
             useful=progress.useful_flops,
             wasted=wasted,
-            wasted_by_reason=progress.wasted_flops,
+            wasted_by_reason={**progress.wasted_flops},
             spent_paper=progress.flops_paper,
         ),
     )

@@ -1,5 +1,6 @@
 """/metrics, /healthz, /readyz: for machines that watch the service."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ _USAGE_FAMILIES = {
     "completion_tokens": ("isoflop_completion_tokens", "Completion tokens."),
     "flops": ("isoflop_flops", "Forward FLOPs, exact accounting."),
     "busy_s": ("isoflop_busy_seconds", "Seconds of engines and scorers."),
+    "usd": ("isoflop_usd", "Price of tokens in USD, of models that have one."),
 }
 
 
@@ -95,6 +97,8 @@ class _StoreCollector(Collector):
         for amount, (name, text) in _USAGE_FAMILIES.items():
             family = CounterMetricFamily(name, text, labels=["model", "stage", "outcome"])
             for entry in sums:
+                if math.isnan(entry[amount]):
+                    continue  # what is not known has no series
                 family.add_metric([entry["model"], entry["stage"], entry["outcome"]], entry[amount])
             yield family
 

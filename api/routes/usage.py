@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.context import Context
 from api.wire.jobs import UsageList, UsageOut
+from service.currency import Currency, stated
 from service.errors import UnknownName
 from service.store.reads import UsageRow
 
@@ -25,13 +26,14 @@ AMOUNTS = (
     "flops",
     "flops_paper",
     "busy_s",
+    "nano_usd",
 )
 
 
 @router.get(
     "",
     response_model=UsageList,
-    response_model_exclude_none=True,
+    response_model_exclude_unset=True,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
 def get_usage(
@@ -43,7 +45,7 @@ def get_usage(
     bucket: Annotated[Literal["minute"] | None, Query(description="Also by minute of commitment.")] = None,
     format: Annotated[Literal["json", "csv"], Query()] = "json",
 ) -> UsageList | Response:
-    """Samples, tokens, FLOPs and busy seconds. Outcomes: useful, truncated, lost, dropped."""
+    """Samples, tokens, FLOPs, USD and busy seconds. Outcomes: useful, truncated, lost, dropped."""
     keys = [key for key in by.split(",") if key]
     for key in keys:
         if key not in KEYS:
@@ -58,7 +60,7 @@ def get_usage(
 
 
 def sum_usage(rows: Iterable[UsageRow], keys: Iterable[str], *, by_minute: bool = False) -> list[dict[str, Any]]:
-    """Usage summed over everything but `keys` (names in KEYS), in the order of the keys."""
+    """Usage summed over everything but `keys` (names in KEYS), in the order of the keys; NaN is not known."""
     chosen = list(dict.fromkeys(keys))
     sums: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
@@ -66,6 +68,8 @@ def sum_usage(rows: Iterable[UsageRow], keys: Iterable[str], *, by_minute: bool 
         entry = sums.setdefault(tuple(names.values()), names | dict.fromkeys(AMOUNTS, 0))
         for amount in AMOUNTS:
             entry[amount] += getattr(row, amount)
+    for entry in sums.values():
+        entry["usd"] = stated(Currency.usd, entry.pop("nano_usd"))
     return [sums[key] for key in sorted(sums)]
 
 
@@ -74,5 +78,5 @@ def _as_csv(sums: list[dict[str, Any]]) -> str:
     if sums:
         writer = csv.DictWriter(out, fieldnames=list(sums[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sums)
+        writer.writerows({name: "" if value != value else value for name, value in entry.items()} for entry in sums)
     return out.getvalue()

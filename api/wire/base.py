@@ -69,5 +69,8 @@ Line = Annotated[
 LongText = Annotated[str, Field(max_length=50_000), AfterValidator(refuse_unstorable)]
 """A part of a prompt."""
 
+Known = Annotated[float | None, BeforeValidator(lambda value: None if value != value else value)]
+"""A number that goes out, or null where it cannot be told: JSON has no NaN."""
+
 PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(refuse_unstorable)]
 """A path on the service's machine."""

@@ -5,10 +5,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.wire.base import InputModel, Name, PathText, Whole
+from api.wire.base import InputModel, Known, Name, PathText, Whole
+from api.wire.jobs import PriceOut
 from service.flops import decode_flops
 from service.models import EngineOptions, ModelSpec
 from service.planner.plan import PoolView
+from service.pricing import Price
 from service.problems import ProblemSet
 
 DATASET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
@@ -34,12 +36,35 @@ class EngineDocument(InputModel):
         return EngineOptions(**self.model_dump())
 
 
+class PriceDocument(InputModel):
+    """What a million tokens of a model cost [USD]."""
+
+    input_usd: float = Field(ge=0, le=100_000, allow_inf_nan=False, description="Of prompt tokens.")
+    output_usd: float = Field(ge=0, le=100_000, allow_inf_nan=False, description="Of completion tokens.")
+    cached_usd: float | None = Field(
+        default=None, ge=0, le=100_000, allow_inf_nan=False, description="Of prompt tokens found in a cache."
+    )
+
+    def to_price(self) -> Price:
+        """The same inside."""
+        return Price(**self.model_dump())
+
+
 class RegisterModel(InputModel):
     """A model directory: config.json, safetensors, tokenizer."""
 
     name: Name
     path: PathText = Field(description="A directory on the service's machine, under one of its roots.")
     engine: EngineDocument = Field(default_factory=EngineDocument)
+    price: PriceDocument | None = Field(
+        default=None, description="Without one nothing of the model can be budgeted in USD."
+    )
+
+
+class ChangeModel(InputModel):
+    """What operators may change of a model. Jobs keep the price that they were submitted with."""
+
+    price: PriceDocument | None = Field(description="null takes it away.")
 
 
 class RegisterProblems(InputModel):
@@ -96,25 +121,32 @@ class ModelOut(BaseModel):
     path: str
     revision: str = Field(description="Hash over the files' contents.")
     context_len: int
-    parameters: int
-    active_parameters: int
-    flops_per_token: float = Field(description="Forward FLOPs of one token halfway through the context.")
-    cost: dict[str, object] = Field(description="FLOP coefficients, traced from the model's own code.")
+    parameters: int | None = Field(description="Null where unknown.")
+    active_parameters: int | None
+    flops_per_token: Known = Field(
+        description="Forward FLOPs of one token halfway through the context; null where unknown."
+    )
+    cost: dict[str, object] | None = Field(
+        description="FLOP coefficients, traced from the model's own code; null where unknown."
+    )
+    price: PriceOut | None = Field(description="Of its tokens; null where nobody stated one.")
     engine: EngineOut
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "ModelOut":
         """The model as it goes out."""
+        cost = spec.cost
         options = {name: getattr(spec.engine, name) for name in EngineOptions.__slots__}
         return cls(
             name=spec.name,
             path=spec.path,
             revision=spec.revision,
             context_len=spec.context_len,
-            parameters=spec.cost.parameters,
-            active_parameters=spec.cost.active_parameters,
-            flops_per_token=decode_flops(spec.cost, spec.context_len // 2),
-            cost=spec.cost.to_json(),
+            parameters=cost.parameters if cost.is_known else None,
+            active_parameters=cost.active_parameters if cost.is_known else None,
+            flops_per_token=decode_flops(cost, spec.context_len // 2) if cost.is_traced else None,
+            cost=cost.to_json() if cost.is_traced else None,
+            price=PriceOut.of(spec.price),
             engine=EngineOut(**{name: value for name, value in options.items() if name in EngineOut.model_fields}),
         )
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from pydantic_core import PydanticCustomError
 
 from api.wire.artifacts import TrainingDocument
-from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Line, Name, Whole, refuse_unstorable
+from api.wire.base import MAX_INT, NAME_PATTERN, InputModel, Known, Line, Name, Whole, refuse_unstorable
 from api.wire.job_document import AllocationDocument
 from api.wire.prompt_document import PromptDocument
 from api.wire.sampling_document import SamplingDocument
@@ -151,9 +151,9 @@ class ArmResult(BaseModel):
     job: str
     samples: int
     correct: int
-    useful_flops: float
+    useful_flops: Known = Field(description="Exact accounting; null where a model's FLOPs are unknown.")
     rows: int | None = Field(description="Of its training set; null before it is made.")
-    judge_flops: float = Field(description="Useful FLOPs of having its samples judged; not in its budget.")
+    judge_flops: Known = Field(description="Useful FLOPs of having its samples judged; not in its budget.")
 
 
 class StudentResult(BaseModel):
@@ -184,8 +184,8 @@ class RoundResult(BaseModel):
     samples: float
     correct: float
     rows: float = Field(description="Of the round's training set.")
-    draw_flops: float = Field(description="Useful FLOPs of drawing; the first round's serve all students.")
-    train_flops: float = Field(description="Useful FLOPs of training.")
+    draw_flops: Known = Field(description="Useful FLOPs of drawing; the first round's serve all students.")
+    train_flops: Known = Field(description="Useful FLOPs of training.")
     accuracy: Measured | None = Field(description="Greedy on the test set after the round.")
 
 

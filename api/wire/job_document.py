@@ -14,8 +14,10 @@ from api.wire.sampling_document import SamplingDocument
 
 MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
-CURRENCIES = ("flops", "tokens", "samples_per_problem")
-_LATER_CURRENCIES = ("usd", "gpu_hours")
+MAX_USD = 9e6
+"""Up to which a float still counts single nano-USD."""
+CURRENCIES = ("flops", "tokens", "samples_per_problem", "usd")
+_LATER_CURRENCIES = ("gpu_hours",)
 
 
 class BudgetDocument(InputModel):
@@ -35,6 +37,13 @@ class BudgetDocument(InputModel):
         le=1_000_000,
         allow_inf_nan=False,
         description="Samples for each problem, over all models; of a fraction, a random part of the problems gets one.",
+    )
+    usd: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_USD,
+        allow_inf_nan=False,
+        description="Price of all tokens together, for models whose tokens have a price; kept in nano-USD.",
     )
 
     @model_validator(mode="before")

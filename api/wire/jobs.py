@@ -1,17 +1,20 @@
 """Jobs, tasks, events, samples and usage as they go out."""
 
+import dataclasses
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.wire.base import Known
 from api.wire.submitted import SubmittedOut
+from service.pricing import Price
 
 
 class BudgetOut(BaseModel):
-    """The account of a job, in natural units of its currency."""
+    """The account of a job, in the unit of its currency: FLOPs, tokens, samples or USD."""
 
-    currency: str = Field(description="flops (exact accounting), flops_paper, tokens or samples.")
+    currency: str = Field(description="flops (exact accounting), flops_paper, tokens, samples or usd.")
     limit: float
     spent: float
     reserved: float = Field(description="Promised to samples that run: their worst case.")
@@ -19,13 +22,13 @@ class BudgetOut(BaseModel):
 
 
 class FlopsOut(BaseModel):
-    """Forward FLOPs (exact accounting) of generation, by what became of them."""
+    """Forward FLOPs (exact accounting) of generation, by what became of them; null where a model's are unknown."""
 
-    spent: float
-    useful: float
-    wasted: float
-    wasted_by_reason: dict[str, float] = Field(description="truncated, lost, dropped.")
-    spent_paper: float = Field(description="The same samples under 2 x parameters x completion tokens.")
+    spent: Known
+    useful: Known
+    wasted: Known
+    wasted_by_reason: dict[str, Known] = Field(description="truncated, lost, dropped.")
+    spent_paper: Known = Field(description="The same samples under 2 x parameters x completion tokens.")
 
 
 class ProgressOut(BaseModel):
@@ -40,6 +43,9 @@ class ProgressOut(BaseModel):
     completion_tokens: int
     budget: BudgetOut
     flops: FlopsOut
+    usd: Known = Field(
+        description="Price of all tokens that were drawn, wasted ones included; null where a model has no price."
+    )
     tokens_per_s: float | None = Field(
         description="Completion tokens a second over the last minutes, stalls included; over the whole job at its end."
     )
@@ -61,10 +67,10 @@ class ImportedOut(BaseModel):
     columns: dict[str, str] = Field(description="The files' column of each of ours.")
     match_by: str = Field(description="What tells a row's problem: id or question.")
     tokens: str = Field(description="Where token counts come from: tokenizer, column or estimate.")
-    flops: float | None = Field(
+    flops: Known = Field(
         description="Exact accounting of the token counts, nothing cached; null where the model's shape is not known."
     )
-    flops_paper: float | None
+    flops_paper: Known
 
 
 class JobOut(SubmittedOut):
@@ -83,8 +89,21 @@ class JobList(BaseModel):
     next_cursor: str | None
 
 
+class PriceOut(BaseModel):
+    """What a million tokens cost [USD]."""
+
+    input_usd: float
+    output_usd: float
+    cached_usd: float | None = Field(description="Of prompt tokens found in a cache; null for no discount.")
+
+    @classmethod
+    def of(cls, price: Price | None) -> "PriceOut | None":
+        """The price as it goes out."""
+        return None if price is None else cls(**dataclasses.asdict(price))
+
+
 class SampleCost(BaseModel):
-    """What one sample of a model costs, in natural units of the budget's currency."""
+    """What one sample of a model costs, in the unit of the budget's currency."""
 
     model: str
     worst_case_from: float = Field(description="Worst case of the cheapest prompt that the context allows.")
@@ -93,8 +112,14 @@ class SampleCost(BaseModel):
     nominal_prompt_tokens: int = Field(description="Mean text of the prompts at 4 characters a token: an estimate.")
     nominal_completion_tokens: int
     nominal_basis: str = Field(description="Where the nominal completion length comes from.")
-    samples_at_worst_case: int = Field(description="Samples the whole budget buys at `worst_case_to`.")
-    samples_at_nominal: int = Field(description="Samples the whole budget buys at `nominal`.")
+    samples_at_worst_case: int | None = Field(
+        description="Samples the whole budget buys at `worst_case_to`; null where they cost nothing."
+    )
+    samples_at_nominal: int | None = Field(
+        description="Samples the whole budget buys at `nominal`; null where they cost nothing."
+    )
+    price: PriceOut | None = Field(description="Of the model's tokens; null where nobody stated one.")
+    worst_case_usd: Known = Field(description="Worst case of the dearest prompt; null without a price [USD].")
 
 
 class DryRunOut(BaseModel):
@@ -128,7 +153,7 @@ class TaskOut(BaseModel):
     num_parts: int
     num_lost: int
     num_failed: int
-    credit: float = Field(description="Reserved for the current attempt, settled parts included [natural units].")
+    credit: float = Field(description="Reserved for the current attempt, settled parts included [the budget's unit].")
     settled: float
     created_at: datetime | None
     submitted_at: datetime | None
@@ -192,8 +217,8 @@ class SampleOut(BaseModel):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    flops: float
-    flops_paper: float
+    flops: Known
+    flops_paper: Known
     error: str | None
     scores: list[ScoreOut]
 
@@ -243,9 +268,10 @@ class UsageOut(BaseModel):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    flops: float
-    flops_paper: float
+    flops: Known = Field(description="Null where FLOPs of some of it are unknown.")
+    flops_paper: Known
     busy_s: float
+    usd: Known = Field(description="Price of the tokens; null where some of it has no price.")
 
 
 class UsageList(BaseModel):

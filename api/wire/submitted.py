@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.wire.base import Known
+
 
 class SubmittedOut(BaseModel):
     """What a job, selection, finetune, evaluation and comparison share on their way out."""
@@ -33,7 +35,7 @@ class ChildOut(BaseModel):
 class ParentOut(SubmittedOut):
     """What evaluations and comparisons share."""
 
-    flops_by_stage: dict[str, float] = Field(description="Of all its children, useful and wasted; shared ones too.")
+    flops_by_stage: dict[str, Known] = Field(description="Of all its children, useful and wasted; shared ones too.")
     children: list[ChildOut]
 
 

@@ -58,6 +58,7 @@ class Child:
     is_shared: bool = False
     useful_flops: float = 0.0
     useful_flops_paper: float = 0.0
+    useful_nano_usd: float = 0.0
     num_samples: int = 0
     num_correct: int = 0
     checkpoints: tuple[ModelSpec, ...] = ()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from service.artifacts import Artifact
 from service.checkpoints import read_document
-from service.currency import from_amount
+from service.currency import stated_amount
 from service.experiments.graph import cell, count_nodes
 from service.experiments.nodes import Child
 from service.experiments.report import (
@@ -225,8 +225,8 @@ def _facts(
         match=None if arm.name == spec.reference else arm.match or spec.match,
         planned_samples=planned_samples(spec, work, arm, found.num_samples),
         samples=found.samples / num_problems,
-        granted=from_amount(account.currency, account.limit or 0),
-        spent=from_amount(account.currency, account.spent),
+        granted=stated_amount(account.currency, account.limit or 0),
+        spent=stated_amount(account.currency, account.spent),
         currency=account.currency.value,
         useful_flops_paper=sum(row.flops_paper for row in usage if row.outcome == "useful"),
         rows=found.rows,

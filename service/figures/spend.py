@@ -143,14 +143,16 @@ def burn_down_figure(points: Sequence[BudgetPoint], *, reserved: float, limit: f
                 "xref": "paper",
                 "x": 0,
                 "y": limit,
-                "text": f"limit {wording.flops(limit)} {unit}",
+                "text": f"limit {wording.quantity(limit, unit)} {unit}",
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "bottom",
             }
         ],
     }
-    rows = tuple((wording.timestamp(p.at), wording.flops(p.spent), wording.percent(p.spent / limit)) for p in points)
+    rows = tuple(
+        (wording.timestamp(p.at), wording.quantity(p.spent, unit), wording.percent(p.spent / limit)) for p in points
+    )
     return Figure(
         key="burn-down",
         title=f"{unit[:1].upper()}{unit[1:]} spent against the limit, over time",

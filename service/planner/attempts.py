@@ -200,6 +200,7 @@ def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
         completion_tokens=usage.truncated_tokens,
         flops=usage.truncated_flops,
         flops_paper=usage.truncated_flops_paper,
+        nano_usd=usage.truncated_nano_usd,
     )
     useful = dataclasses.replace(
         usage,
@@ -208,6 +209,7 @@ def split_truncated(usage: Usage) -> tuple[Usage, Usage]:
         completion_tokens=usage.completion_tokens - usage.truncated_tokens,
         flops=usage.flops - usage.truncated_flops,
         flops_paper=usage.flops_paper - usage.truncated_flops_paper,
+        nano_usd=usage.nano_usd - usage.truncated_nano_usd,
     )
     return useful, truncated
 
@@ -216,12 +218,17 @@ def _at_worst(currency: Currency, amount: float, facts: dict[str, float]) -> Usa
     """Unfinished work of a lost attempt in every currency, from its amount in the budget's, at the mean worst case."""
     num_samples = amount / facts[f"mean_worst_{currency}"]
     prompt_tokens = num_samples * facts.get("mean_prompt_tokens", 0.0)  # prepared by an earlier release
+
+    def at_worst(other: Currency) -> float:
+        return num_samples * facts.get(f"mean_worst_{other}", math.nan)
+
     return Usage(
         samples=math.ceil(num_samples),
         prompt_tokens=math.ceil(prompt_tokens),
-        completion_tokens=math.ceil(num_samples * facts[f"mean_worst_{Currency.tokens}"] - prompt_tokens),
-        flops=num_samples * facts[f"mean_worst_{Currency.flops}"],
-        flops_paper=num_samples * facts[f"mean_worst_{Currency.flops_paper}"],
+        completion_tokens=math.ceil(at_worst(Currency.tokens) - prompt_tokens),
+        flops=at_worst(Currency.flops),
+        flops_paper=at_worst(Currency.flops_paper),
+        nano_usd=at_worst(Currency.usd),
     )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 
 from service import wording
 from service.cluster import AttemptReport, Grant, HostState
-from service.currency import from_amount, to_amount
+from service.currency import from_amount, stated, to_amount
 from service.jobs import Desired
 from service.ledger import TransferKind
 from service.planner.attempts import is_over
@@ -109,8 +109,8 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
         draft.event(
             job.id,
             "budget_spent",
-            f"the next sample may cost {wording.amount(report.next_worst, currency)}; "
-            f"left: {wording.amount(left, currency)}",
+            f"the next sample may cost {wording.amount(stated(currency, report.next_worst), currency)}; "
+            f"left: {wording.amount(stated(currency, left), currency)}",
         )
         _send_final(draft, attempts)
 

@@ -61,6 +61,8 @@ _NOT_SPENT = {
     "flops_paper": 0.0,
     "truncated_flops": 0.0,
     "truncated_flops_paper": 0.0,
+    "nano_usd": 0.0,
+    "truncated_nano_usd": 0.0,
 }
 
 

@@ -7,9 +7,10 @@ model and tick: the allocation state counts it only after the commit, so a secon
 import dataclasses
 from collections.abc import Collection
 
+from service import wording
 from service.allocation import strategy_for
 from service.cluster import HostKind, HostState, Stop, StopMode
-from service.currency import from_amount
+from service.currency import from_amount, stated, stated_amount
 from service.jobs import Desired, Phase
 from service.models import ModelSpec
 from service.planner.attempts import is_over, job_attempt
@@ -80,8 +81,8 @@ def _check_affordable(draft: Draft, job: JobView) -> None:
         fail_job(
             draft,
             job.id,
-            f"budget of {from_amount(currency, limit):.4g} {currency} is smaller than one sample: "
-            f"the cheapest may cost {min(cheapest):.4g}",
+            f"budget of {wording.amount(stated_amount(currency, limit), currency)} is smaller than one sample: the "
+            f"cheapest may cost {wording.amount(stated(currency, min(cheapest)), currency)}",
         )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import yaml
 
 from service import wording
-from service.currency import Currency, from_amount
+from service.currency import Currency, stated_amount
 from service.importing.spec import TOKEN_WORDS, Tokens
 from service.records import SELECTED_SCHEMA
 from service.report import Form
@@ -29,6 +29,7 @@ _ACCOUNTING = {
     Currency.flops_paper: "paper: 2 x parameters x completion tokens",
     Currency.tokens: "tokens",
     Currency.samples: "samples",
+    Currency.usd: "USD: the price of prompt and completion tokens",
 }
 _COLUMNS = {
     "prompt": "text the model continued, as it was tokenised",
@@ -235,7 +236,7 @@ def _budget(sources: Sequence[SourceOrigin]) -> str:
     for source in sources:
         currency, usage = Currency(source.currency), source.usage
         limit, spent = (
-            "none" if amount is None else wording.amount(from_amount(currency, amount), currency)
+            "none" if amount is None else wording.amount(stated_amount(currency, amount), currency)
             for amount in (source.limit, source.spent)
         )
         imported = source.job.get("imported")

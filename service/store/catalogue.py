@@ -1,5 +1,6 @@
 """Models, problem sets and pools: what jobs can name."""
 
+import dataclasses
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from sqlalchemy import Column, Engine, Table, insert, select, update
 from service.errors import Conflict, InvalidInput, UnknownName
 from service.models import ModelSpec
 from service.planner.plan import PoolView
+from service.pricing import Price
 from service.problems import ProblemSet
 from service.store import schema
 from service.store.codec import from_json, to_json
@@ -35,7 +37,7 @@ class Catalogue:
         """Stores a model and its pool; a checkpoint has none, the pool of its base serves it.
 
         Raises:
-            Conflict: the name stands for another revision.
+            Conflict: the name stands for another revision, or its tokens have another price.
             UnknownName: the base of a checkpoint is not registered.
             InvalidInput: that base is a checkpoint itself, or the name is one that a finetune will give.
         """
@@ -54,6 +56,10 @@ class Catalogue:
                         f"model {spec.name!r} is registered with revision {stored.revision[:19]} and other content or "
                         f"engine options; got revision {spec.revision[:19]}; register it under another name"
                     )
+                if spec.price is not None and spec.price != stored.price:
+                    raise Conflict(
+                        f"model {spec.name!r} has another price; it is changed by PATCH /v1/models/{spec.name}"
+                    )
                 return stored
             connection.execute(
                 insert(schema.models).values(name=spec.name, document=to_json(spec), created_at=datetime.now(UTC))
@@ -65,6 +71,18 @@ class Catalogue:
                     )
                 )
             return spec
+
+    def change_price(self, name: str, price: Price | None) -> ModelSpec:
+        """Sets what a model's tokens cost from now on; jobs keep the price that they were submitted with.
+
+        Raises:
+            UnknownName: no such model.
+        """
+        spec = dataclasses.replace(self.model(name), price=price)
+        with self._engine.begin() as connection:
+            models = schema.models
+            connection.execute(update(models).where(models.c.name == name).values(document=to_json(spec)))
+        return spec
 
     def register_problems(self, problems: ProblemSet) -> ProblemSet:
         """Stores a problem set.

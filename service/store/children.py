@@ -21,7 +21,7 @@ from service.store import schema
 from service.store.artifacts import PREFIXES, insert_artifact
 from service.store.codec import address_of, from_json
 from service.store.jobs import insert_job
-from service.store.rows import GENERATION
+from service.store.rows import GENERATION, known, sum_if_known
 from service.store.submissions import ACTIVE_PHASES, TERMINAL_PHASES, batches, say_paused
 from service.work import TaskKind
 
@@ -164,11 +164,11 @@ def _is_needed_by_others(comparison_id: str, desired: Desired) -> ColumnElement[
 
 def _flops(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     usage = schema.usage
-    query = select(usage.c.job_id, func.sum(usage.c.flops), func.sum(usage.c.flops_paper)).where(
-        usage.c.job_id.in_(ids) & (usage.c.outcome == "useful")
-    )
-    rows = connection.execute(query.group_by(usage.c.job_id))
-    return {id_: {"useful_flops": flops, "useful_flops_paper": paper} for id_, flops, paper in rows}
+    columns = {f"useful_{column.name}": column for column in (usage.c.flops, usage.c.flops_paper, usage.c.nano_usd)}
+    sums = [sum_if_known(column).label(name) for name, column in columns.items()]
+    query = select(usage.c.job_id, *sums).where(usage.c.job_id.in_(ids) & (usage.c.outcome == "useful"))
+    rows = connection.execute(query.group_by(usage.c.job_id)).mappings()
+    return {row["job_id"]: {name: known(row[name]) for name in columns} for row in rows}
 
 
 def _datasets(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

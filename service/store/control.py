@@ -7,6 +7,7 @@ the account rows carry the CHECK that keeps the budget.
 
 import dataclasses
 import json
+import math
 from datetime import datetime
 from typing import Any
 
@@ -301,13 +302,15 @@ def _write_transfers(connection: Connection, plan: Plan, now: datetime) -> None:
 
 
 _ROLLED = ("samples", "errors", "truncated", "prompt_tokens", "cached_tokens", "completion_tokens")
-_ROLLED_FLOATS = ("flops", "flops_paper", "busy_s")
+_ROLLED_FLOATS = ("flops", "flops_paper", "busy_s", "nano_usd")
 
 
 def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None:
     usage, use = schema.usage, entry.usage
     bucket = now.replace(second=0, microsecond=0)
-    values: dict[str, float] = {name: getattr(use, name) for name in (*_ROLLED, *_ROLLED_FLOATS)}
+    values: dict[str, float | None] = {name: getattr(use, name) for name in (*_ROLLED, *_ROLLED_FLOATS)}
+    # SQL has a word for what is not known, and a sum with it is not known either
+    values |= {name: None for name in _ROLLED_FLOATS if math.isnan(getattr(use, name))}
     fence = (
         (usage.c.job_id == entry.job_id)
         & (usage.c.model == entry.model)

@@ -20,7 +20,7 @@ from service.store.children import ChildReader, read_phases
 from service.store.codec import aware
 from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
-from service.store.rows import IS_GENERATION, account_from_row, task_from_row
+from service.store.rows import IS_GENERATION, account_from_row, known, sum_if_known, task_from_row
 from service.tasks import Task
 from service.work import TaskKind
 
@@ -58,6 +58,7 @@ class UsageRow:
     flops: float
     flops_paper: float
     busy_s: float
+    nano_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +153,9 @@ class Reads:
     def flops_by_stage(self, job_ids: Sequence[str]) -> dict[str, float]:
         """FLOPs of all these jobs together in exact accounting, useful and wasted, by stage."""
         usage = schema.usage
-        query = select(usage.c.stage, func.sum(usage.c.flops).label("flops")).where(usage.c.job_id.in_(job_ids))
-        return {row["stage"]: row["flops"] for row in self._all(query.group_by(usage.c.stage)) if row["flops"]}
+        query = select(usage.c.stage, sum_if_known(usage.c.flops).label("flops")).where(usage.c.job_id.in_(job_ids))
+        found = {row["stage"]: known(row["flops"]) for row in self._all(query.group_by(usage.c.stage))}
+        return {stage: flops for stage, flops in found.items() if flops}
 
     def count_jobs(self) -> dict[str, int]:
         """How many jobs are in each phase, of all there ever were."""
@@ -226,6 +228,7 @@ class Reads:
         keys = [table.c.job_id, table.c.model, table.c.stage, table.c.outcome]
         keys += [table.c.bucket] if by_minute else []
         sums = [func.sum(table.c[name]).label(name) for name in _SUMMED]
+        sums += [sum_if_known(table.c[name]).label(name) for name in _MAY_BE_UNKNOWN]
         query = select(*keys, *sums).group_by(*keys).order_by(*keys)
         if job_id is not None:
             query = query.where(table.c.job_id == job_id)
@@ -277,10 +280,9 @@ _SUMMED = (
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
-    "flops",
-    "flops_paper",
     "busy_s",
 )
+_MAY_BE_UNKNOWN = ("flops", "flops_paper", "nano_usd")
 
 
 def _times(row: Any, *names: str) -> dict[str, datetime | None]:
@@ -289,6 +291,7 @@ def _times(row: Any, *names: str) -> dict[str, datetime | None]:
 
 def _usage_row(row: Any) -> UsageRow:
     values: dict[str, Any] = {"bucket": None, **row, **_times(row, "bucket")}
+    values |= {name: known(row[name]) for name in _MAY_BE_UNKNOWN}
     return UsageRow(**values)
 
 

@@ -1,6 +1,9 @@
 """Database rows as domain objects."""
 
+import math
 from typing import Any
+
+from sqlalchemy import Column, ColumnElement, case, func
 
 from service.currency import Currency
 from service.jobs import JobSpec
@@ -67,3 +70,13 @@ def account_from_row(row: Any) -> Account:
 def account_id(job_id: str, spec: JobSpec) -> str:
     """Name of the account a job's budget is kept in."""
     return f"{job_id}:{spec.budget.currency}"
+
+
+def sum_if_known(column: Column[Any]) -> ColumnElement[Any]:
+    """The sum of a column, or null where any of it is null: SQL itself would pass over those."""
+    return case((func.count() > func.count(column), None), else_=func.sum(column))
+
+
+def known(value: float | None) -> float:
+    """A number of the database, NaN for null."""
+    return math.nan if value is None else value

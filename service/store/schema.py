@@ -195,10 +195,12 @@ usage = Table(
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
-    Column("flops", Float, nullable=False),
-    Column("flops_paper", Float, nullable=False),
+    Column("flops", Float),
+    Column("flops_paper", Float),
     Column("busy_s", Float, nullable=False),
+    Column("nano_usd", Float),
 )
+"""Null is not known: of a model without FLOP coefficients or price, or used before prices were kept."""
 
 hosts = Table(
     "hosts",

@@ -39,6 +39,29 @@ def test_register_model_again_changes_nothing_but_other_content_is_409(world, cl
     assert client.post("/v1/models", json=body | {"engine": {"max_num_seqs": 3}}).status_code == 409
 
 
+def test_register_model_with_a_price_shows_it_and_another_price_goes_by_patch(world, client: TestClient) -> None:
+    price = {"input_usd": 0.3, "output_usd": 2.5, "cached_usd": None}
+    body = {"name": "lab/new", "path": str(_model_dir(world.root)), "price": price}
+
+    assert client.post("/v1/models", json=body).json()["price"] == price
+    assert client.post("/v1/models", json={key: body[key] for key in ("name", "path")}).json()["price"] == price
+    other = client.post("/v1/models", json=body | {"price": price | {"output_usd": 3.0}})
+    changed = client.patch("/v1/models/lab/new", json={"price": price | {"output_usd": 3.0}})
+
+    assert (other.status_code, changed.status_code) == (409, 200)
+    assert "changed by PATCH /v1/models/lab/new" in other.json()["detail"]
+    assert client.get("/v1/models/lab/new").json()["price"]["output_usd"] == 3.0
+    assert client.patch("/v1/models/nope", json={"price": None}).status_code == 404
+
+
+@pytest.mark.parametrize("change", [{"input_usd": -1}, {"input_usd": "1"}, {"cached_usd": 2}, {"input_usd": 1e-9}])
+def test_price_that_is_none_is_422(client: TestClient, change: dict[str, object]) -> None:
+    response = client.patch("/v1/models/small", json={"price": {"input_usd": 1, "output_usd": 1} | change})
+
+    assert response.status_code == 422
+    assert f"price.{next(iter(change))}" in response.text
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../up", "/abs", "a//b", "x" * 201, "a\n", "é", ".hidden"])
 def test_register_model_bad_name_is_422(world, client: TestClient, name: str) -> None:
     response = client.post("/v1/models", json={"name": name, "path": str(_model_dir(world.root))})

@@ -93,7 +93,7 @@ def test_submit_dry_run_prices_and_stores_nothing(served, run: Run, job_file: Pa
         (["models=[huge]"], "unknown model 'huge'; known: org/large, simulated, small"),
         (["budget.flops=-1"], "budget.flops: got -1"),
         (["budget.flops=2e6"], "budget too small"),
-        (["budget.usd=5"], "usd is not available yet"),
+        (["budget.usd=5"], "budget: got usd with small, which needs a price"),
         (["modles=[small]"], "did you mean 'models'"),
         (["seed"], "override: got 'seed'"),
         (["problems.name=x"], "allowed: a mapping"),

@@ -157,8 +157,9 @@ def test_submit_unknown_name_is_422_with_known_ones(
         ({"budget": {"tokens": 0}}, "budget.tokens", "greater than or equal to 1"),
         ({"budget": {"tokens": 10.5}}, "budget.tokens", "integer"),
         ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than 0"),
-        ({"budget": {"usd": 5}}, "budget", "usd is not available yet"),
-        ({"budget": {"gpu_hours": 2}}, "budget", "one of flops, tokens, samples_per_problem"),
+        ({"budget": {"usd": 0}}, "budget.usd", "greater than 0"),
+        ({"budget": {"usd": 1e8}}, "budget.usd", "less than or equal to 9"),
+        ({"budget": {"gpu_hours": 2}}, "budget", "one of flops, tokens, samples_per_problem, usd"),
         ({"budget": {}}, "budget", "exactly one of flops, tokens, samples_per_problem"),
         ({"budget": {"flops": 1e12, "tokens": 5}}, "budget", "exactly one of"),
         ({"models": []}, "models", "at least 1 item"),
@@ -206,6 +207,51 @@ def test_submit_budget_below_one_sample_says_what_one_costs(
     assert response.status_code == 422
     assert response.json()["type"] == "urn:isoflop:problem:budget-too-small"
     assert "allowed: at least" in response.json()["detail"]
+
+
+def test_submit_budget_in_usd_without_a_price_says_what_could_be_used(
+    client: TestClient, job_document: Document
+) -> None:
+    response = client.post("/v1/jobs", json=job_document(budget={"usd": 5}))
+
+    assert response.status_code == 422
+    assert response.json()["detail"] == (
+        "budget: got usd with small, which needs a price, which was never stated; allowed: flops, flops with "
+        "accounting paper, tokens, samples_per_problem"
+    )
+
+
+def test_job_in_usd_keeps_the_price_it_was_submitted_with(world, client: TestClient, job_document: Document) -> None:
+    client.patch("/v1/models/small", json={"price": {"input_usd": 0.5, "output_usd": 2, "cached_usd": 0.05}})
+    document = job_document(budget={"usd": 0.01}, sampling={"max_tokens": 64})
+
+    plan = client.post("/v1/jobs?dry_run=true", json=document).json()
+    job = client.post("/v1/jobs", json=document).json()
+    client.patch("/v1/models/small", json={"price": None})
+
+    (cost,) = plan["cost_per_sample"]
+    assert (plan["currency"], plan["limit"]) == ("usd", 0.01)
+    assert cost["price"] == {"input_usd": 0.5, "output_usd": 2.0, "cached_usd": 0.05}
+    assert cost["worst_case_to"] == cost["worst_case_usd"] == ((256 - 64) * 500 + 64 * 2000) / 1e9
+    assert cost["samples_at_worst_case"] == int(0.01 // cost["worst_case_to"])
+    assert job["progress"]["budget"] == {
+        "currency": "usd",
+        "limit": 0.01,
+        "spent": 0.0,
+        "reserved": 0.0,
+        "used_fraction": 0.0,
+    }
+    assert job["document"]["budget"] == {"usd": 0.01}
+    assert world.store.jobs.resolved(job["id"]).models[0].price.output_usd == 2.0
+    assert client.get("/v1/models/small").json()["price"] is None
+
+
+def test_submit_budget_below_one_sample_in_usd_says_what_one_costs(client: TestClient, job_document: Document) -> None:
+    client.patch("/v1/models/small", json={"price": {"input_usd": 0.5, "output_usd": 2}})
+
+    response = client.post("/v1/jobs", json=job_document(budget={"usd": 1e-8}))
+
+    assert response.json()["detail"].startswith("budget: got 0.00000001 USD, allowed: at least 0.0001279 USD, what one")
 
 
 def test_submit_budget_of_exactly_one_sample_is_accepted(client: TestClient, job_document: Document) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.endpoints import EndpointOptions, Price, api_key_of
+from service.endpoints import EndpointOptions, api_key_of
 from service.errors import InvalidInput
 
 SECRET = "sk-secret"
@@ -68,28 +68,3 @@ def test_key_that_is_none_is_refused_and_not_shown(environment: dict[str, str]) 
         api_key_of(options(api_key_env="KEY"), environment)
 
     assert SECRET not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("price", "expected"),
-    [
-        (Price(input_usd=1.0, output_usd=2.0), 10 * 1000 + 5 * 2000),
-        (Price(input_usd=1.0, output_usd=2.0, cached_usd=0.1), 6 * 1000 + 4 * 100 + 5 * 2000),
-        (Price(input_usd=0.0, output_usd=0.0001), 1),  # half a nano-USD
-        (Price(input_usd=0.0, output_usd=0.0), 0),
-    ],
-)
-def test_price_of_a_request_is_exact_and_rounded_up(price: Price, expected: int) -> None:
-    assert price.nano_usd(prompt_tokens=10, cached_tokens=4, completion_tokens=5) == expected
-
-
-def test_price_as_written_is_no_float() -> None:
-    price = Price(input_usd=0.07, output_usd=0.0)  # 0.07 * 1000 is 70.00000000000001 as a float
-
-    assert price.nano_usd(prompt_tokens=1, cached_tokens=0, completion_tokens=0) == 70
-
-
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_price_that_is_none_is_refused(value: float) -> None:
-    with pytest.raises(InvalidInput, match="cached_usd"):
-        Price(input_usd=1.0, output_usd=1.0, cached_usd=value)

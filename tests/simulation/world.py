@@ -20,6 +20,7 @@ from service.manifest_writer import ManifestWriter
 from service.models import ModelSpec
 from service.planner import Options
 from service.planner.submit import attempt_dir
+from service.pricing import Price, Pricing
 from service.problems import ProblemSet
 from service.receipts import Receipt
 from service.store import Store
@@ -34,6 +35,10 @@ COST = ForwardCost(
     active_parameters=1_100_000,
     embedding_parameters=100_000,
 )
+
+
+PRICE = Price(input_usd=0.123457, output_usd=1.5)
+PRICING = Pricing(cost=COST, price=PRICE)
 
 
 class SimulatedCrash(Exception):
@@ -62,7 +67,7 @@ class Simulation:
         self.opened.append(self.store)
         self.options = Options(data_dir=str(directory), flush_s=1.0)
         self.start = datetime(2026, 1, 1, tzinfo=UTC)
-        self.model = ModelSpec(name="m", path="/nowhere", revision="sha256:0", context_len=512, cost=COST)
+        self.model = ModelSpec(name="m", path="/nowhere", revision="sha256:0", context_len=512, cost=COST, price=PRICE)
         self.problems = ProblemSet(
             name="p", path="problems", fingerprint="sha256:1", num_problems=num_problems, source="fake"
         )
@@ -166,7 +171,7 @@ class Simulation:
         from service.currency import worst_case
 
         return max(
-            worst_case(currency, COST, prompt_tokens=self.world.prompt_tokens(i), max_tokens=self.world.max_tokens)
+            worst_case(currency, PRICING, prompt_tokens=self.world.prompt_tokens(i), max_tokens=self.world.max_tokens)
             for i in range(self.problems.num_problems)
         )
 

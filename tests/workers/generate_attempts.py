@@ -8,6 +8,7 @@ import numpy as np
 from service.currency import Currency
 from service.flops import AttentionTerm, ForwardCost
 from service.models import ModelSpec
+from service.pricing import Price
 from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, TaskKind
 
@@ -19,6 +20,8 @@ COST = ForwardCost(
     active_parameters=500_000,
     embedding_parameters=10_000,
 )
+
+PRICE = Price(input_usd=0.123457, cached_usd=0.05, output_usd=1.5)
 
 
 def generate_attempt(

@@ -12,7 +12,7 @@ from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.shards import check_file
 from service.work import AttemptSpec
-from tests.workers.generate_attempts import COST, generate_attempt
+from tests.workers.generate_attempts import COST, PRICE, generate_attempt
 from workers.generator import GeneratorHost
 from workers.prepared import write_prepared
 from workers.samples import spec_id
@@ -24,9 +24,11 @@ MODEL = ModelSpec(
     revision="sha256:0",
     context_len=128,
     cost=COST,
+    price=PRICE,
     engine=EngineOptions(simulated=True),
 )
 ERROR = "prompt too long"
+PRICING = MODEL.pricing
 
 
 class Clock:
@@ -95,7 +97,7 @@ class Rig:
 
     def worst(self, problem: int, currency: Currency = Currency.flops) -> float:
         tokens = len(SimulatedTokenizer().encode(self.prompts[problem]))
-        return worst_case(currency, COST, prompt_tokens=tokens, max_tokens=40)
+        return worst_case(currency, PRICING, prompt_tokens=tokens, max_tokens=40)
 
 
 def planned(runs: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

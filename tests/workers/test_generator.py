@@ -12,7 +12,6 @@ from service.currency import Currency, actual
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
 from service.shards import find_receipts, part_path
-from tests.workers.generate_attempts import COST
 from tests.workers.generator_rig import ERROR, MODEL, Rig, planned, returned, written
 from workers.engine_protocol import EngineDead, Finished
 from workers.generator import GeneratorHost
@@ -50,7 +49,7 @@ def test_rows_match_schema_and_price_of_their_tokens(rig: Rig) -> None:
     for row in rows:
         assert row["flops"] == actual(
             Currency.flops,
-            COST,
+            MODEL.pricing,
             prompt_tokens=row["prompt_tokens"],
             cached_tokens=row["cached_tokens"],
             completion_tokens=row["completion_tokens"],
@@ -550,11 +549,13 @@ def test_any_schedule_of_orders_keeps_the_credit_and_loses_nothing(
         Currency.flops_paper: sum(r.usage.flops_paper for r in receipts.values()),
         Currency.tokens: sum(r.usage.prompt_tokens + r.usage.completion_tokens for r in receipts.values()),
         Currency.samples: sum(r.usage.samples - r.usage.errors for r in receipts.values()),
+        Currency.usd: sum(r.usage.nano_usd for r in receipts.values()),
     }
     wasted = {
         Currency.flops: report.wasted.flops,
         Currency.flops_paper: report.wasted.flops_paper,
         Currency.tokens: report.wasted.prompt_tokens + report.wasted.completion_tokens,
         Currency.samples: 0,
+        Currency.usd: report.wasted.nano_usd,
     }
     assert used[currency] + wasted[currency] == report.used

@@ -13,14 +13,16 @@ from service.currency import Currency, worst_case
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import FewShot, PromptSpec
 from service.models import EngineOptions, ModelSpec
+from service.pricing import Pricing
 from service.records import PREPARED_SCHEMA, PROBLEM_SCHEMA
 from service.sampling import SamplingSpec
 from service.shards import check_file
 from service.work import PrepareWork
-from tests.workers.generate_attempts import COST
+from tests.workers.generate_attempts import COST, PRICE
 from workers.prepare import first_prompt, prepare
 from workers.prepared import read_prepared
 
+PRICING = Pricing(cost=COST, price=PRICE)
 QUESTIONS = ("one two", "one two three four", "two")
 CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant] "
 
@@ -32,6 +34,7 @@ def model(path: str = "", *, context_len: int = 64, simulated: bool = True) -> M
         revision="sha256:0",
         context_len=context_len,
         cost=COST,
+        price=PRICE,
         engine=EngineOptions(simulated=simulated),
     )
 
@@ -128,7 +131,7 @@ def test_max_tokens_is_what_the_context_leaves(tmp_path: Path) -> None:
 def test_facts_price_one_sample_in_every_currency(tmp_path: Path, currency: Currency) -> None:
     facts = prepare(work(tmp_path), tmp_path / "out", no_progress).facts
 
-    prices = [worst_case(currency, COST, prompt_tokens=n, max_tokens=10) for n in (8, 19, 4)]
+    prices = [worst_case(currency, PRICING, prompt_tokens=n, max_tokens=10) for n in (8, 19, 4)]
     assert facts[f"min_worst_{currency}"] == min(prices)
     assert facts[f"mean_worst_{currency}"] == pytest.approx(sum(prices) / 3)
 

@@ -1,7 +1,7 @@
 """What each page shows: one frozen dataclass per page, exactly the values its template uses.
 
 Invariant: a template reads nothing but its page, so a page can be built by hand, tested and looked at without a
-store. Amounts are numbers in natural units; templates write them with `service.wording`. Knows no store and no HTTP.
+store. Amounts are numbers in the units people state; templates use `service.wording`. Knows no store, no HTTP.
 """
 
 from api.dashboard.pages.comparison import ChoosePage, ComparisonPage

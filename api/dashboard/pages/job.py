@@ -87,6 +87,7 @@ class JobPage:
     actions: tuple[str, ...]
     num_problems: int
     took_s: float | None
+    usd: float | None
     truncated_share: float | None
     scored: str
     metrics: tuple[MetricView, ...]

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from api.dashboard.pages.frame import Link, Shell
 from service.figures import Figure
+from service.pricing import Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +82,10 @@ class ModelLine:
     colour: str
     source: str
     revision: str
-    parameters: int
+    parameters: int | None
     context_len: int
     flops_per_token: float
+    price: Price | None
     dtype: str
     students: tuple[StudentLine, ...]
 
@@ -143,6 +145,7 @@ class UsageLine:
     stage: str
     useful_flops: float
     wasted_flops: float
+    usd: float
     prompt_tokens: int
     completion_tokens: int
     busy_s: float

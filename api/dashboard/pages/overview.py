@@ -10,10 +10,10 @@ from service.figures import Figure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetView:
-    """A hard limit and how much of it is gone, in natural units of its currency; 0 for an import, which spends nothing.
+    """A hard limit and how much of it is gone, in the unit of its currency; 0 for an import, which spends nothing.
 
     Args:
-        unit: "FLOPs", "tokens" or "samples".
+        unit: "FLOPs", "tokens", "samples" or "USD".
         accounting: how FLOPs are counted, e.g. "exact"; "" for other units.
     """
 

@@ -4,6 +4,7 @@ Cost follows minutes and parts; the one figure that needs rows (completion lengt
 keeps its counts. Computes no statistics: intervals come with the metrics.
 """
 
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from api.progress import amount_of
 from service import figures
-from service.currency import Currency, in_currency
+from service.currency import Currency, in_currency, stated
 from service.errors import CorruptFile
 from service.jobs import Job
 from service.metrics import MetricsSummary
@@ -75,7 +76,7 @@ def burn_down(
     job: Job, parts: Sequence[Part], *, currency: Currency, reserved: float, limit: float, unit: str
 ) -> figures.Figure:
     """What was spent at each commit, thinned to `MAX_POINTS`."""
-    amounts = np.cumsum([in_currency(currency, part.usage) for part in parts])
+    amounts = np.cumsum([stated(currency, in_currency(currency, part.usage)) for part in parts])
     chosen = np.unique(np.linspace(0, len(parts) - 1, min(MAX_POINTS, len(parts))).astype(int)) if parts else []
     start = [figures.BudgetPoint(at=job.created_at, spent=0.0)] if parts else []
     points = [figures.BudgetPoint(at=parts[i].committed_at, spent=float(amounts[i])) for i in chosen]
@@ -210,9 +211,10 @@ def _read_lengths(path: str) -> Counts:
 
 
 def spent_today(usage: Iterable[UsageRow], now: datetime) -> tuple[float, float]:
-    """FLOPs settled since midnight UTC, and the share of them that was waste."""
+    """FLOPs settled since midnight UTC as far as they are known, and the share of them that was waste."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     today = [row for row in usage if row.bucket is not None and row.bucket >= midnight]
+    today = [row for row in today if not math.isnan(row.flops)]
     total = amount_of(Currency.flops, today)
     wasted = amount_of(Currency.flops, (row for row in today if row.outcome != "useful"))
     return total, wasted / total if total else 0.0

@@ -1,5 +1,6 @@
 """The overview and the page of one job."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -43,6 +44,7 @@ _UNITS = {
     Currency.flops_paper: ("FLOPs", "paper"),
     Currency.tokens: ("tokens", ""),
     Currency.samples: ("samples", ""),
+    Currency.usd: ("USD", ""),
 }
 _TONE_BY_KIND = {
     "task_lost": Tone.warning,
@@ -97,11 +99,12 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
 
 
 def use_lines(usage: Iterable[UsageRow]) -> tuple[pages.UseLine, ...]:
-    """FLOPs by model and stage; stages that compute nothing are left out."""
+    """FLOPs by model and stage; stages that compute nothing are left out, and what is not known."""
     useful: Counter[tuple[str, str]] = Counter()
     wasted: Counter[tuple[str, str]] = Counter()
     for row in usage:
-        (useful if row.outcome == "useful" else wasted)[row.model, row.stage] += row.flops  # type: ignore[assignment]
+        if not math.isnan(row.flops):
+            (useful if row.outcome == "useful" else wasted)[row.model, row.stage] += row.flops  # type: ignore[assignment]
     return tuple(
         pages.UseLine(model=model, stage=stage, useful_flops=useful[model, stage], wasted_flops=wasted[model, stage])
         for model, stage in sorted({*useful, *wasted})
@@ -176,12 +179,17 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         actions=_actions(job),
         num_problems=resolved.num_problems,
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
+        usd=None if math.isnan(progress.usd) else progress.usd,
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
         scored=scored_words(found),
         metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
         figures=(
             *(() if job.spec.imported else (_burn_down(job, parts, progress),)),
-            *(() if is_unpriced(job.spec) else charts.quality(job, summary, colours, has_steps=measures.has_steps)),
+            *(
+                ()
+                if is_unpriced(resolved.models)
+                else charts.quality(job, summary, colours, has_steps=measures.has_steps)
+            ),
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
@@ -275,7 +283,7 @@ def _waste(usage: Sequence[UsageRow]) -> tuple[pages.WasteLine, ...]:
     return tuple(
         pages.WasteLine(reason=reason, flops=flops[reason], share=flops[reason] / total, samples=samples[reason])
         for reason in sorted(flops)
-        if flops[reason] > 0
+        if flops[reason] != 0
     )
 
 

@@ -1,5 +1,6 @@
 """Workers, models, problem sets and usage: pages that are mostly one table."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -11,9 +12,11 @@ from api.dashboard.views import charts
 from api.dashboard.views.jobs import shell_of
 from api.dashboard.views.links import link_to
 from api.dashboard.views.training import names_of
+from api.progress import amount_of
 from api.routes.pools import etag
 from service import wording
 from service.cluster import HostKind, HostState
+from service.currency import Currency
 from service.flops import decode_flops
 from service.models import ModelSpec
 from service.planner.plan import HostView
@@ -98,15 +101,21 @@ def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
                 colour=colours[spec.name],
                 source=spec.path,
                 revision=spec.revision,
-                parameters=spec.cost.parameters,
+                parameters=spec.cost.parameters if spec.cost.is_known else None,
                 context_len=spec.context_len,
-                flops_per_token=decode_flops(spec.cost, REFERENCE_LEN),
+                price=spec.price,
+                flops_per_token=_flops_per_token(spec),
                 dtype=spec.engine.dtype,
                 students=_students([model for model in models if model.base == spec.name], names),
             )
             for spec in specs
         ),
     )
+
+
+def _flops_per_token(spec: ModelSpec) -> float:
+    """NaN where nobody knows."""
+    return decode_flops(spec.cost, REFERENCE_LEN) if spec.cost.is_traced else math.nan
 
 
 def _students(checkpoints: Sequence[ModelSpec], names: dict[str, str]) -> tuple[pages.StudentLine, ...]:
@@ -125,7 +134,9 @@ def _models_headline(specs: Sequence[ModelSpec], num_checkpoints: int) -> str:
     students = f" and {wording.plural(num_checkpoints, 'checkpoint')}" if num_checkpoints else ""
     if len(specs) < 2:
         return f"{wording.plural(len(specs), 'model').capitalize()} registered{students}."
-    costs = {spec.name: decode_flops(spec.cost, REFERENCE_LEN) for spec in specs}
+    costs = {spec.name: _flops_per_token(spec) for spec in specs if spec.cost.is_traced}
+    if len(costs) < 2:
+        return f"{len(specs)} models{students}."
     dearest, cheapest = max(costs, key=lambda name: costs[name]), min(costs, key=lambda name: costs[name])
     ratio = costs[dearest] / costs[cheapest]
     return f"{len(specs)} models{students}; a token of {dearest} costs {ratio:.1f} times one of {cheapest}."
@@ -163,12 +174,15 @@ def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
     store = context.store
     rows = store.reads.usage()
     names = names_of(store)
-    useful = sum(row.flops for row in rows if row.outcome == "useful")
-    total = sum(row.flops for row in rows)
+    known = [row for row in rows if not math.isnan(row.flops)]
+    useful = sum(row.flops for row in known if row.outcome == "useful")
+    total = sum(row.flops for row in known)
     wasted = f", {wording.percent(1 - useful / total)} of them wasted" if total else ""
+    unknown = dict.fromkeys(row.model for row in rows if math.isnan(row.flops))
+    without = f"; those of {', '.join(unknown)} are unknown" if unknown else ""
     return pages.UsagePage(
         shell=shell_of(context, "usage", now),
-        headline=f"{wording.flops(total)} FLOPs since the start{wasted}.",
+        headline=f"{wording.flops(total)} FLOPs since the start{wasted}{without}.",
         period="since the start",
         figure_period=f"the last {_FIGURE_WINDOW.days} days",
         csv_path="/v1/usage?format=csv",
@@ -194,9 +208,12 @@ def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages
             stage=stage,
             useful_flops=sum(row.flops for row in group if row.outcome == "useful"),
             wasted_flops=sum(row.flops for row in group if row.outcome != "useful"),
+            usd=amount_of(Currency.usd, group),
             prompt_tokens=sum(row.prompt_tokens for row in group),
             completion_tokens=sum(row.completion_tokens for row in group),
             busy_s=sum(row.busy_s for row in group),
         )
-        for (job_id, model, stage), group in sorted(groups.items(), key=lambda item: -sum(row.flops for row in item[1]))
+        for (job_id, model, stage), group in sorted(
+            groups.items(), key=lambda item: -sum(row.flops for row in item[1] if not math.isnan(row.flops))
+        )
     )

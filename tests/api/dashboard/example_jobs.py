@@ -123,6 +123,7 @@ def job_page() -> pages.JobPage:
         headline=pages.job_headline(job),
         error=None,
         actions=("pause", "cancel"),
+        usd=None,
         num_problems=400,
         took_s=None,
         truncated_share=0.0021,

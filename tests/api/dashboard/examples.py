@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from api.dashboard import pages
+from service.pricing import Price
 from tests.api.dashboard import example_experiments, example_training
 from tests.api.dashboard.example_figures import COLOURS, MODELS, NOW, comparison, quality_figures, shell, spend_figure
 from tests.api.dashboard.example_jobs import JOB_ID, empty_overview, job_page, overview, samples_page
@@ -91,6 +92,7 @@ def _model(name: str, *, parameters: int, flops: float, num_students: int = 0) -
         parameters=parameters,
         context_len=256,
         flops_per_token=flops,
+        price=Price(input_usd=0.3, output_usd=2.5) if num_students else None,
         dtype="float32",
         students=tuple(
             pages.StudentLine(run=pages.Link(name=run, path=f"/training/finetunes/{run}"), steps=(50, 100, 150, 200))
@@ -142,6 +144,7 @@ def _usage(name: str, job_id: str, model: str, *, useful: float, wasted: float) 
         stage="generate",
         useful_flops=useful,
         wasted_flops=wasted,
+        usd=useful / 1e13,
         prompt_tokens=round(useful / 1.1e7),
         completion_tokens=round(useful / 4e6),
         busy_s=useful / 1.7e10,
