@@ -3,6 +3,7 @@
 Pages, the REST resource and the event stream all take their numbers from here, so that they cannot disagree.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,7 +27,7 @@ class Progress:
     """A job in numbers. Amounts of the account are as people state its currency: FLOPs, tokens, samples, USD.
 
     Args:
-        usd: price of all tokens that were drawn, wasted ones included; NaN where a model has none [USD].
+        usd: price of all tokens that were drawn, wasted ones included; None where a model has no price [USD].
         wasted_flops: FLOPs by reason: truncated, lost, dropped.
         tokens_per_s: completion tokens a second lately, stalls included; over the whole job once it ended.
         eta_s: seconds until the budget is used up; None when nothing is drawn.
@@ -46,7 +47,7 @@ class Progress:
     useful_flops: float
     wasted_flops: dict[str, float]
     flops_paper: float
-    usd: float
+    usd: float | None
     tokens_per_s: float | None
     eta_s: float | None
 
@@ -132,7 +133,7 @@ def progress_of(
         useful_flops=sum(row.flops for row in drawn if row.outcome == "useful"),
         wasted_flops=wasted,
         flops_paper=sum(row.flops_paper for row in drawn),
-        usd=amount_of(Currency.usd, drawn),
+        usd=None if any(math.isnan(row.nano_usd) for row in drawn) else amount_of(Currency.usd, drawn),
         tokens_per_s=tokens_per_s,
         eta_s=eta_s,
     )

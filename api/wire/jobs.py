@@ -43,7 +43,7 @@ class ProgressOut(BaseModel):
     completion_tokens: int
     budget: BudgetOut
     flops: FlopsOut
-    usd: Known = Field(
+    usd: float | None = Field(
         description="Price of all tokens that were drawn, wasted ones included; null where a model has no price."
     )
     tokens_per_s: float | None = Field(

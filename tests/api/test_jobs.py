@@ -251,7 +251,7 @@ def test_submit_budget_below_one_sample_in_usd_says_what_one_costs(client: TestC
 
     response = client.post("/v1/jobs", json=job_document(budget={"usd": 1e-8}))
 
-    assert response.json()["detail"].startswith("budget: got 0.00000001 USD, allowed: at least 0.0001279 USD, what one")
+    assert response.json()["detail"].startswith("budget: got 0.00000001 USD, allowed: at least 0.0001295 USD, what one")
 
 
 def test_submit_budget_of_exactly_one_sample_is_accepted(client: TestClient, job_document: Document) -> None:

@@ -38,6 +38,7 @@ def _row(*, minutes_ago: int = 0, outcome: str = "useful", stage: str = "generat
             "completion_tokens",
             "flops",
             "flops_paper",
+            "nano_usd",
         ),
         0,
     )

@@ -179,7 +179,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         actions=_actions(job),
         num_problems=resolved.num_problems,
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
-        usd=None if math.isnan(progress.usd) else progress.usd,
+        usd=progress.usd,
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
         scored=scored_words(found),
         metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
