@@ -186,18 +186,17 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
             f"{cost['nominal_prompt_tokens']:,} prompt and {cost['nominal_completion_tokens']:,} completion tokens"
         )
         lines += [
-            f"  {cost['model']}",
+            f"  {cost['arm']}",
             f"    price        {_price_words(cost)}",
             f"    worst case   {_price(cost['worst_case_to'], currency)} at most; "
             f"the budget buys at least {_bought(cost['samples_at_worst_case'])}",
             f"    nominal      {_price(cost['nominal'], currency)} for about {lengths} ({cost['nominal_basis']}); "
             f"about {_bought(cost['samples_at_nominal'])}",
         ]
-    for model, sampling in plan["sampling_by_model"].items():
-        told = ", ".join(f"{name} {value}" for name, value in sampling.items() if value not in (None, []))
-        lines.append(f"  sampling     {model}: {told}")
-    lines.append("  first prompt")
-    lines += [f"    | {line}" for line in plan["first_prompt"].splitlines()]
+    for arm in plan["arms"]:
+        told = ", ".join(f"{name} {value}" for name, value in arm["sampling"].items() if value not in (None, []))
+        lines.append(f"  sampling     {arm['name']}: {told}")
+    lines += _first_prompts(plan["arms"])
     return [*lines, "nothing is stored; without --dry-run it is submitted"]
 
 
@@ -215,6 +214,14 @@ def _price_words(cost: dict[str, Any]) -> str:
         f"{price['input_usd']:g} USD for a million prompt tokens{cached}, {price['output_usd']:g} for completion; "
         f"a sample at most {wording.usd(cost['worst_case_usd'])}"
     )
+def _first_prompts(arms: list[dict[str, Any]]) -> list[str]:
+    """Each text once, with the arms that begin with it."""
+    lines: list[str] = []
+    for text in dict.fromkeys(arm["first_prompt"] for arm in arms):
+        names = [arm["name"] for arm in arms if arm["first_prompt"] == text]
+        lines.append("  first prompt" if len(names) == len(arms) else f"  first prompt of {', '.join(names)}")
+        lines += [f"    | {line}" for line in text.splitlines()]
+    return lines
 
 
 def _price(cost: float, currency: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from api.resolve import cost_bounds
 from api.wire.jobs import PriceOut, SampleCost
 from service.currency import Currency, actual, can_price, from_amount, stated
-from service.jobs import DRAWING_STAGES, JobSpec, PromptSpec, Resolved
+from service.jobs import DRAWING_STAGES, Arm, JobSpec, PromptSpec, Resolved
 from service.models import ModelSpec
 from service.store import Store
 from service.store.reads import UsageRow
@@ -21,18 +21,20 @@ CHARACTERS_PER_TOKEN = 4.0
 
 
 def sample_costs(store: Store, spec: JobSpec, resolved: Resolved) -> list[SampleCost]:
-    """Cost of one sample for every model of the job, and how many the budget buys."""
+    """Cost of one sample for every arm of the job, and how many the whole budget buys of each alone."""
     usage = [row for row in store.reads.usage() if row.stage in DRAWING_STAGES and row.outcome != "lost"]
-    characters = _mean_prompt_characters(spec.prompt, resolved)
-    return [_sample_cost(spec, model, characters, usage) for model in resolved.models]
+    question = _mean_question_characters(resolved)
+    models = {model.name: model for model in resolved.models}
+    return [_sample_cost(spec, arm, models[arm.model], question, usage) for arm in spec.all_arms]
 
 
-def _sample_cost(spec: JobSpec, model: ModelSpec, characters: float, usage: list[UsageRow]) -> SampleCost:
+def _sample_cost(spec: JobSpec, arm: Arm, model: ModelSpec, question: float, usage: list[UsageRow]) -> SampleCost:
+    characters, max_tokens = question + _characters_around(arm.prompt), arm.sampling.max_tokens
     currency = spec.budget.currency
     limit = from_amount(currency, spec.budget.limit)
-    cheapest, dearest = cost_bounds(currency, model, spec.sampling.max_tokens)
+    cheapest, dearest = cost_bounds(currency, model, max_tokens)
     prompt_tokens = min(max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)), model.context_len - 1)
-    most = min(spec.sampling.max_tokens or model.context_len, model.context_len - prompt_tokens)
+    most = min(max_tokens or model.context_len, model.context_len - prompt_tokens)
     mine = [row for row in usage if row.model == model.name]
     num_samples = sum(row.samples - row.errors for row in mine)
     if num_samples:
@@ -45,6 +47,7 @@ def _sample_cost(spec: JobSpec, model: ModelSpec, characters: float, usage: list
         currency, model.pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=completion_tokens
     )
     return SampleCost(
+        arm=arm.name,
         model=model.name,
         worst_case_from=stated(currency, cheapest),
         worst_case_to=stated(currency, dearest),
@@ -55,14 +58,14 @@ def _sample_cost(spec: JobSpec, model: ModelSpec, characters: float, usage: list
         samples_at_worst_case=_number(limit, dearest),
         samples_at_nominal=_number(limit, nominal),
         price=PriceOut.of(model.price),
-        worst_case_usd=_worst_usd(model, spec),
+        worst_case_usd=_worst_usd(model, max_tokens),
     )
 
 
-def _worst_usd(model: ModelSpec, spec: JobSpec) -> float | None:
+def _worst_usd(model: ModelSpec, max_tokens: int | None) -> float | None:
     if not can_price(Currency.usd, model.pricing):
         return None
-    return stated(Currency.usd, cost_bounds(Currency.usd, model, spec.sampling.max_tokens)[1])
+    return stated(Currency.usd, cost_bounds(Currency.usd, model, max_tokens)[1])
 
 
 def _number(limit: float, cost: float) -> int | None:
@@ -70,10 +73,15 @@ def _number(limit: float, cost: float) -> int | None:
     return int(limit // cost) if cost else None
 
 
-def _mean_prompt_characters(prompt: PromptSpec, resolved: Resolved) -> float:
+def _mean_question_characters(resolved: Resolved) -> float:
     questions = pq.read_table(resolved.problems_path, columns=["question"])["question"].slice(0, resolved.num_problems)
-    mean_question: float = pc.mean(pc.utf8_length(questions)).as_py()
+    mean: float = pc.mean(pc.utf8_length(questions)).as_py()
+    return mean
+
+
+def _characters_around(prompt: PromptSpec) -> float:
+    """What a prompt adds to its question."""
     shots = prompt.few_shot.examples[: prompt.few_shot.num_shots]
     frame = len(prompt.template) - len("{question}")
-    worked = sum(frame + len(question) + len(solution) for question, solution in shots)
-    return len(prompt.system or "") + worked + frame + mean_question
+    worked = sum(frame + len(asked) + len(solution) for asked, solution in shots)
+    return len(prompt.system or "") + worked + frame

@@ -83,7 +83,8 @@ def read_job_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def apply_override(document: dict[str, Any], override: str) -> None:
     """Sets one field, e.g. `budget.flops=2e12`; the value is YAML.
 
-    A `budget` has one currency, so that overriding another one replaces the one in the file.
+    A `budget` has one currency, so that overriding another one replaces the one in the file; likewise one temperature
+    replaces several.
 
     Raises:
         InvalidInput: no `=`, an empty name, or a path through something that is no mapping.
@@ -104,6 +105,9 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         target = inner
     if names[:-1] == ["budget"]:
         target.clear()
+    for one, several in (("temperature", "temperatures"), ("temperatures", "temperature")):
+        if names == ["sampling", one]:
+            target.pop(several, None)
     target[names[-1]] = _parse(text, where=f"override {override[:200]!r}")
 
 

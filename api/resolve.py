@@ -9,18 +9,15 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from api.chat_templates import check_chat_template
+from api.resolve_arms import arms_document, check_arms, to_arms
 from api.resolve_judges import questions_of
 from api.resolve_parts import (
     allocation_document,
-    check_max_tokens,
     check_scorers,
     prompt_document,
     sampling_document,
     to_allocation,
-    to_prompt,
     to_resolved_set,
-    to_sampling,
 )
 from api.wire.job_document import BudgetDocument, JobDocument
 from service import wording
@@ -47,25 +44,29 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         BudgetTooSmall: the budget does not pay one sample.
     """
     problems = _problems(document.problems, store)
-    models = tuple(store.catalogue.model(name) for name in document.models)
+    arms = to_arms(document)
+    models = tuple(store.catalogue.model(name) for name in arms.models)
     num_problems = min(problems.num_problems, document.max_problems or problems.num_problems)
-    sampling = to_sampling(document.sampling)
-    check_max_tokens("sampling", sampling, models)
     allocation = to_allocation(document.allocation)
     spec = JobSpec(
-        name=document.name or f"{document.problems} by {', '.join(document.models)}"[:200],
+        name=document.name or f"{document.problems} by {', '.join(arms.models)}"[:200],
         problems=document.problems,
-        models=tuple(document.models),
+        models=arms.models,
         budget=_budget(document.budget, document.accounting, num_problems),
         allocation=allocation,
-        prompt=to_prompt(document.prompt),
-        sampling=sampling,
+        prompt=arms.prompt,
+        sampling=arms.sampling,
+        arms=arms.arms,
         scorers=tuple(document.scorers),
         seed=document.seed,
         max_problems=document.max_problems,
         stage=document.stage,
     )
-    check_chat_template("prompt", spec.prompt, models)
+    if spec.stage != "generate" and len(arms.arms) > 1:
+        raise InvalidInput(
+            f"arms: got {len(arms.arms)} with stage {spec.stage!r}, allowed: one prompt and one sampling"
+        )
+    check_arms(spec.all_arms, models)
     check_scorers(spec, num_problems)
     _check_budget(spec, models)
     _check_history(spec, problems.fingerprint, num_problems, store)
@@ -112,16 +113,24 @@ def document_of(spec: JobSpec, num_problems: int) -> dict[str, Any]:
     return {
         "name": spec.name,
         "problems": spec.problems,
-        "models": list(spec.models),
+        **_drawn_with(spec),
         "budget": _budget_document(spec.budget, num_problems),
         "accounting": "paper" if spec.budget.currency is Currency.flops_paper else "exact",
         "allocation": allocation_document(spec.allocation),
-        "prompt": prompt_document(spec.prompt),
-        "sampling": sampling_document(spec.sampling),
         "scorers": list(spec.scorers),
         "seed": spec.seed,
         "max_problems": spec.max_problems,
         "stage": spec.stage,
+    }
+
+
+def _drawn_with(spec: JobSpec) -> dict[str, Any]:
+    if spec.arms:
+        return arms_document(spec.models, spec.arms)
+    return {
+        "models": list(spec.models),
+        "prompt": prompt_document(spec.prompt),
+        "sampling": sampling_document(spec.sampling),
     }
 
 
@@ -211,8 +220,11 @@ def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     """Refuses what cannot pay a sample whatever the prompts are; the planner knows the real ones later."""
     currency = spec.budget.currency
     check_priced("budget", currency, models)
-    cheapest = {model.name: cost_bounds(currency, model, spec.sampling.max_tokens)[0] for model in models}
-    name = min(cheapest, key=lambda model: cheapest[model])
+    model_by_name = {model.name: model for model in models}
+    cheapest = {
+        arm.name: cost_bounds(currency, model_by_name[arm.model], arm.sampling.max_tokens)[0] for arm in spec.all_arms
+    }
+    name = min(cheapest, key=lambda arm: cheapest[arm])
     limit = from_amount(currency, spec.budget.limit)
     if cheapest[name] > limit:
         raise BudgetTooSmall(

@@ -26,7 +26,7 @@ PLAIN_TEMPLATE = PromptSpec().template
 MAX_VOTES = 256
 """Samples that vote: an exact expectation over all subsets takes time and memory by the square of it."""
 _FIELDS = {
-    "uniform": ("collect",),
+    "uniform": ("collect", "equal"),
     "until_correct": ("target_correct", "k", "max_samples", "collect"),
     "adastar": ("max_samples", "collect", "history"),
 }
@@ -178,6 +178,7 @@ def to_allocation(document: AllocationDocument) -> AllocationSpec:
     given = [name for name in ("target_correct", "k", "max_samples", "collect", "history") if getattr(document, name)]
     # which verdicts count matters only to what goes by verdicts
     reads_verdicts = document.strategy != "uniform" or document.collect is not None
+    given += ["equal"] if document.equal != "samples" else []
     given += ["counts"] if document.counts != "answer" and not reads_verdicts else []
     if unread := [name for name in given if name not in read]:
         raise InvalidInput(
@@ -191,6 +192,7 @@ def to_allocation(document: AllocationDocument) -> AllocationSpec:
         counts=document.counts,
         collect=document.collect,
         history=tuple(document.history),
+        equal=document.equal,
     )
 
 
@@ -202,6 +204,8 @@ def allocation_document(allocation: AllocationSpec) -> dict[str, Any]:
         fields["counts"] = allocation.counts
     if allocation.collect is None:
         del fields["collect"]
+    if allocation.equal == "samples":
+        fields.pop("equal", None)
     if "history" in fields:
         fields["history"] = list(allocation.history)
     return {"strategy": allocation.strategy, **fields}

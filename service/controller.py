@@ -19,6 +19,7 @@ import numpy as np
 from service import shards
 from service.allocation import AllocationState, PastRound, visits_after
 from service.cluster import Cluster, HostKind, HostState, Observation
+from service.currency import in_currency
 from service.errors import AlreadyRunning, CorruptFile
 from service.jobs import AllocationSpec
 from service.manifest_writer import ManifestWriter
@@ -180,11 +181,13 @@ class Controller:
         for change in decided.state_changes:
             state = self._states[change.job_id]
             if change.planned is not None:
-                state.plan(change.model, change.planned)
+                state.plan(change.arm, change.planned)
             if change.excluded is not None:
                 state.exclude(change.excluded)
             if change.delta is not None:
-                state.fold(change.model, change.delta)
+                state.fold(change.arm, change.delta)
+            if change.spent is not None:
+                state.spend(change.arm, *change.spent)
         for write in decided.parts:
             usage = write.receipt.usage
             if write.task.kind is TaskKind.generate and usage.busy_s > 0 and usage.samples:
@@ -303,11 +306,14 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
             drawn = store.reads.committed(task.id)
             runs = np.column_stack([drawn, np.ones(len(drawn), dtype=np.int32)]).astype(np.int32)
         if runs is not None:
-            state.plan(job.spec.models.index(task.model), runs)
+            state.plan(job.spec.arm_index(task.arm), runs)
+    for part in store.reads.parts(job.id, TaskKind.generate):
+        used = in_currency(job.account.currency, part.usage)
+        state.spend(job.spec.arm_index(part.arm), part.usage.samples, used)
     for part in store.reads.parts(job.id, TaskKind.score):
         delta = read_receipt(part.path).delta
         if delta is not None:
-            state.fold(job.spec.models.index(part.model), delta)
+            state.fold(job.spec.arm_index(part.arm), delta)
     return state
 
 
@@ -315,7 +321,7 @@ def past_round(
     store: Store, job_id: str, num_problems: int, allocation: AllocationSpec, read_receipt: Callable[[str], Receipt]
 ) -> PastRound:
     """What an earlier job on the same problems has found, by the verdict that counts in `allocation`."""
-    state = AllocationState(num_models=1, num_problems=num_problems)
+    state = AllocationState(num_arms=1, num_problems=num_problems)
     for part in store.reads.parts(job_id, TaskKind.score):
         delta = read_receipt(part.path).delta
         if delta is not None:
@@ -328,7 +334,7 @@ def new_state(job: JobView, past: Sequence[PastRound] = ()) -> AllocationState:
     """The state of a job of which nothing is committed."""
     allocation = job.spec.allocation
     return AllocationState(
-        num_models=len(job.spec.models),
+        num_arms=len(job.spec.all_arms),
         num_problems=job.num_problems,
         target=allocation.target_correct,
         needs_steps=allocation.counts == "verified",

@@ -192,7 +192,8 @@ class FakeHost:
             raise TypeError(f"{attempt.spec.attempt_id}: {attempt.spec.kind} attempts draw no samples")
         sample = attempt.inflight.pop(0)
         if not sample.is_refused:
-            sample.tokens, _, _ = self._world.draw(sample.problem, sample.index)
+            tokens, _, _ = self._world.draw(sample.problem, sample.index)
+            sample.tokens = max(1, tokens // self._world.shorter.get(work.arm, 1))
             sample.cost = actual(
                 work.currency,
                 work.model.pricing,

@@ -6,7 +6,7 @@ number made here is a measurement.
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class FakeWorld:
         poison: problems that kill the engine they enter.
         dies_silently: an engine that dies of one is gone without a word.
         slow_answers: prepare and score attempts never end.
+        shorter: how many times shorter an arm's completions are than others', by its name.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class FakeWorld:
     poison: frozenset[int] = frozenset()
     dies_silently: bool = False
     slow_answers: bool = False
+    shorter: dict[str, int] = field(default_factory=dict[str, int])
 
     def prompt_tokens(self, problem: int) -> int:
         """Length of a prompt [tokens]."""

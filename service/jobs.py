@@ -92,6 +92,24 @@ class PromptSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way in which a job draws: a model, a prompt and a sampling, under a name of their own."""
+
+    name: str
+    model: str
+    prompt: PromptSpec
+    sampling: SamplingSpec
+
+    def shares_prompts(self, other: "Arm") -> bool:
+        """Whether the same prompts serve both: what is rendered, for which model, with how much room left."""
+        return (self.model, self.prompt, self.sampling.max_tokens) == (
+            other.model,
+            other.prompt,
+            other.sampling.max_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AllocationSpec:
     """Which strategy spends the budget.
 
@@ -102,6 +120,7 @@ class AllocationSpec:
         counts: which verdict counts as correct: the answer alone, or the answer and the step check.
         collect: the job ends once it has so many right answers; None goes on until the strategy or the budget ends.
         history: ids of the jobs of earlier rounds on the same problems, the oldest first (`adastar`).
+        equal: what every arm gets as much of: samples, or the budget (`uniform`).
     """
 
     strategy: str = "uniform"
@@ -110,6 +129,7 @@ class AllocationSpec:
     counts: Literal["answer", "verified"] = "answer"
     collect: int | None = None
     history: tuple[str, ...] = ()
+    equal: Literal["samples", "budget"] = "samples"
 
     @property
     def is_even(self) -> bool:
@@ -122,6 +142,10 @@ class JobSpec:
     """A resolved job document: every default filled in, every name checked.
 
     Args:
+        models: every model that it draws with, once.
+        prompt: of every arm, where each model is one; not looked at where `arms` are given.
+        sampling: likewise.
+        arms: where arms differ in more than their models; read `all_arms`, which is never empty.
         stage: what its samples are for, which their cost stands under: data, measuring a model, or judging samples.
         imported: where its samples come from, if they were not drawn here; then its budget is zero.
     """
@@ -138,6 +162,40 @@ class JobSpec:
     max_problems: int | None = None
     stage: Literal["generate", "evaluate", "judge"] = "generate"
     imported: ImportSpec | None = None
+    arms: tuple[Arm, ...] = ()
+
+    @property
+    def all_arms(self) -> tuple[Arm, ...]:
+        """What it draws with, in order; without arms of its own each model is one, under the model's name."""
+        return self.arms or tuple(
+            Arm(name=model, model=model, prompt=self.prompt, sampling=self.sampling) for model in self.models
+        )
+
+    @property
+    def prompt_arms(self) -> tuple[Arm, ...]:
+        """The first arm of each set of prompts: what is prepared for it serves all that share them."""
+        return tuple(arm for arm in self.all_arms if self.prompts_of(arm.name) == arm.name)
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name.
+
+        Raises:
+            ValueError: no such arm.
+        """
+        return self.all_arms[self.arm_index(name)]
+
+    def arm_index(self, name: str) -> int:
+        """Its place among all arms.
+
+        Raises:
+            ValueError: no such arm.
+        """
+        return [arm.name for arm in self.all_arms].index(name)
+
+    def prompts_of(self, name: str) -> str:
+        """Name of the first arm with the same prompts."""
+        mine = self.arm(name)
+        return next(arm.name for arm in self.all_arms if arm.shares_prompts(mine))
 
 
 def is_unpriced(models: Iterable[ModelSpec]) -> bool:

@@ -88,11 +88,22 @@ def _build(job: Job, resolved: Resolved, reads: Reads, tasks: list[Task], base: 
         },
         "settlements": _settlements(reads, account.id),
         "prepared": [
-            {"model": item["model"], "path": _relative(item["path"], base), "sha256": item["sha256"]}
+            {
+                "model": job.spec.arm(item["arm"]).model,
+                "arm": item["arm"],
+                "path": _relative(item["path"], base),
+                "sha256": item["sha256"],
+            }
             for item in reads.prepared(job.id)
         ],
         "tasks": [
-            {"id": task.id, "model": task.model, "state": task.state.value, "planned": task.num_planned}
+            {
+                "id": task.id,
+                "model": task.model,
+                "arm": task.arm,
+                "state": task.state.value,
+                "planned": task.num_planned,
+            }
             for task in tasks
             if task.kind in (TaskKind.generate, TaskKind.import_)
         ],
@@ -121,6 +132,7 @@ def _shard(part: Part, base: Path) -> dict[str, Any]:
         "attempt": part.attempt_id,
         "part": part.part,
         "model": part.model,
+        "arm": part.arm,
     }
     if part.source_attempt is not None:
         entry |= {"source_attempt": part.source_attempt, "source_part": part.source_part}

@@ -89,6 +89,8 @@ class Task:
 
     Args:
         order: position within the job; credit is granted in this order.
+        arm: of the job whose prompts, samples or scores it is about; "" for tasks of no job. A prepare task serves all
+            arms with the same prompts and is named after the first.
         attempt: number of the current attempt, from 1.
         runs: generate: every planned sample, whatever is committed already.
         remaining: generate and pending: what no attempt has committed; None means all of `runs`.
@@ -104,6 +106,7 @@ class Task:
     kind: TaskKind
     order: int
     model: str
+    arm: str = ""
     state: TaskState = TaskState.pending
     attempt: int = 1
     host: str | None = None

@@ -35,6 +35,9 @@ _ROW_COLUMNS = [
     "flops_paper",
     "finish_reason",
     "sample_id",
+    "model",
+    "prompt_id",
+    "sampling_id",
 ]
 _PLAN_OF_VERSION_1 = "plan.parquet"  # never hashed; such jobs ended under an earlier release
 _NO_RUNS = np.zeros((0, 3), dtype=np.int32)
@@ -80,6 +83,7 @@ class _Found:
     faults: list[str] = field(default_factory=list[str])
     value_by_attempt: dict[str, float] = field(default_factory=dict[str, float])
     keys_by_task: dict[str, list[Keys]] = field(default_factory=dict[str, list[Keys]])
+    drawn_with: dict[str, set[tuple[str, str, str]]] = field(default_factory=dict[str, set[tuple[str, str, str]]])
     ids_by_path: dict[str, pa.ChunkedArray] = field(default_factory=dict[str, pa.ChunkedArray])
     rows: int = 0
     error_rows: int = 0
@@ -113,6 +117,8 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
     for prepared in manifest["prepared"]:
         _check(directory / prepared["path"], prepared["sha256"], found)
     _verify_ids(found)
+    if manifest["job"].get("imported") is None:  # whose samples say for themselves how they were drawn
+        _verify_arms(found)
     planned, withdrawn = _verify_plan(manifest, plan, found)
     _verify_scores(directory, manifest, found)
     _verify_ledger(manifest, currency, found)
@@ -222,10 +228,29 @@ def _verify_shard(directory: Path, shard: dict[str, Any], pricing: Pricing, curr
     found.value_by_attempt[attempt] = found.value_by_attempt.get(attempt, 0.0) + in_currency(currency, usage)
     keys = _keys(table["problem_index"].to_numpy(), table["sample_index"].to_numpy())
     found.keys_by_task.setdefault(shard["task"], []).append(keys)
+    named = table.group_by(["model", "prompt_id", "sampling_id"]).aggregate([])
+    pairs = zip(*(named[name].to_pylist() for name in ("model", "prompt_id", "sampling_id")), strict=True)
+    found.drawn_with.setdefault(_arm_of(shard), set()).update(pairs)
     found.ids_by_path[shard["path"]] = table["sample_id"]
     found.rows += table.num_rows
     found.error_rows += int(is_error.sum())
     found.flops += float(flops.sum())
+
+
+def _arm_of(entry: dict[str, Any]) -> str:
+    """Arm of a task or shard; before there were arms each model was one."""
+    return str(entry.get("arm", entry["model"]))
+
+
+def _verify_arms(found: _Found) -> None:
+    """An arm draws with one model, one prompt and one sampling, and no other arm does with the same."""
+    arm_of: dict[tuple[str, str, str], str] = {}
+    for arm, drawn_with in found.drawn_with.items():
+        if len(drawn_with) > 1:
+            found.faults.append(f"arm {arm}: drawn in {len(drawn_with)} ways, by model, prompt_id and sampling_id")
+        for one in drawn_with:
+            if (other := arm_of.setdefault(one, arm)) != arm:
+                found.faults.append(f"arms {other} and {arm}: drawn with the same model, prompt_id and sampling_id")
 
 
 def _verify_ids(found: _Found) -> None:
@@ -251,7 +276,7 @@ def _verify_plan(manifest: dict[str, Any], plan: pa.Table | None, found: _Found)
         return 0, 0
     runs = np.column_stack([plan[name].to_numpy() for name in ("problem_index", "first_sample", "num_samples")])
     runs_by_task = _by_name(plan["task"].combine_chunks(), runs.astype(np.int32))
-    # a task that was taken apart and its halves plan the same samples, so a model's plan is the union of its tasks'
+    # a task that was taken apart and its halves plan the same samples, so an arm's plan is the union of its tasks'
     planned: dict[str, list[Keys]] = {}
     written: dict[str, list[Keys]] = {}
     for task in manifest["tasks"]:
@@ -265,11 +290,11 @@ def _verify_plan(manifest: dict[str, Any], plan: pa.Table | None, found: _Found)
         missing = np.setdiff1d(wanted, rows).size
         if missing and task["state"] == "succeeded":
             found.faults.append(f"task {task['id']}: succeeded, but {missing} planned samples have no row")
-        planned.setdefault(task["model"], []).append(wanted)
-        written.setdefault(task["model"], []).append(rows)
+        planned.setdefault(_arm_of(task), []).append(wanted)
+        written.setdefault(_arm_of(task), []).append(rows)
     found.faults += [f"task {name}: has rows, but is not in the plan" for name in found.keys_by_task]
-    unions = {model: np.unique(np.concatenate(keys)) for model, keys in planned.items()}
-    withdrawn = sum(np.setdiff1d(keys, np.concatenate(written[model])).size for model, keys in unions.items())
+    unions = {arm: np.unique(np.concatenate(keys)) for arm, keys in planned.items()}
+    withdrawn = sum(np.setdiff1d(keys, np.concatenate(written[arm])).size for arm, keys in unions.items())
     return sum(map(len, unions.values())), withdrawn
 
 

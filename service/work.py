@@ -62,10 +62,11 @@ class GenerateWork:
     Args:
         prepared_path: Parquet of `PreparedRow`.
         currency: what the credit counts.
-        seed: the job's seed; a sample's own seed is derived from it, the model, the problem and the sample index.
+        seed: the job's seed; a sample's own seed is derived from it, the arm, the problem and the sample index.
         flush_s: finished samples become a part at least this often [s].
         flush_rows: ... and at the latest when this many rows are finished.
         refused: problems that must not enter the engine, for it died on them; each of their samples is an error row.
+        arm: name of the job's arm, which nominal seeds are derived from; "" stands for the model's name.
     """
 
     model: ModelSpec
@@ -77,6 +78,12 @@ class GenerateWork:
     flush_s: float = 30.0
     flush_rows: int = 20_000
     refused: tuple[int, ...] = ()
+    arm: str = ""
+
+    @property
+    def seed_name(self) -> str:
+        """What the nominal seeds of its samples are derived from, beside the job's."""
+        return self.arm or self.model.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

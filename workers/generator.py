@@ -228,7 +228,7 @@ class GeneratorHost:
         if not isinstance(spec.work, GenerateWork):
             raise TypeError(f"{spec.attempt_id}: a generator host takes generate attempts, got {spec.kind}")
         attempt = Attempt(
-            spec=spec, work=spec.work, seeds=SampleSeeds(spec.work.seed, spec.work.model.name), flushed_at=self._clock()
+            spec=spec, work=spec.work, seeds=SampleSeeds(spec.work.seed, spec.work.seed_name), flushed_at=self._clock()
         )
         if self._is_draining:
             attempt.end(AttemptState.stopped)

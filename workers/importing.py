@@ -31,9 +31,10 @@ from service.receipts import Receipt
 from service.records import SAMPLE_SCHEMA
 from service.sampling import SamplingSpec
 from service.shards import file_sha256, find_receipts, make_directory, part_path, sync, write_part
+from service.spec_ids import spec_id
 from service.work import AttemptSpec, ImportWork
 from workers.prompts import render
-from workers.samples import sample_ids, spec_id, usage_of
+from workers.samples import sample_ids, usage_of
 from workers.token_counts import TokenCounter, counter_of
 
 ENGINE_VERSION = "imported"

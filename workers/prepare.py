@@ -21,10 +21,10 @@ from service.jobs import PromptSpec
 from service.models import ModelSpec
 from service.receipts import Receipt
 from service.records import PROBLEM_SCHEMA
+from service.spec_ids import spec_id
 from service.work import PrepareWork
 from workers.prepared import write_prepared
 from workers.prompts import Message, check_prompt, render
-from workers.samples import spec_id
 from workers.simulated_engine import SimulatedTokenizer
 
 if TYPE_CHECKING:

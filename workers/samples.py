@@ -4,7 +4,6 @@ Owns the stable ids: the same job, problem, model, prompt, sampling and sample i
 machine, and the same nominal seed. Everything but the hashes is computed by column. Must not import ray or vllm.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -14,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.jobs import PromptSpec
 from service.pricing import Pricing
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
-from service.sampling import SamplingSpec
+from service.spec_ids import spec_id
 from service.work import AttemptSpec, GenerateWork, Indices
 from workers.prepared import Prepared
 
@@ -38,17 +36,11 @@ class Drawn(NamedTuple):
     error: str | None
 
 
-def spec_id(spec: PromptSpec | SamplingSpec) -> str:
-    """Short stable hash of how prompts are made, or completions drawn: 16 hex digits."""
-    document = json.dumps(dataclasses.asdict(spec), sort_keys=True, ensure_ascii=False)
-    return blake2b(document.encode(), digest_size=8).hexdigest()
-
-
 class SampleSeeds:
-    """Nominal seeds of one job's samples of one model: 63 bits, never negative, the same on every machine."""
+    """Nominal seeds of one job's samples of one arm: 63 bits, never negative, the same on every machine."""
 
-    def __init__(self, seed: int, model: str) -> None:
-        self._base = blake2b(json.dumps([seed, model]).encode(), digest_size=8)
+    def __init__(self, seed: int, arm: str) -> None:
+        self._base = blake2b(json.dumps([seed, arm]).encode(), digest_size=8)
 
     def of(self, problem_id: str, sample_index: int) -> int:
         """The seed of one sample."""
@@ -124,7 +116,7 @@ def sample_table(
     completion_tokens = np.array(completion, dtype=np.int64)
     problem_ids = [prepared.problem_ids[index] for index in problem]
     named = list(zip(problem_ids, sample_index, strict=True))
-    seeds = SampleSeeds(work.seed, work.model.name)
+    seeds = SampleSeeds(work.seed, work.seed_name)
     model, num_rows = work.model, len(rows)
     sampling_id = spec_id(work.sampling)
     columns = {

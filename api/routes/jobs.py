@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
+from api.arm_views import arm_plans
 from api.artifact_views import shared_fields
 from api.context import AppContext, Context
 from api.estimate import sample_costs
 from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of, to_job_spec
 from api.resolve_import import job_document
-from api.resolve_parts import sampling_document
 from api.wire.base import MAX_INT
 from api.wire.job_document import JobDocument
 from api.wire.jobs import (
@@ -63,10 +63,7 @@ def submit_job(
             currency=currency,
             limit=stated_amount(currency, spec.budget.limit),
             cost_per_sample=sample_costs(context.store, spec, resolved),
-            sampling_by_model={
-                model.name: sampling_document(spec.sampling.resolved_for(model.sampling)) for model in resolved.models
-            },
-            first_prompt=context.render_prompt(resolved.models[0], spec.prompt, resolved.problems_path, spec.seed),
+            arms=arm_plans(context, spec, resolved),
         )
     job = context.store.jobs.submit(spec, resolved, idempotency_key=idempotency_key)
     context.wake()

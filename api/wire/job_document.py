@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from api.wire.arms_document import ArmDocument, JobSamplingDocument, NamedPromptDocument, NamedSamplingDocument
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
 from api.wire.prompt_document import PromptDocument
-from api.wire.sampling_document import SamplingDocument
 
 MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
@@ -93,6 +93,10 @@ class AllocationDocument(InputModel):
         description="Jobs of earlier rounds on the same problems, the oldest first (adastar).",
     )
 
+    equal: Literal["samples", "budget"] = Field(
+        default="samples", description="What every arm gets as much of (uniform): samples, or the budget."
+    )
+
     @model_validator(mode="after")
     def _check_target(self) -> Self:
         if self.target_correct is not None and self.k is not None:
@@ -109,7 +113,12 @@ class JobDocument(InputModel):
     problems: Name = Field(
         description="A registered problem set, or the id of a selection with `ask`.", examples=["gsm-mini/train"]
     )
-    models: list[Name] = Field(min_length=1, max_length=16, description="Registered models.")
+    models: list[Name] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="Registered models; those of `arms`, where there are any.",
+    )
     budget: BudgetDocument
     accounting: Literal["exact", "paper"] = Field(
         default="exact",
@@ -118,7 +127,20 @@ class JobDocument(InputModel):
     )
     allocation: AllocationDocument = Field(default_factory=AllocationDocument)
     prompt: PromptDocument = Field(default_factory=PromptDocument)
-    sampling: SamplingDocument = Field(default_factory=SamplingDocument)
+    prompts: list[NamedPromptDocument] = Field(
+        default_factory=list[NamedPromptDocument], max_length=16, description="In place of `prompt`: each makes arms."
+    )
+    sampling: JobSamplingDocument = Field(default_factory=JobSamplingDocument)
+    samplings: list[NamedSamplingDocument] = Field(
+        default_factory=list[NamedSamplingDocument],
+        max_length=16,
+        description="In place of `sampling`: each makes arms.",
+    )
+    arms: list[ArmDocument] = Field(
+        default_factory=list[ArmDocument],
+        max_length=100,
+        description="In place of all combinations of models, prompts and samplings: these.",
+    )
     scorers: list[Annotated[str, Field(max_length=100)]] = Field(
         default_factory=lambda: ["math_answer"],
         max_length=8,
@@ -137,12 +159,36 @@ class JobDocument(InputModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> Self:
-        for name in ("models", "scorers"):
-            values = getattr(self, name)
+        for name in ("models", "scorers", "prompts", "samplings", "arms"):
+            values = [item if isinstance(item, str) else item.name for item in getattr(self, name) or []]
             if len(set(values)) != len(values):
                 raise PydanticCustomError("repeated", "{name} that differ", {"name": name, "got": ", ".join(values)})
+        self._check_arms()
         if self.accounting == "paper" and self.budget.flops is None:
             raise PydanticCustomError(
                 "accounting", "accounting 'paper' only with budget.flops", {"got": "another currency"}
             )
         return self
+
+    def _check_arms(self) -> None:
+        """One way to say what is drawn with: models with prompts and samplings, or arms."""
+        given = [name for name in ("prompts", "samplings") if getattr(self, name)]
+        given += ["sampling.temperatures"] if self.sampling.temperatures else []
+        if self.arms and given:
+            raise PydanticCustomError(
+                "arms", "arms, or lists of which all combinations are made", {"got": f"arms and {' and '.join(given)}"}
+            )
+        if not self.arms and self.models is None:
+            raise PydanticCustomError("models", "models, or arms", {"got": "neither models nor arms"})
+        of_arms = list(dict.fromkeys(arm.model for arm in self.arms))
+        if self.arms and self.models is not None and self.models != of_arms:
+            raise PydanticCustomError(
+                "models",
+                "no models, or those of the arms in their order: {allowed}",
+                {"allowed": ", ".join(of_arms), "got": f"arms and models {', '.join(self.models)}"},
+            )
+        for one, several in (("prompt", "prompts"), ("sampling", "samplings")):
+            if one in self.model_fields_set and getattr(self, several):
+                raise PydanticCustomError(
+                    "two_fields", "one of {one} and {several}", {"one": one, "several": several, "got": "both of them"}
+                )

@@ -103,8 +103,9 @@ class PriceOut(BaseModel):
 
 
 class SampleCost(BaseModel):
-    """What one sample of a model costs, in the unit of the budget's currency."""
+    """What one sample of an arm costs, in the unit of the budget's currency."""
 
+    arm: str
     model: str
     worst_case_from: float = Field(description="Worst case of the cheapest prompt that the context allows.")
     worst_case_to: float = Field(description="Worst case of the dearest prompt that the context allows.")
@@ -122,6 +123,19 @@ class SampleCost(BaseModel):
     worst_case_usd: Known = Field(description="Worst case of the dearest prompt; null without a price [USD].")
 
 
+class ArmPlanOut(BaseModel):
+    """What an arm will be told."""
+
+    name: str
+    model: str
+    prompt_id: str = Field(description="Stands in its samples.")
+    sampling_id: str
+    sampling: dict[str, Any] = Field(
+        description="As the engine is told: the document's word, else the model's own, else what changes nothing."
+    )
+    first_prompt: str = Field(description="Of the first problem.")
+
+
 class DryRunOut(BaseModel):
     """What a job would be. Nothing is stored."""
 
@@ -133,10 +147,7 @@ class DryRunOut(BaseModel):
     currency: str
     limit: float
     cost_per_sample: list[SampleCost]
-    sampling_by_model: dict[str, dict[str, Any]] = Field(
-        description="What each model is told: the document's word, else the model's own, else what changes nothing."
-    )
-    first_prompt: str = Field(description="Of the first problem, for the first model.")
+    arms: list[ArmPlanOut]
 
 
 class TaskOut(BaseModel):

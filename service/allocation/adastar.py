@@ -7,6 +7,9 @@ model is weak nearly all keep the old one and come first again, easy ones among 
 
 The paper draws twice for a problem, the second time with the answer as a hint; here a problem is drawn once a visit and
 nothing is hinted at, so that a is plain accuracy.
+
+Several arms share the visits: at a problem they take turns, and who begins there goes by its place in the order, so
+that each arm gets as many problems of the first visits as any other.
 """
 
 from collections.abc import Sequence
@@ -14,9 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.allocation.state import AllocationState, PastRound, Runs, Visits, empty_runs
-from service.errors import InvalidInput
+from service.allocation.state import NO_BOUND, AllocationState, PastRound, Runs, Visits, empty_runs
 from service.jobs import JobSpec
+
+TURNS = 4
+"""In which each arm of several goes through the problems once."""
+MIN_TURN = 16
+"""... but of so many samples: fewer would not be worth a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,7 @@ class AdaStar:
 
     Args:
         seed: orders problems with equal keys.
-        max_samples: visits of one problem and model in this round, or None to go on until the budget ends.
+        max_samples: visits of one problem in this round by all arms, or None to go on until the budget ends.
     """
 
     seed: int
@@ -34,36 +41,41 @@ class AdaStar:
 
     @classmethod
     def for_job(cls, spec: JobSpec, num_problems: int) -> "AdaStar":
-        """Reads the job.
-
-        Raises:
-            InvalidInput: several models.
-        """
-        if len(spec.models) > 1:
-            raise InvalidInput(f"models: got {len(spec.models)}, allowed with strategy 'adastar': 1")
+        """Reads the job."""
         return cls(seed=spec.seed, max_samples=spec.allocation.max_samples)
 
-    def next_runs(self, state: AllocationState, *, model: int, max_samples: int) -> Runs:
-        """Problems with the fewest samples in this round, in the order of their keys."""
+    def next_runs(self, state: AllocationState, *, arm: int, max_samples: int) -> Runs:
+        """Problems with the fewest samples in this round, in the order of their keys: those where it is its turn."""
         order = visit_order(state.visits, self.seed)
-        planned = state.planned[model].copy()
+        place = np.argsort(order)
+        total, mine = state.planned.sum(axis=0), state.planned[arm].copy()
+        if state.num_arms > 1:  # turns are short, so that a budget that ends within the visits ends for all arms
+            max_samples = min(max_samples, max(MIN_TURN, state.num_problems // (TURNS * state.num_arms)))
         rounds: list[Runs] = [empty_runs()]
         while max_samples > 0:
-            is_open = ~state.is_excluded | (planned == 0)
-            visits = int(planned[is_open].min()) if is_open.any() else None
+            is_open = ~state.is_excluded | (total == 0)
+            visits = int(total[is_open].min()) if is_open.any() else None
             if visits is None or (self.max_samples is not None and visits >= self.max_samples):
                 break
-            due = order[is_open[order] & (planned[order] == visits)][:max_samples]
-            planned[due] += 1
+            is_due = is_open & (total == visits) & ((visits + place) % state.num_arms == arm)
+            due = order[is_due[order]][:max_samples]
+            if not len(due):
+                break  # the others have to visit first
+            rounds.append(np.column_stack([due, mine[due], np.ones(len(due))]).astype(np.int32))
+            total[due] += 1
+            mine[due] += 1
             max_samples -= len(due)
-            rounds.append(np.column_stack([due, np.full(len(due), visits), np.ones(len(due))]).astype(np.int32))
         return np.concatenate(rounds)
+
+    def most_now(self, state: AllocationState) -> int:
+        """Any number: what arms get in one tick does not depend on one another."""
+        return NO_BOUND
 
     def is_done(self, state: AllocationState) -> bool:
         """Only a cap ends it by itself."""
-        planned = state.planned[0]
-        is_open = ~state.is_excluded | (planned == 0)
-        return self.max_samples is not None and not bool((planned[is_open] < self.max_samples).any())
+        total = state.planned.sum(axis=0)
+        is_open = ~state.is_excluded | (total == 0)
+        return self.max_samples is not None and not bool((total[is_open] < self.max_samples).any())
 
 
 def visits_after(past: Sequence[PastRound], num_problems: int) -> Visits:

@@ -15,7 +15,7 @@ class Collect:
 
     Args:
         strategy: says what comes next.
-        wanted: right answers over all problems and models, each counted as `AllocationSpec.counts` says, >= 1.
+        wanted: right answers over all problems and arms, each counted as `AllocationSpec.counts` says, >= 1.
     """
 
     strategy: Strategy
@@ -26,12 +26,16 @@ class Collect:
         """Scores say when it is over."""
         return True
 
-    def next_runs(self, state: AllocationState, *, model: int, max_samples: int) -> Runs:
+    def next_runs(self, state: AllocationState, *, arm: int, max_samples: int) -> Runs:
         """What the strategy says, at most as many as answers are missing."""
-        room = self.wanted - state.num_counted - int(state.outstanding().sum())
+        room = self.most_now(state)
         if room <= 0:
             return empty_runs()
-        return self.strategy.next_runs(state, model=model, max_samples=min(max_samples, room))
+        return self.strategy.next_runs(state, arm=arm, max_samples=min(max_samples, room))
+
+    def most_now(self, state: AllocationState) -> int:
+        """As many as answers are missing."""
+        return self.wanted - state.num_counted - int(state.outstanding().sum())
 
     def is_done(self, state: AllocationState) -> bool:
         """Whether there is enough, or the strategy has nothing more to ask for."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.allocation.state import AllocationState, Runs, empty_runs
+from service.allocation.state import NO_BOUND, AllocationState, Runs, empty_runs
 from service.errors import InvalidInput
 from service.jobs import JobSpec
 
@@ -21,7 +21,7 @@ class UntilCorrect:
     Args:
         seed: orders problems with equally many samples.
         target: unique correct solutions wanted per problem, >= 1.
-        max_samples: most samples for one problem over all models, or None.
+        max_samples: most samples for one problem over all arms, or None.
     """
 
     seed: int
@@ -46,24 +46,28 @@ class UntilCorrect:
             )
         return cls(seed=spec.seed, target=allocation.target_correct, max_samples=allocation.max_samples)
 
-    def next_runs(self, state: AllocationState, *, model: int, max_samples: int) -> Runs:
-        """Open problems in order of samples so far; models take turns sample by sample."""
+    def next_runs(self, state: AllocationState, *, arm: int, max_samples: int) -> Runs:
+        """Open problems in order of samples so far; arms take turns at each, sample by sample, the first one first."""
         total = state.planned.sum(axis=0)
         room = np.minimum(self._missing(state) - state.outstanding(), self._cap_left(total))
-        room = np.where(self._is_open(state, total) & (total % state.num_models == model), room, 0)
-        room = np.where(state.is_excluded & (total == 0) & (model == 0), 1, room)
-        if state.num_models > 1:
+        room = np.where(self._is_open(state, total) & (total % state.num_arms == arm), room, 0)
+        room = np.where(state.is_excluded & (total == 0) & (arm == 0), 1, room)
+        if state.num_arms > 1:
             room = np.minimum(room, 1)
         candidates = np.flatnonzero(room > 0)
         if not len(candidates) or max_samples <= 0:
             return empty_runs()
-        tie_break = np.random.default_rng([self.seed, model]).permutation(state.num_problems)
+        tie_break = np.random.default_rng([self.seed, arm]).permutation(state.num_problems)
         candidates = candidates[np.lexsort((tie_break[candidates], total[candidates]))]
         counts = room[candidates]
         allowed = np.clip(max_samples - (np.cumsum(counts) - counts), 0, counts)
-        first = state.planned[model][candidates]
+        first = state.planned[arm][candidates]
         runs = np.column_stack([candidates, first, allowed]).astype(np.int32)
         return runs[allowed > 0]
+
+    def most_now(self, state: AllocationState) -> int:
+        """Any number: what arms get in one tick does not depend on one another."""
+        return NO_BOUND
 
     def is_done(self, state: AllocationState) -> bool:
         """Whether every problem is solved or capped."""
@@ -79,4 +83,4 @@ class UntilCorrect:
         return (state.num_unique < self.target) & (~state.is_excluded | (total == 0))
 
     def _cap_left(self, total: np.ndarray) -> np.ndarray:
-        return np.full_like(total, 1 << 30) if self.max_samples is None else self.max_samples - total
+        return np.full_like(total, NO_BOUND) if self.max_samples is None else self.max_samples - total

@@ -57,7 +57,7 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
         case TaskKind.score:
             draft.record_usage(task, "useful", receipt.usage)
             delta = _delta(task, receipt)
-            draft.change_state(StateChange(job_id=job.id, model=_model_index(job, task.model), delta=delta))
+            draft.change_state(StateChange(job_id=job.id, arm=job.spec.arm_index(task.arm), delta=delta))
             draft.change_job(job.id, num_correct=job.num_correct + int(delta.is_correct.sum()))
         case TaskKind.prepare:
             _commit_prepared(draft, task, receipt)
@@ -69,7 +69,8 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
 
 
 def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
-    value = task.settled_value + in_currency(job.account.currency, receipt.usage)
+    used = in_currency(job.account.currency, receipt.usage)
+    value = task.settled_value + used
     settled = min(to_amount(job.account.currency, value), task.credit)
     draft.transfer(task, TransferKind.settle, number=receipt.part, amount=settled - task.settled)
     task = draft.put_task(dataclasses.replace(task, settled=settled, settled_value=value))
@@ -82,6 +83,8 @@ def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
         num_samples=draft.jobs[job.id].num_samples + receipt.rows,
         num_errors=draft.jobs[job.id].num_errors + receipt.usage.errors,
     )
+    arm = job.spec.arm_index(task.arm)
+    draft.change_state(StateChange(job_id=job.id, arm=arm, spent=(receipt.usage.samples, used)))
     create_score(draft, task, receipt)
 
 
@@ -97,6 +100,7 @@ def create_score(draft: Draft, task: Task, receipt: Receipt) -> None:
                 kind=TaskKind.score,
                 order=order,
                 model=task.model,
+                arm=task.arm,
                 num_planned=receipt.rows,
                 created_at=draft.now,
                 source=ShardRef(
@@ -111,7 +115,7 @@ def _commit_prepared(draft: Draft, task: Task, receipt: Receipt) -> None:
     draft.record_prepared(
         Prepared(
             job_id=job.id,
-            model=task.model,
+            arm=task.arm,
             path=receipt.path,
             sha256=receipt.sha256,
             facts=receipt.facts,
@@ -120,8 +124,8 @@ def _commit_prepared(draft: Draft, task: Task, receipt: Receipt) -> None:
     )
     draft.record_usage(task, "useful", receipt.usage)
     if receipt.indices is not None and len(receipt.indices):
-        draft.change_state(StateChange(job_id=job.id, model=_model_index(job, task.model), excluded=receipt.indices))
-        draft.event(job.id, "prompts_refused", f"{task.model}: {len(receipt.indices)} problems cannot be sampled")
+        draft.change_state(StateChange(job_id=job.id, arm=job.spec.arm_index(task.arm), excluded=receipt.indices))
+        draft.event(job.id, "prompts_refused", f"{task.arm}: {len(receipt.indices)} problems cannot be sampled")
 
 
 def _end(draft: Draft, task: Task, report: AttemptReport) -> None:
@@ -142,7 +146,7 @@ def _lose(draft: Draft, task: Task) -> None:
         # rest is charged, so that the limit holds whatever happened. Samples are rows, and rows can be counted.
         at_risk = from_amount(currency, task.credit) - task.settled_value
         used = task.settled_value + (0.0 if currency is Currency.samples else at_risk)
-        lost = _at_worst(currency, at_risk, job.prepared[task.model].facts)
+        lost = _at_worst(currency, at_risk, job.prompts_of(task.arm).facts)
         task = _close_credit(draft, task, used=used, outcome="lost", waste=lost)
     host = draft.hosts.get(str(task.host))
     # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck
@@ -236,7 +240,3 @@ def _delta(task: Task, receipt: Receipt) -> ScoreDelta:
     if receipt.delta is None:
         raise ValueError(f"score task {task.id}: a receipt without a delta")
     return receipt.delta
-
-
-def _model_index(job: JobView, model: str) -> int:
-    return job.spec.models.index(model)

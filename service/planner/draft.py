@@ -186,7 +186,7 @@ class Draft:
     def record_prepared(self, prepared: Prepared) -> None:
         """Makes a job's prompts known."""
         job = self.jobs[prepared.job_id]
-        self.jobs[job.id] = dataclasses.replace(job, prepared={**job.prepared, prepared.model: prepared})
+        self.jobs[job.id] = dataclasses.replace(job, prepared={**job.prepared, prepared.arm: prepared})
         self._prepared.append(prepared)
 
     def change_state(self, change: StateChange) -> None:

@@ -29,6 +29,7 @@ def advance_import(draft: Draft, job: JobView) -> None:
                 kind=TaskKind.import_,
                 order=order,
                 model=job.spec.models[0],
+                arm=job.spec.models[0],
                 created_at=draft.now,
             )
         )
@@ -45,7 +46,7 @@ def commit_import(draft: Draft, task: Task, receipt: Receipt) -> None:
     planned = to_runs(receipt.indices)
     runs = planned if task.runs is None else np.concatenate([task.runs, planned])
     draft.put_task(dataclasses.replace(task, runs=runs, num_planned=count_samples(runs)))
-    draft.change_state(StateChange(job_id=job.id, model=0, planned=planned))
+    draft.change_state(StateChange(job_id=job.id, arm=0, planned=planned))
     draft.record_usage(task, "useful", dataclasses.replace(receipt.usage, **_NOT_SPENT))
     draft.change_job(
         job.id,

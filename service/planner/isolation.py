@@ -45,6 +45,7 @@ def _new_half(draft: Draft, task: Task, runs: Runs) -> None:
             kind=TaskKind.generate,
             order=order,
             model=task.model,
+            arm=task.arm,
             runs=runs,
             num_planned=count_samples(runs),
             num_failed=0 if is_silent else MAX_FAILED - 1,
@@ -57,12 +58,12 @@ def _new_half(draft: Draft, task: Task, runs: Runs) -> None:
 def _refuse(draft: Draft, task: Task, problems: np.ndarray) -> bool:
     """Refuses the task's only problem. False once that is committed: then it runs, and makes error rows."""
     job = draft.jobs[task.job_id]
-    prepared = job.prepared[task.model]
+    prepared = job.prompts_of(task.arm)
     known = np.zeros((0, 2), dtype=np.int32) if prepared.excluded is None else prepared.excluded
     if not len(problems) or problems[0] in known[:, 0]:
         return False
     refused = np.array([[problems[0], 0]], dtype=np.int32)
     draft.record_prepared(dataclasses.replace(prepared, excluded=np.concatenate([known, refused])))
-    draft.change_state(StateChange(job_id=job.id, model=job.spec.models.index(task.model), excluded=refused))
+    draft.change_state(StateChange(job_id=job.id, arm=job.spec.arm_index(task.arm), excluded=refused))
     draft.event(job.id, "problem_refused", f"problem index {problems[0]}: engines of {task.model} die on it")
     return True

@@ -23,12 +23,13 @@ class Prepared:
     """A finished prepare task: prompts of one job for one model.
 
     Args:
+        arm: the first of the job's arms that they serve.
         facts: see `Receipt.facts`.
         excluded: problems that cannot be sampled, by their prompt or because the engine died on them, [n, 2].
     """
 
     job_id: str
-    model: str
+    arm: str
     path: str
     sha256: str
     facts: dict[str, float]
@@ -42,6 +43,7 @@ class JobView:
     Args:
         closing: why no more samples are planned ("budget spent", ...), or None while they are.
         models: the job's models, resolved when it was submitted.
+        prepared: by the first arm of each set of prompts; see `prompts_of`.
         next_order: order of the next task.
         num_samples: committed rows, errors included.
         num_errors: committed rows that stand for an error.
@@ -68,6 +70,20 @@ class JobView:
     num_correct: int = 0
     num_engine_deaths: int = 0
     import_paths: tuple[str, ...] = ()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether every arm has its prompts."""
+        return len(self.prepared) == len(self.spec.prompt_arms)
+
+    def prompts_of(self, arm: str) -> Prepared:
+        """The prompts of an arm, which are prepared."""
+        return self.prepared[self.spec.prompts_of(arm)]
+
+    def model_of(self, arm: str) -> ModelSpec:
+        """The model of an arm."""
+        name = self.spec.arm(arm).model
+        return next(model for model in self.models if model.name == name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,13 +288,19 @@ class EventWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange:
-    """What the controller does to a job's allocation state after the commit; exactly one of the three is set."""
+    """What the controller does to a job's allocation state after the commit; exactly one of the last four is set.
+
+    Args:
+        arm: index among the job's arms.
+        spent: samples that were drawn, and what they cost [cost units of the budget].
+    """
 
     job_id: str
-    model: int
+    arm: int
     planned: Runs | None = None
     excluded: Indices | None = None
     delta: ScoreDelta | None = None
+    spent: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,16 +42,15 @@ def manifest_path(data_dir: str, job_id: str) -> str:
 
 
 def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateWork | ImportWork | ScoreWork:
-    spec = job.spec
-    model = next(model for model in job.models if model.name == task.model)
+    spec, arm, model = job.spec, job.spec.arm(task.arm), job.model_of(task.arm)
     match task.kind:
         case TaskKind.prepare:
             return PrepareWork(
                 model=model,
                 problems_path=job.problems_path,
                 num_problems=job.num_problems,
-                prompt=spec.prompt,
-                sampling=spec.sampling.resolved_for(model.sampling),
+                prompt=arm.prompt,
+                sampling=arm.sampling.resolved_for(model.sampling),
                 seed=spec.seed,
             )
         case TaskKind.generate:
@@ -60,13 +59,14 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 raise ValueError(f"task {task.id}: generate without runs")
             return GenerateWork(
                 model=model,
-                prepared_path=job.prepared[task.model].path,
-                sampling=spec.sampling.resolved_for(model.sampling),
+                prepared_path=job.prompts_of(task.arm).path,
+                sampling=arm.sampling.resolved_for(model.sampling),
                 currency=job.account.currency,
                 runs=runs,
                 seed=spec.seed,
                 flush_s=_flush_s(task, job, options),
-                refused=_refused(job.prepared[task.model]),
+                refused=_refused(job.prompts_of(task.arm)),
+                arm=arm.name,
             )
         case TaskKind.import_:
             if spec.imported is None:
@@ -77,8 +77,8 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 model=model,
                 problems_path=job.problems_path,
                 num_problems=job.num_problems,
-                prompt=spec.prompt,
-                sampling=spec.sampling.resolved_for(model.sampling),
+                prompt=arm.prompt,
+                sampling=arm.sampling.resolved_for(model.sampling),
             )
         case TaskKind.score:
             if task.source is None:
@@ -89,7 +89,7 @@ def _work(task: Task, job: JobView, options: Options) -> PrepareWork | GenerateW
                 shard_sha256=task.source.sha256,
                 problems_path=job.problems_path,
                 scorers=spec.scorers,
-                tags=spec.prompt.reasoning_tags,
+                tags=arm.prompt.reasoning_tags,
             )
         case TaskKind.select | TaskKind.finetune:
             raise ValueError(f"task {task.id}: a {task.kind} task belongs to no generation job")

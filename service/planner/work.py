@@ -1,17 +1,18 @@
 """Creates tasks and leases them to hosts; winds down what a job no longer wants.
 
-Consumes jobs, allocation states and free places on hosts; produces new tasks and submissions. One generate task a
-model and tick: the allocation state counts it only after the commit, so a second one would plan the same samples.
+Consumes jobs, allocation states and free places on hosts; produces new tasks and submissions. One generate task an
+arm and tick: the allocation state counts it only after the commit, so a second one would plan the same samples.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection
 
 from service import wording
 from service.allocation import strategy_for
 from service.cluster import HostKind, HostState, Stop, StopMode
 from service.currency import from_amount, stated, stated_amount
-from service.jobs import Desired, Phase
+from service.jobs import Arm, Desired, Phase
 from service.models import ModelSpec
 from service.planner.attempts import is_over, job_attempt
 from service.planner.demand import pool_of
@@ -47,15 +48,15 @@ def wind_down(draft: Draft) -> None:
 def create_tasks(draft: Draft) -> None:
     """Prepare tasks for new jobs, generate tasks for those with a free engine."""
     # as of the last commit: problems excluded in this tick are not in the allocation state yet
-    prepared = {job.id for job in draft.snapshot.jobs if len(job.prepared) == len(job.spec.models)}
+    prepared = {job.id for job in draft.snapshot.jobs if job.is_prepared}
     for job in list(draft.jobs.values()):
         if job.desired is not Desired.run or is_over(job) or draft.seen.is_draining:
             continue
         if job.spec.imported is not None:
             advance_import(draft, job)
         elif job.next_order == 0:  # not by its phase, which a pause before the first tick has changed
-            for model in job.spec.models:
-                _new_task(draft, job.id, TaskKind.prepare, model)
+            for arm in job.spec.prompt_arms:
+                _new_task(draft, job.id, TaskKind.prepare, arm)
             draft.change_job(job.id, phase=Phase.preparing)
         elif job.id in prepared and job.closing is None:
             _check_affordable(draft, job)
@@ -70,7 +71,7 @@ def _check_affordable(draft: Draft, job: JobView) -> None:
     cheapest = [facts.facts.get(f"min_worst_{currency}", 0.0) for facts in job.prepared.values()]
     limit = job.account.limit
     if all(facts.facts.get("num_valid", 1.0) == 0.0 for facts in job.prepared.values()):
-        reasons = [_lengths_text(model, job.prepared[model.name].facts) for model in job.models]
+        reasons = dict.fromkeys(_lengths_text(job.model_of(arm), found.facts) for arm, found in job.prepared.items())
         fail_job(
             draft,
             job.id,
@@ -100,20 +101,24 @@ def _create_generate(draft: Draft, job: JobView) -> None:
     if job.error is not None or len(scores) >= draft.options.max_unscored_parts:
         return
     is_waiting = False
-    pools = {spec.name: spec.pool for spec in job.models}
-    for index, model in enumerate(job.spec.models):
-        num_engines = max(1, len(draft.staying_hosts(HostKind.generator, pools[model])))
-        open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.model == model]
-        if len(open_tasks) >= draft.options.tasks_per_engine * num_engines:
+    pools = {arm.name: job.model_of(arm.name).pool for arm in job.spec.all_arms}
+    num_sharing, left = Counter(pools.values()), strategy.most_now(state)
+    for index, arm in enumerate(job.spec.all_arms):
+        pool = pools[arm.name]
+        num_engines = max(1, len(draft.staying_hosts(HostKind.generator, pool)))
+        open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.arm == arm.name]
+        # arms that share engines share their places, one at least each: what waits in line is planned too early
+        if len(open_tasks) >= -(-draft.options.tasks_per_engine * num_engines // num_sharing[pool]):
             is_waiting = True
             continue
         # a checkpoint that has drawn nothing yet is about as fast as its base
-        rate = draft.seen.rates.get(model, draft.seen.rates.get(pools[model]))
+        rate = draft.seen.rates.get(arm.model, draft.seen.rates.get(pool))
         size = _task_size(draft, job, rate, num_engines, strategy.is_adaptive)
-        runs = strategy.next_runs(state, model=index, max_samples=size)
+        runs = strategy.next_runs(state, arm=index, max_samples=min(size, left))
+        left -= count_samples(runs)
         if count_samples(runs):
-            _new_task(draft, job.id, TaskKind.generate, model, runs)
-            draft.change_state(StateChange(job_id=job.id, model=index, planned=runs))
+            _new_task(draft, job.id, TaskKind.generate, arm, runs)
+            draft.change_state(StateChange(job_id=job.id, arm=index, planned=runs))
             is_waiting = True
     has_open_work = bool(draft.job_tasks(job.id, TaskKind.generate)) or bool(scores)
     if not is_waiting and strategy.is_done(state):
@@ -141,14 +146,14 @@ def _task_size(draft: Draft, job: JobView, rate: float | None, num_engines: int,
 def _samples_left(draft: Draft, job: JobView) -> int:
     """Samples the budget still buys at the mean cost so far, less those that are planned already."""
     account = draft.account(job.id)
-    planned = int(draft.states[job.id].num_planned_by_model.sum())
+    planned = int(draft.states[job.id].num_planned_by_arm.sum())
     if not job.num_samples or not account.spent:
         return 1 << 30
     mean_cost = account.spent / job.num_samples
     return max(0, int((account.spent + account.reserved + account.available) / mean_cost) - planned)
 
 
-def _new_task(draft: Draft, job_id: str, kind: TaskKind, model: str, runs: Runs | None = None) -> Task:
+def _new_task(draft: Draft, job_id: str, kind: TaskKind, arm: Arm, runs: Runs | None = None) -> Task:
     order = draft.new_task_order(job_id)
     return draft.put_task(
         Task(
@@ -156,7 +161,8 @@ def _new_task(draft: Draft, job_id: str, kind: TaskKind, model: str, runs: Runs 
             job_id=job_id,
             kind=kind,
             order=order,
-            model=model,
+            model=arm.model,
+            arm=arm.name,
             runs=runs,
             num_planned=count_samples(runs),
             created_at=draft.now,
@@ -244,4 +250,4 @@ def _phase(job: JobView, open_tasks: list[Task]) -> Phase:
         return Phase.queued
     if job.spec.imported is not None:
         return Phase.running
-    return Phase.running if len(job.prepared) == len(job.spec.models) else Phase.preparing
+    return Phase.running if job.is_prepared else Phase.preparing

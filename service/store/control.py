@@ -102,7 +102,7 @@ class ControlStore:
             problems_path=resolved.problems_path,
             num_problems=resolved.num_problems,
             account=account_from_row(account.one()),
-            prepared={item["model"]: _prepared_from_row(item) for item in prepared},
+            prepared={item["arm"]: _prepared_from_row(item) for item in prepared},
             next_order=0 if last is None else last + 1,
             created_at=aware(row["created_at"]) or row["created_at"],
             num_samples=row["num_samples"],
@@ -213,6 +213,7 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
                 kind=after.kind.value,
                 order=after.order,
                 model=after.model,
+                arm=after.arm,
                 runs=pack_array(after.runs),
                 source_attempt=source.attempt_id if source else None,
                 source_part=source.part if source else None,
@@ -255,6 +256,7 @@ def _write_parts(connection: Connection, writes: tuple[PartWrite, ...], now: dat
             "job_id": write.task.job_id,
             "kind": write.task.kind.of_parts.value,
             "model": write.task.model,
+            "arm": write.task.arm,
             "path": write.receipt.path,
             "sha256": write.receipt.sha256,
             "rows": write.receipt.rows,
@@ -350,7 +352,7 @@ def host_from_row(row: Any) -> HostView:
 
 def _write_prepared(connection: Connection, item: Prepared) -> None:
     prepared = schema.prepared
-    fence = (prepared.c.job_id == item.job_id) & (prepared.c.model == item.model)
+    fence = (prepared.c.job_id == item.job_id) & (prepared.c.arm == item.arm)
     values = _prepared_values(item)
     if connection.execute(update(prepared).where(fence).values(**values)).rowcount == 0:
         connection.execute(insert(prepared).values(**values))
@@ -359,7 +361,7 @@ def _write_prepared(connection: Connection, item: Prepared) -> None:
 def _prepared_values(item: Prepared) -> dict[str, object]:
     return {
         "job_id": item.job_id,
-        "model": item.model,
+        "arm": item.arm,
         "path": item.path,
         "sha256": item.sha256,
         "facts": json.dumps(item.facts),
@@ -370,7 +372,7 @@ def _prepared_values(item: Prepared) -> dict[str, object]:
 def _prepared_from_row(row: Any) -> Prepared:
     return Prepared(
         job_id=row["job_id"],
-        model=row["model"],
+        arm=row["arm"],
         path=row["path"],
         sha256=row["sha256"],
         facts=json.loads(row["facts"]),

@@ -72,6 +72,7 @@ class Part:
     job_id: str
     kind: TaskKind
     model: str
+    arm: str
     path: str
     sha256: str
     rows: int
@@ -207,7 +208,7 @@ class Reads:
             return committed_indices(connection, task_id)
 
     def prepared(self, job_id: str) -> list[dict[str, Any]]:
-        """Prepared prompts of a job: model, path, sha256."""
+        """Prepared prompts of a job: arm, path, sha256."""
         prepared = schema.prepared
         return [dict(row) for row in self._all(select(prepared).where(prepared.c.job_id == job_id))]
 

@@ -35,6 +35,7 @@ def task_from_row(row: Any, *, with_runs: bool = True) -> Task:
         kind=TaskKind(row["kind"]),
         order=row["order"],
         model=row["model"],
+        arm=row["arm"],
         state=TaskState(row["state"]),
         attempt=row["attempt"],
         host=row["host"],

@@ -342,8 +342,9 @@ def test_dry_run_prices_the_job_and_stores_nothing(world, client: TestClient, jo
     assert small["samples_at_worst_case"] == int(1e10 // small["worst_case_to"])
     assert small["nominal_completion_tokens"] == 64
     assert large["worst_case_to"] > 2.5 * small["worst_case_to"]
-    assert plan["first_prompt"] == "What is 0 + 1? [answer=1]\n"
-    assert plan["sampling_by_model"]["small"] == {
+    assert [arm["name"] for arm in plan["arms"]] == ["small", "org/large"]
+    assert plan["arms"][0]["first_prompt"] == "What is 0 + 1? [answer=1]\n"
+    assert plan["arms"][0]["sampling"] == {
         "temperature": 0.7,
         "top_p": 1.0,
         "top_k": 0,
@@ -365,7 +366,7 @@ def test_dry_run_says_what_each_model_is_told(world, client: TestClient, job_doc
         "/v1/jobs?dry_run=true", json=job_document(models=["small", "opinionated"], sampling=sampling)
     ).json()
 
-    told = plan["sampling_by_model"]
+    told = {arm["name"]: arm["sampling"] for arm in plan["arms"]}
     assert [(told[name]["top_p"], told[name]["top_k"]) for name in ("small", "opinionated")] == [(1.0, 5), (0.8, 5)]
     assert plan["document"]["sampling"]["top_p"] is None
     again = client.post("/v1/jobs?dry_run=true", json=plan["document"])

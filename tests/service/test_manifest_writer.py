@@ -136,7 +136,9 @@ def test_plan_of_a_manifest_outlives_the_next_one_and_not_the_one_after(tmp_path
     plans = []
     for order in range(4):
         runs = np.array([[0, order, 1]], dtype=np.int32)
-        task = Task(id=f"{job_id}-{order}", job_id=job_id, kind=TaskKind.generate, order=order, model="m", runs=runs)
+        task = Task(
+            id=f"{job_id}-{order}", job_id=job_id, kind=TaskKind.generate, order=order, model="m", arm="m", runs=runs
+        )
         store.commit(Plan(tasks=(TaskWrite(before=None, after=task),)), NOW)
         write_manifest(store, job_id, data_dir=str(tmp_path))
         plans.append(json.loads((directory / "manifest.json").read_text())["plan"]["path"])

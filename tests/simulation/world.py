@@ -15,7 +15,7 @@ from service.currency import Budget, Currency, from_amount
 from service.fake_cluster import FakeCluster
 from service.fake_world import FakeWorld
 from service.flops import AttentionTerm, ForwardCost
-from service.jobs import AllocationSpec, Job, JobSpec, Resolved
+from service.jobs import AllocationSpec, Arm, Job, JobSpec, Resolved
 from service.manifest_writer import ManifestWriter
 from service.models import ModelSpec
 from service.planner import Options
@@ -86,13 +86,16 @@ class Simulation:
             manifests=ManifestWriter(self.store, data_dir=self.options.data_dir, executor=AtOnceExecutor()),
         )
 
-    def submit(self, *, budget: Budget, strategy: str = "uniform", **allocation: object) -> Job:
+    def submit(
+        self, *, budget: Budget, strategy: str = "uniform", arms: tuple[Arm, ...] = (), **allocation: object
+    ) -> Job:
         spec = JobSpec(
             name="job",
             problems="p",
             models=("m",),
             budget=budget,
             allocation=AllocationSpec(strategy=strategy, **allocation),  # type: ignore[arg-type]
+            arms=arms,
         )
         resolved = Resolved(
             models=(self.model,),
@@ -147,18 +150,25 @@ class Simulation:
             assert set(committed) <= set(planned)
             if task.state is TaskState.succeeded:
                 assert len(committed) == len(planned)
-        samples = self.samples(job)
-        assert len(samples) == len(set(samples))
+        for samples in self.samples_by_arm(job).values():
+            assert len(samples) == len(set(samples))
         shards = {(p.attempt_id, p.part) for p in self.store.reads.parts(job.id, TaskKind.generate)}
         scored = [(p.source_attempt, p.source_part) for p in self.store.reads.parts(job.id, TaskKind.score)]
         assert len(scored) == len(set(scored))
         assert set(scored) <= shards
 
     def samples(self, job: Job) -> list[tuple[int, int]]:
-        """Every committed sample of a job."""
-        tasks = [task for task in self.store.reads.tasks(job.id) if task.kind is TaskKind.generate]
-        rows = [self.store.reads.committed(task.id).tolist() for task in tasks]
-        return [tuple(pair) for pair in itertools.chain.from_iterable(rows)]
+        """Problem and sample index of every committed sample of a job."""
+        return list(itertools.chain.from_iterable(self.samples_by_arm(job).values()))
+
+    def samples_by_arm(self, job: Job) -> dict[str, list[tuple[int, int]]]:
+        """Problem and sample index of every committed sample, by arm."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for task in self.store.reads.tasks(job.id):
+            if task.kind is TaskKind.generate:
+                pairs = self.store.reads.committed(task.id).tolist()
+                found.setdefault(task.arm, []).extend((problem, index) for problem, index in pairs)
+        return found
 
     def account(self, job: Job):
         return self.store.reads.account(job.id)

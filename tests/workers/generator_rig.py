@@ -11,11 +11,11 @@ from service.currency import Currency, worst_case
 from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.shards import check_file
+from service.spec_ids import spec_id
 from service.work import AttemptSpec
 from tests.workers.generate_attempts import COST, PRICE, generate_attempt
 from workers.generator import GeneratorHost
 from workers.prepared import write_prepared
-from workers.samples import spec_id
 from workers.simulated_engine import SimulatedEngine, SimulatedTokenizer
 
 MODEL = ModelSpec(

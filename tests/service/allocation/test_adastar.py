@@ -7,7 +7,6 @@ from service.allocation import AllocationState, PastRound, strategy_for, visits_
 from service.allocation.adastar import visit_order
 from service.allocation.state import Visits
 from service.currency import Budget, Currency
-from service.errors import InvalidInput
 from service.jobs import AllocationSpec, JobSpec
 
 
@@ -22,14 +21,14 @@ def past(scored: list[int], correct: list[int], seed: int = 0) -> PastRound:
 
 
 def visited(spec: JobSpec, state: AllocationState, number: int) -> list[tuple[int, int]]:
-    runs = strategy_for(spec, state.num_problems).next_runs(state, model=0, max_samples=number)
+    runs = strategy_for(spec, state.num_problems).next_runs(state, arm=0, max_samples=number)
     state.plan(0, runs)
     assert (runs[:, 2] == 1).all()
     return [(int(problem), int(sample)) for problem, sample, _ in runs]
 
 
 def test_first_round_visits_every_problem_once_before_any_twice() -> None:
-    state = AllocationState(num_models=1, num_problems=5)
+    state = AllocationState(num_arms=1, num_problems=5)
     found = [*visited(job(), state, 3), *visited(job(), state, 4)]
 
     assert sorted(found[:5]) == [(problem, 0) for problem in range(5)]
@@ -66,7 +65,7 @@ def test_problems_not_visited_come_before_those_that_were_and_hard_before_easy()
     kept = [problem for problem in (0, 1, 2) if visits.last[problem] == 0]
     assert len(kept) == 1
 
-    state = AllocationState(num_models=1, num_problems=5, visits=visits)
+    state = AllocationState(num_arms=1, num_problems=5, visits=visits)
     order = [problem for problem, _ in visited(job(), state, 5)]
     assert set(order[:3]) == {3, 4, *kept}
     updated = order[3:]
@@ -82,7 +81,7 @@ def test_same_history_gives_the_same_keys_and_another_seed_other_ties() -> None:
 
 
 def test_excluded_problems_get_their_error_row_and_no_more() -> None:
-    state = AllocationState(num_models=1, num_problems=3)
+    state = AllocationState(num_arms=1, num_problems=3)
     state.exclude(np.array([[1, 0]], dtype=np.int32))
 
     found = visited(job(), state, 6)
@@ -92,7 +91,7 @@ def test_excluded_problems_get_their_error_row_and_no_more() -> None:
 
 
 def test_cap_ends_the_round() -> None:
-    state = AllocationState(num_models=1, num_problems=3)
+    state = AllocationState(num_arms=1, num_problems=3)
     spec = job(max_samples=2)
 
     assert len(visited(spec, state, 100)) == 6
@@ -100,7 +99,7 @@ def test_cap_ends_the_round() -> None:
     assert strategy_for(spec, 3).is_done(state)
 
 
-def test_several_models_are_refused() -> None:
+def test_several_models_take_turns_at_a_problem() -> None:
     spec = JobSpec(
         name="two",
         problems="sums/train",
@@ -108,5 +107,11 @@ def test_several_models_are_refused() -> None:
         budget=Budget(currency=Currency.samples, limit=10),
         allocation=AllocationSpec(strategy="adastar"),
     )
-    with pytest.raises(InvalidInput, match="models: got 2, allowed with strategy 'adastar': 1"):
-        strategy_for(spec, 10)
+    state = AllocationState(num_arms=2, num_problems=5)
+    strategy = strategy_for(spec, 5)
+    for _ in range(2):
+        drawn = [strategy.next_runs(state, arm=arm, max_samples=10) for arm in range(2)]
+        for arm, runs in enumerate(drawn):
+            state.plan(arm, runs)
+        assert sorted(len(runs) for runs in drawn) == [2, 3]
+    assert state.planned.tolist() == [[1] * 5] * 2

@@ -24,7 +24,9 @@ def simulation(tmp_path):
 
 def make_task(job: Job, order: int, **changes: object) -> Task:
     runs = np.array([[order, 0, 4]], dtype=np.int32)
-    task = Task(id=f"{job.id}-{order}", job_id=job.id, kind=TaskKind.generate, order=order, model="m", runs=runs)
+    task = Task(
+        id=f"{job.id}-{order}", job_id=job.id, kind=TaskKind.generate, order=order, model="m", arm="m", runs=runs
+    )
     return dataclasses.replace(task, **changes)  # type: ignore[arg-type]
 
 

@@ -77,7 +77,9 @@ def test_newest_events_come_from_the_end_newest_first(store: Store) -> None:
 def test_tasks_come_without_runs_unless_asked(store: Store) -> None:
     job = submit(store)
     runs = np.array([[0, 0, 2], [1, 0, 2]], dtype=np.int32)
-    task = Task(id=f"{job.id}-0", job_id=job.id, kind=TaskKind.generate, order=0, model="m", runs=runs, num_planned=4)
+    task = Task(
+        id=f"{job.id}-0", job_id=job.id, kind=TaskKind.generate, order=0, model="m", arm="m", runs=runs, num_planned=4
+    )
     store.commit(Plan(tasks=(TaskWrite(before=None, after=task),)), NOW)
 
     (bare,) = store.reads.tasks(job.id)

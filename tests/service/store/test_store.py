@@ -40,7 +40,9 @@ def submit(store: Store, *, key: str | None = None, spec: JobSpec | None = None,
 
 def make_task(job: Job, **changes: object) -> Task:
     runs = np.array([[0, 0, 2], [1, 0, 2]], dtype=np.int32)
-    task = Task(id=f"{job.id}-0", job_id=job.id, kind=TaskKind.generate, order=0, model="m", runs=runs, num_planned=4)
+    task = Task(
+        id=f"{job.id}-0", job_id=job.id, kind=TaskKind.generate, order=0, model="m", arm="m", runs=runs, num_planned=4
+    )
     return dataclasses.replace(task, **changes)  # type: ignore[arg-type]
 
 
