@@ -1,5 +1,7 @@
 """A poisonous prompt costs its own samples and a bounded number of engines; everything else is drawn."""
 
+from typing import Any
+
 import pytest
 
 from service.currency import Budget, Currency
@@ -12,7 +14,7 @@ from tests.simulation.world import Simulation
 @pytest.mark.parametrize("strategy", ["uniform", "until_correct"])
 def test_poison_problem_is_refused_and_the_job_ends(tmp_path, strategy):
     simulation = Simulation(tmp_path, num_problems=40, poison=frozenset({17}), solve_rate=(0.4,))
-    allocation = {"target_correct": 1, "max_samples": 3} if strategy == "until_correct" else {}
+    allocation: dict[str, Any] = {"target_correct": 1, "max_samples": 3} if strategy == "until_correct" else {}
     job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 3), strategy=strategy, **allocation)
     job = simulation.run(job)
     assert job.phase is Phase.finished_with_errors, job.error

@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from service.currency import Budget, Currency
@@ -21,6 +24,7 @@ from service.planner.plan import NodeWrite, PartWrite, TaskWrite, UsageWrite
 from service.problems import ProblemSet
 from service.receipts import Receipt, Usage
 from service.store import Store, schema
+from service.store.database import MIGRATIONS, migrate
 from service.tasks import Task, TaskState, move
 from service.work import TaskKind
 from tests.simulation.world import COST
@@ -249,3 +253,30 @@ def test_migrations_lead_to_the_schema_the_code_uses(store):
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
+
+
+def test_database_from_before_arms_names_them_after_models(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/old.db")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, number, name, document, resolved, request_sha256, desired, phase, created_at) "
+                "VALUES ('job-1', 1, 'j', '{}', '{}', '', 'run', 'running', '2026-01-01')"
+            )
+        )
+        connection.execute(
+            text("INSERT INTO prepared (job_id, model, path, sha256, facts) VALUES ('job-1', 'm', 'p', '', '{}')")
+        )
+        columns = 'id, job_id, kind, "order", model, state, attempt, num_planned, credit, settled, settled_value'
+        columns += ", grant_version, is_final_sent, num_parts, num_lost, num_failed, created_at"
+        values = "'t', 'job-1', 'generate', 0, 'm', 'pending', 1, 4, 0, 0, 0.0, 0, 0, 0, 0, 0, '2026-01-01'"
+        connection.execute(text(f"INSERT INTO tasks ({columns}) VALUES ({values})"))
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT arm, model FROM tasks")).one() == ("m", "m")
+        assert connection.execute(text("SELECT arm FROM prepared")).scalar_one() == "m"
+    engine.dispose()
