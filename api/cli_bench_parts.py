@@ -14,6 +14,7 @@ def register(bench: typer.Typer) -> None:
     for verb in (scoring, latex, selection, report, finetune, swap):
         bench.command()(verb)
     bench.command("import")(import_files)
+    bench.command("long-samples")(long_samples)
 
 
 def scoring(
@@ -219,3 +220,43 @@ def swap(
         for run in result.runs
     ]
     print_lines(table(("model", "MiB", "new engine s", "swap s"), rows, right=range(1, 3)))
+
+
+def long_samples(
+    context: typer.Context,
+    engines: Annotated[int, typer.Option(min=1, max=64, help="Engines.")] = 8,
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences that run in an engine at once.")] = 256,
+    mean: Annotated[float, typer.Option(min=2, help="Mean tokens of a completion.")] = 6000.0,
+    limit: Annotated[int, typer.Option(min=3, help="Most tokens of a completion.")] = 32_768,
+    budget: Annotated[
+        float, typer.Option(min=0.01, help="Budget in worst cases of all that runs in the engines at once.")
+    ] = 30.0,
+    step: Annotated[int, typer.Option(min=1, help="Tokens of a sequence between two looks of the control loop.")] = 256,
+    models: Annotated[int, typer.Option(min=1, max=8, help="Models, each with so many engines.")] = 1,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate how full engines stay while a budget is spent on long samples: real control loop, virtual clock."""
+    from api.local.bench_long_samples import LongSamples, bench_long_samples
+
+    given = LongSamples(
+        engines=engines,
+        max_num_seqs=sequences,
+        mean_tokens=mean,
+        max_tokens=limit,
+        budget_worst=budget,
+        step_tokens=step,
+        models=tuple(f"model-{number}" for number in range(1, models + 1)),
+    )
+    result = measured(context, keep, as_json=as_json, measure=lambda directory: bench_long_samples(directory, given))
+    if result is None:
+        return
+    typer.echo(f"{result.samples:,} samples in {result.hours:.1f} simulated hours, {result.looks:,} looks")
+    typer.echo(f"busy    {result.busy:.1%} of the sequences until 95 % of the budget were spent; goal 95 %")
+    typer.echo(f"        by twentieths: {' '.join(f'{share:.0%}' for share in result.busy_bands)}")
+    typer.echo(f"end     the last 5 % take {result.last_share_of_time:.0%} of the time")
+    typer.echo(f"spent   {result.spent:.3%} of the budget")
+    typer.echo(
+        f"length  {result.mean_tokens:,.0f} ± {1.96 * result.standard_error:,.0f} tokens (95 %), "
+        f"truly {result.true_mean_tokens:,.0f}"
+    )

@@ -214,6 +214,8 @@ def _price_words(cost: dict[str, Any]) -> str:
         f"{price['input_usd']:g} USD for a million prompt tokens{cached}, {price['output_usd']:g} for completion; "
         f"a sample at most {wording.usd(cost['worst_case_usd'])}"
     )
+
+
 def _first_prompts(arms: list[dict[str, Any]]) -> list[str]:
     """Each text once, with the arms that begin with it."""
     lines: list[str] = []

@@ -42,6 +42,7 @@ class AttemptReport:
         inflight_worst: worst case of the samples inside the engine now.
         next_worst: worst case of the next sample waiting for credit; 0.0 when none waits.
         wanted: credit that would keep the engine full until the next exchange.
+        waiting: planned samples that have not entered the engine yet.
         returned: on `stopped`: planned samples that were neither drawn nor written.
         wasted: usage of samples that were drawn in part and dropped (cancel).
     """
@@ -57,6 +58,7 @@ class AttemptReport:
     inflight_worst: float = 0.0
     next_worst: float = 0.0
     wanted: float = 0.0
+    waiting: int = 0
     admitted: int = 0
     finished: int = 0
     returned: Indices | None = None

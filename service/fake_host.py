@@ -259,6 +259,7 @@ class FakeHost:
             inflight_worst=attempt.inflight_worst,
             next_worst=attempt.waiting[0].worst if attempt.waits_for_credit else 0.0,
             wanted=attempt.used + attempt.inflight_worst + float(sum(sample.worst for sample in lookahead)),
+            waiting=len(attempt.waiting),
             finished=attempt.finished,
             returned=np.array([(s.problem, s.index) for s in attempt.returned], dtype=np.int32).reshape(-1, 2)
             if is_done

@@ -259,6 +259,7 @@ class Attempt:
             inflight_worst=float(self.inflight_worst),
             next_worst=float(self._worst[upcoming[0]]) if upcoming is not None and waits else 0.0,
             wanted=float(self.used + self.inflight_worst) + wanted_ahead,
+            waiting=int(self.work.runs[:, 2].sum()) - self.admitted,
             admitted=self.admitted,
             finished=self.finished,
             returned=self.returned if has_ended else None,

@@ -5,6 +5,7 @@ the job goes on. Code from a model directory is never run. Must not import ray, 
 only when a real model is prepared.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ from service.work import PrepareWork
 from workers.prepared import write_prepared
 from workers.prompts import Message, check_prompt, render
 from workers.simulated_engine import SimulatedTokenizer
+from workers.token_pieces import counts_add_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,10 @@ class Tokenizer(Protocol):
 
     def count_batch(self, texts: Sequence[str]) -> list[int]:
         """Number of tokens of each text, without any that begins or ends a sequence."""
+        ...
+
+    def counts_add_up(self) -> bool:
+        """Whether a text has as many tokens as its pieces (`workers.token_pieces`)."""
         ...
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
@@ -153,6 +159,9 @@ class _SimulatedBatches:
     def count_batch(self, texts: Sequence[str]) -> list[int]:
         return [len(self._tokenizer.encode(text)) for text in texts]
 
+    def counts_add_up(self) -> bool:
+        return True
+
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         raise InvalidInput(f"a simulated model has no chat template, got {len(messages)} messages")
 
@@ -176,6 +185,10 @@ class _HubTokenizer:
         if backend is not None:  # ids never become Python objects
             return list(map(len, backend.encode_batch_fast(list(texts), add_special_tokens=False)))
         return list(map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
+
+    def counts_add_up(self) -> bool:
+        backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        return backend is not None and counts_add_up(json.loads(backend.to_str()))
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         # the document refuses names that the library takes for itself

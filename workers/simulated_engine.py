@@ -24,6 +24,8 @@ _ANSWER = re.compile(r"\[answer=(-?\d+|yes|no)\]")
 _OTHER_WORD = {"yes": "no", "no": "yes"}
 _POISON = "[poison]"
 _SPREAD = 0.5
+LENGTH_STEPS = 0xFFFF
+"""Lengths are drawn at so many steps between the quantiles 0 and 1, both included, all as likely."""
 
 
 class SimulatedTokenizer:
@@ -48,6 +50,8 @@ class SimulatedEngine:
         max_num_seqs: requests that run at the same time.
         mean_tokens: mean completion length before max_tokens cuts it [tokens].
         tokens_per_step: tokens every running request gains per step.
+        quantile: length at a quantile in [0, 1] before max_tokens cuts it [tokens]; None for lengths spread evenly over
+            half to one and a half times `mean_tokens`.
         answer_accuracy: mean share of right answers; each problem has its own rate around it, drawn from its prompt.
         step_s: real seconds a step takes; 0 for no waiting.
         load_s: real seconds until the engine exists.
@@ -64,6 +68,7 @@ class SimulatedEngine:
         model: ModelSpec | None = None,
         max_num_seqs: int = 256,
         mean_tokens: int = 32,
+        quantile: Callable[[float], float] | None = None,
         tokens_per_step: int = 8,
         answer_accuracy: float = 0.5,
         step_s: float = 0.0,
@@ -74,7 +79,7 @@ class SimulatedEngine:
         self.model = model
         self._seed_of_weights = 0 if model is None else _seed_of_weights(model)
         self.max_num_seqs = max_num_seqs
-        self._mean_tokens = mean_tokens
+        self._quantile = quantile or _spread_around(mean_tokens)
         self._tokens_per_step = tokens_per_step
         self._answer_accuracy = answer_accuracy
         self._step_s = step_s
@@ -87,6 +92,7 @@ class SimulatedEngine:
         self._running: dict[str, tuple[int, int]] = {}
         """First step and number of tokens of each running request."""
         self._step = 0
+        self._num_running = 0
         self._poisoned: set[str] = set()
         if load_s:
             sleep(load_s)
@@ -101,7 +107,7 @@ class SimulatedEngine:
             self._poisoned.add(request_id)
         bits = ((seed + self._seed_of_weights) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
         bits ^= bits >> 29
-        wished = max(1, int(self._mean_tokens * (1 - _SPREAD + 2 * _SPREAD * (bits & 0xFFFF) / 0xFFFF)))
+        wished = max(1, int(self._quantile((bits & LENGTH_STEPS) / LENGTH_STEPS)))
         is_right = (bits >> 16 & 0xFFFF) < accuracy * 0x10000
         is_cut = wished > max_tokens
         finished = Finished(
@@ -130,6 +136,7 @@ class SimulatedEngine:
             self._due.setdefault(end, []).append(finished)
             if finished.request_id in self._poisoned:
                 raise EngineDead(f"request {finished.request_id} carries {_POISON}")
+        self._num_running = len(self._running)
         done = self._due.pop(self._step, [])
         for finished in done:
             del self._running[finished.request_id]
@@ -163,6 +170,11 @@ class SimulatedEngine:
             self._sleep(self._swap_s)
         self.model, self._seed_of_weights = model, _seed_of_weights(model)
 
+    @property
+    def num_running(self) -> int:
+        """Requests that ran in the last step; the others waited."""
+        return self._num_running
+
     def num_unfinished(self) -> int:
         """Requests running or waiting."""
         return len(self._running) + len(self._waiting)
@@ -183,6 +195,10 @@ class SimulatedEngine:
         known = (marked[1] if marked else None, accuracy, _POISON in text)
         self._prompts[token_ids] = known
         return known
+
+
+def _spread_around(mean: float) -> Callable[[float], float]:
+    return lambda share: mean * (1 - _SPREAD + 2 * _SPREAD * share)
 
 
 def _seed_of_weights(model: ModelSpec) -> int:

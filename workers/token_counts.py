@@ -18,11 +18,14 @@ from service.jobs import PromptSpec
 from service.models import ModelSpec
 from workers.prepare import Tokenizer, load_tokenizer
 from workers.prompts import Message
+from workers.token_pieces import Pieces
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text with common vocabularies; the estimate where no tokenizer is known."""
 _MOST_PROMPTS = 200_000
 """Prompts whose counts are remembered: every sample of a problem has the same."""
+_MOST_PIECES = 500_000
+"""Pieces whose counts are remembered, some 60 MiB of them; a new batch of texts adds those that it has."""
 _BATCH = 256
 """Texts that are encoded at once: encodings of thousands do not fit the caches, and take 1.7 times as long."""
 Ints = npt.NDArray[np.int64]
@@ -71,11 +74,16 @@ class EstimatedCounter:
 
 
 class ModelCounter:
-    """A model's own tokenizer. Prompts are counted once each, however often they occur."""
+    """A model's own tokenizer. Prompts are counted once each, however often they occur.
+
+    So is each piece of the completions, where their counts add up: texts are long, and their words few.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._known: dict[str, int] = {}
+        self._has_pieces = tokenizer.counts_add_up()
+        self._known_pieces: dict[str, int] = {}
 
     def prompts(self, texts: pa.Array) -> Ints:
         """Tokens of each prompt."""
@@ -90,12 +98,18 @@ class ModelCounter:
 
     def completions(self, texts: pa.Array) -> Ints:
         """Tokens of each completion."""
-        counts = [
-            count
-            for start in range(0, len(texts), _BATCH)
-            for count in self._tokenizer.count_batch(texts.slice(start, _BATCH).to_pylist())
-        ]
-        return np.array(counts, dtype=np.int64)
+        if not self._has_pieces:
+            return np.array(self._count(texts.to_pylist()), dtype=np.int64)
+        pieces, known = Pieces(texts), self._known_pieces
+        if len(known) > _MOST_PIECES:
+            known.clear()
+        if new := [piece for piece in pieces.unique if piece not in known]:
+            known |= zip(new, self._count(new), strict=True)
+        return pieces.sums(np.array([known[piece] for piece in pieces.unique], dtype=np.int64))
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+        return [count for batch in batches for count in self._tokenizer.count_batch(batch)]
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         """Messages as one text, by the model's own template."""

@@ -1,9 +1,10 @@
 """Who gets how much credit, and when the budget is spent.
 
-Credit goes to a job's attempts in the order of their tasks. When the next sample in order cannot be paid, credit that
-later attempts hold but do not use is called back (it is voided only when the host echoes the lower number). When
-nothing is in flight any more and the sample still does not fit, the job closes: it never skips to a cheaper sample,
-which would bias the data.
+Credit goes to a job's attempts in the order of their tasks. A finished sample cost less than its worst case, and an
+attempt that has nothing more to draw has no use for the rest: once little of the budget is left, such credit is called
+back (it is voided only when the host echoes the lower number). When the next sample in order cannot be paid, all that
+later attempts hold but do not use comes back. When nothing is in flight any more and the sample still does not fit, the
+job closes: it never skips to a cheaper sample, which would bias the data.
 """
 
 import dataclasses
@@ -19,6 +20,9 @@ from service.planner.plan import JobView
 from service.tasks import Task, TaskState
 from service.work import TaskKind
 
+SLACK = 0.125
+"""Less credit than this share of what an attempt has in flight is not worth calling back: that costs a ledger row."""
+
 
 def grant_credit(draft: Draft) -> None:
     """Grants, calls back and closes, job by job."""
@@ -29,6 +33,7 @@ def grant_credit(draft: Draft) -> None:
             _send_final(draft, attempts)
         elif job.desired is Desired.run and not is_over(job) and not draft.seen.is_draining:
             _grant_in_order(draft, job, attempts)
+            _call_back_unwanted(draft, job, attempts)
 
 
 def _running_attempts(draft: Draft, job: JobView) -> list[tuple[Task, AttemptReport]]:
@@ -84,6 +89,19 @@ def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, Attem
             return
 
 
+def _call_back_unwanted(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]]) -> None:
+    """Takes what nobody wants, once less is left than is in flight: before an engine lacks it, not after."""
+    currency = job.account.currency
+    in_flight = sum(report.inflight_worst for _, report in attempts)
+    if draft.account(job.id).available >= to_amount(currency, in_flight):
+        return
+    for task, report in attempts:
+        task = draft.tasks[task.id]
+        unwanted = task.credit - to_amount(currency, report.wanted)
+        if report.grant_version == task.grant_version and unwanted > to_amount(currency, SLACK * report.inflight_worst):
+            _call_back(draft, task, keep=report.wanted)
+
+
 def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, AttemptReport]], position: int) -> None:
     """The first attempt in order that waits gets what later ones do not use; without any in flight the job closes."""
     currency = job.account.currency
@@ -94,9 +112,7 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
         if report.grant_version < task.grant_version:
             is_calling_back = True
         elif to_amount(currency, report.used + report.inflight_worst) < task.credit and unused > 0.0:
-            version = task.grant_version + 1
-            draft.put_task(dataclasses.replace(task, grant_version=version))
-            draft.grant(str(task.host), Grant(attempt_id=task.attempt_id, version=version, credit=0.0))
+            _call_back(draft, task, keep=0.0)
             is_calling_back = True
     # one that holds credit and waits for none is about to draw: its weights may be on their way
     is_quiet = all(report.inflight_worst == 0.0 and not _can_go_on(report) for _, report in attempts)
@@ -113,6 +129,13 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
             f"left: {wording.amount(stated(currency, left), currency)}",
         )
         _send_final(draft, attempts)
+
+
+def _call_back(draft: Draft, task: Task, *, keep: float) -> None:
+    """Asks a host to hold no more than that, or than it uses; its echo says what it does hold."""
+    version = task.grant_version + 1
+    draft.put_task(dataclasses.replace(task, grant_version=version))
+    draft.grant(str(task.host), Grant(attempt_id=task.attempt_id, version=version, credit=keep))
 
 
 def _can_go_on(report: AttemptReport) -> bool:

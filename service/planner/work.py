@@ -6,7 +6,7 @@ arm and tick: the allocation state counts it only after the commit, so a second 
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from service import wording
 from service.allocation import strategy_for
@@ -108,12 +108,13 @@ def _create_generate(draft: Draft, job: JobView) -> None:
         num_engines = max(1, len(draft.staying_hosts(HostKind.generator, pool)))
         open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.arm == arm.name]
         # arms that share engines share their places, one at least each: what waits in line is planned too early
-        if len(open_tasks) >= -(-draft.options.tasks_per_engine * num_engines // num_sharing[pool]):
+        if len(supplying(draft, open_tasks)) >= -(-draft.options.tasks_per_engine * num_engines // num_sharing[pool]):
             is_waiting = True
             continue
         # a checkpoint that has drawn nothing yet is about as fast as its base
         rate = draft.seen.rates.get(arm.model, draft.seen.rates.get(pool))
-        size = _task_size(draft, job, rate, num_engines, strategy.is_adaptive)
+        batch = job.model_of(arm.name).engine.max_num_seqs
+        size = _task_size(draft, job, rate, num_engines, strategy.is_adaptive, batch)
         runs = strategy.next_runs(state, arm=index, max_samples=min(size, left))
         left -= count_samples(runs)
         if count_samples(runs):
@@ -128,14 +129,29 @@ def _create_generate(draft: Draft, job: JobView) -> None:
         draft.change_job(job.id, closing="plan complete")
 
 
-def _task_size(draft: Draft, job: JobView, rate: float | None, num_engines: int, is_adaptive: bool) -> int:
+def supplying(draft: Draft, tasks: Iterable[Task]) -> list[Task]:
+    """Tasks that have something to give to an engine, or whose host has not said yet that they have not.
+
+    The others wait for their last samples, which takes as long as the longest completion, and fill nothing meanwhile.
+    """
+    return [task for task in tasks if not _is_draining(draft, task)]
+
+
+def _is_draining(draft: Draft, task: Task) -> bool:
+    host = draft.report(task.host)
+    if task.kind is not TaskKind.generate or task.state is not TaskState.running or host is None:
+        return False
+    return any(report.attempt_id == task.attempt_id and not report.waiting for report in host.attempts)
+
+
+def _task_size(draft: Draft, job: JobView, rate: float | None, num_engines: int, is_adaptive: bool, batch: int) -> int:
     options = draft.options
     seconds = options.adaptive_task_s if is_adaptive else options.uniform_task_s
     size = options.first_task_samples if rate is None else int(rate * seconds)
     left = _samples_left(draft, job)
     if is_adaptive:
         # at most 1/50 of what is left, or the budget is planned before the feedback that should shape it arrives
-        size = min(size, max(options.min_adaptive_samples, left // 50))
+        size = min(max(size, int(batch * options.adaptive_batch_share)), max(options.min_adaptive_samples, left // 50))
     else:
         # half of an engine's share of what is left: the last tasks are small, so engines end together and a budget
         # that ends within a round ends in order
@@ -200,18 +216,25 @@ def _free_host(draft: Draft, task: Task, kept_free: Collection[str]) -> HostView
         tasks = draft.tasks_on(host.name)
         # a suspect has an engine to itself, or its neighbours would share the blame
         is_shy = bool(tasks) and (task.is_suspect or any(other.is_suspect for other in tasks))
-        if len(tasks) < limit and not is_shy and host.name not in kept_free:
+        supply = supplying(draft, tasks)
+        is_full = len(supply) >= limit or len(tasks) - len(supply) >= draft.options.draining_per_engine
+        if not is_full and not is_shy and host.name not in kept_free:
             return host
     return None
 
 
 def _serving(draft: Draft, task: Task) -> list[HostView]:
-    """Hosts that can run the task, those with the fewest tasks first."""
+    """Hosts that can run the task, those with the least to do first."""
     is_generate = task.kind is TaskKind.generate
     kind = HostKind.generator if is_generate else HostKind.dispatcher
     hosts = draft.staying_hosts(kind, pool_of(draft, task) if is_generate else None)
     ready = [host for host in hosts if host.state is HostState.ready]
-    return sorted(ready, key=lambda host: len(draft.tasks_on(host.name)))
+    return sorted(ready, key=lambda host: _load(draft, host))
+
+
+def _load(draft: Draft, host: HostView) -> tuple[int, int]:
+    tasks = draft.tasks_on(host.name)
+    return len(supplying(draft, tasks)), len(tasks)
 
 
 def end_jobs(draft: Draft) -> None:
