@@ -4,21 +4,24 @@
 
 Both get the same model, examples, order, hyperparameters, bfloat16 and recomputed activations (the defaults of both).
 Time is taken on the clock with the GPU's queue empty, when a step ends. No checkpoint is written: those of isoflop hold
-merged weights, those of TRL the adapters alone, so they do not compare. Losses have to be finite and near each other,
-which finds a side that is broken, not one that trains other examples: that both do the same follows from how they are
-set up here, and at random weights no loss could show it.
+merged weights, those of TRL the adapters alone, so they do not compare.
+
+That both train the same is checked by the losses of all steps. Each example has words of its own, so losses scatter
+from step to step with the examples that are in it; the sides have to differ by much less than that. A side that trains
+other examples, in another order, or with other labels differs by more.
 """
 
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
+from math import inf, sqrt
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,6 +31,7 @@ from api.local.bench_machine import Spread
 from api.local.bench_models import describe
 from api.local.bench_process import measure_apart
 from api.local.random_models import Shape, write_examples
+from service.errors import IsoflopError
 from service.finetunes import Method, TrainingSpec
 from service.flops import ForwardCost
 from service.models import ModelSpec
@@ -43,7 +47,8 @@ COMPLETION_TOKENS = 384
 BATCH = 32
 MICRO_BATCH = 8
 _WARM_UP_STEPS = 2
-_LOSS_TOLERANCE = 0.05
+_LOSS_TOLERANCE = 0.25
+"""Most that the sides' losses may differ, in standard deviations of the plain side's steps; other examples: 1.4."""
 _LIMIT_S = 1800.0
 _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
@@ -55,13 +60,13 @@ class StepTimes:
     Args:
         step_s: of a step on the clock, the median after the first two.
         load_s: from the call to the end of the first step: weights, examples, adapters.
-        loss: of the last step [nats a completion token].
+        losses: of each step [nats a completion token].
         peak_gib: of the GPU's memory that was taken.
     """
 
     step_s: float
     load_s: float
-    loss: float
+    losses: tuple[float, ...]
     peak_gib: float
 
 
@@ -80,6 +85,7 @@ class TrainingComparison:
     Args:
         step_tokens: trained in a step, no padding among them.
         step_flops: of a step as isoflop charges it: recomputed activations are not counted.
+        loss_difference: the largest of any pair, as `loss_difference` says.
         ratio: seconds of a step, ours over plain.
     """
 
@@ -89,6 +95,7 @@ class TrainingComparison:
     steps: int
     step_tokens: int
     step_flops: float
+    loss_difference: float
     pairs: tuple[StepPair, ...]
     step_s: Spread
     plain_step_s: Spread
@@ -111,6 +118,7 @@ class TrainingComparison:
             steps=training.steps,
             step_tokens=training.batch_size * (PROMPT_TOKENS + COMPLETION_TOKENS),
             step_flops=step_flops,
+            loss_difference=max(loss_difference(pair.ours.losses, pair.plain.losses) for pair in pairs),
             pairs=tuple(pairs),
             step_s=Spread.of([pair.ours.step_s for pair in pairs]),
             plain_step_s=Spread.of([pair.plain.step_s for pair in pairs]),
@@ -131,8 +139,14 @@ def compare_training(
         raise ValueError(f"steps must be more than {_WARM_UP_STEPS}, got {steps}")
     arguments = (directory, json.dumps(asdict(shape)), model_dir, method.value, steps, num_pairs)
     found = measure_apart("api.local.bench_gpu_training", *arguments, environment=_ENVIRONMENT, limit_s=_LIMIT_S)
-    pairs = [StepPair(**{side: StepTimes(**run) for side, run in pair.items()}) for pair in found["pairs"]]
+    pairs = [StepPair(ours=_times(pair["ours"]), plain=_times(pair["plain"])) for pair in found["pairs"]]
+    for pair in pairs:
+        check_losses(pair.ours.losses, pair.plain.losses)
     return TrainingComparison.of(shape, _training(method, steps), step_flops=found["step_flops"], pairs=pairs)
+
+
+def _times(run: Mapping[str, Any]) -> StepTimes:
+    return StepTimes(**{**run, "losses": tuple(run["losses"])})
 
 
 def _training(method: Method, steps: int) -> TrainingSpec:
@@ -161,13 +175,15 @@ class _Clock:
             torch.cuda.synchronize()
         self.ticks.append(time.perf_counter())
 
-    def times(self, loss: float) -> StepTimes:
+    def times(self, losses: Sequence[float]) -> StepTimes:
         """What it took."""
         import torch
 
         steps = [after - before for before, after in pairwise(self.ticks[_WARM_UP_STEPS - 1 :])]
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        return StepTimes(step_s=median(steps), load_s=self.ticks[0] - self.started, loss=loss, peak_gib=peak / 2**30)
+        return StepTimes(
+            step_s=median(steps), load_s=self.ticks[0] - self.started, losses=tuple(losses), peak_gib=peak / 2**30
+        )
 
 
 def _measure(
@@ -187,7 +203,6 @@ def _measure(
             ("plain", partial(_train_plainly, work, examples, directory / f"plain-{number}", adapter_parameters)),
         ]
         found = {side: _alone(run) for side, run in (sides if number % 2 else reversed(sides))}
-        _check_losses(found["ours"], found["plain"])
         pairs.append(StepPair(**found))
     return _step_flops(base, training, adapter_parameters[0]), pairs
 
@@ -211,7 +226,7 @@ def _train(work: FinetuneWork, out_dir: Path) -> StepTimes:
     """Our side: told to stop at the last step but one's end, so that no checkpoint is written."""
     from workers.finetune import finetune
 
-    steps, losses = work.training.steps, [float("nan")]
+    steps, losses = work.training.steps, list[float]()
     clock = _Clock()
     asked = 0
 
@@ -230,7 +245,7 @@ def _train(work: FinetuneWork, out_dir: Path) -> StepTimes:
         on_checkpoint=lambda _: None,
         should_stop=should_stop,
     )
-    return clock.times(losses[-1])
+    return clock.times(losses)
 
 
 def _train_plainly(
@@ -284,7 +299,7 @@ def _train_plainly(
             gradient_checkpointing=has_gpu,
             train_sampling_strategy="sequential",  # the examples are in the order of the run
             max_length=None,
-            logging_steps=training.steps,
+            logging_steps=1,  # as ours: the losses are compared
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -301,7 +316,7 @@ def _train_plainly(
     adapter_parameters.append(None if training.method is Method.full else trained)
     trainer.add_callback(Watch())
     trainer.train()
-    return clock.times(losses[-1])
+    return clock.times(losses)
 
 
 def _in_order(work: FinetuneWork) -> "Dataset":
@@ -314,13 +329,28 @@ def _in_order(work: FinetuneWork) -> "Dataset":
     return Dataset.from_list(table.take(pa.array(ReadingOrder.of(work.training, table.num_rows).rows)).to_pylist())
 
 
-def _check_losses(ours: StepTimes, plain: StepTimes) -> None:
-    """Plain TRL's loss is the mean of its run, ours that of one step: at random weights nothing is learnt."""
-    if not abs(ours.loss - plain.loss) <= _LOSS_TOLERANCE * plain.loss:
-        raise RuntimeError(
-            f"one side is broken: losses are {ours.loss:.4f} and {plain.loss:.4f}, which differ by more than "
-            f"{_LOSS_TOLERANCE:.0%}"
+def loss_difference(ours: Sequence[float], plain: Sequence[float]) -> float:
+    """How far the sides' losses lie apart: root mean square over the steps, over what the plain side's scatter.
+
+    Raises:
+        ValueError: not as many steps on both sides, or fewer than two.
+    """
+    apart = sqrt(fmean((one - other) ** 2 for one, other in zip(ours, plain, strict=True)))
+    scatter = stdev(plain)
+    return apart / scatter if scatter > 0 else inf
+
+
+def check_losses(ours: Sequence[float], plain: Sequence[float]) -> None:
+    """Raises IsoflopError unless both sides trained the same examples in the same order."""
+    if not (difference := loss_difference(ours, plain)) <= _LOSS_TOLERANCE:
+        raise IsoflopError(
+            f"the sides did not train the same: their losses differ by {difference:.2f} standard deviations of a "
+            f"step's, allowed: {_LOSS_TOLERANCE}; ours {_shown(ours)}, plain {_shown(plain)}"
         )
+
+
+def _shown(losses: Sequence[float]) -> str:
+    return " ".join(f"{loss:.4f}" for loss in losses)
 
 
 def _step_flops(base: ModelSpec, training: TrainingSpec, adapter_parameters: int | None) -> float:

@@ -18,6 +18,7 @@ from service.records import SELECTED_SCHEMA
 
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 _SHARD = "4GB"
+_WORDS_OF_A_COMPLETION = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +124,17 @@ def write_problems(path: Path, shape: Shape, *, num_problems: int, prompt_tokens
 
 
 def write_examples(path: Path, shape: Shape, *, num_rows: int, prompt_tokens: int, completion_tokens: int) -> None:
-    """A training set of random examples, each of the same length: nothing is padded, so no side can waste less."""
+    """A training set of random examples, each of the same length: nothing is padded, so no side can waste less.
+
+    The completion of an example consists of a few words of its own. So losses differ from example to example, also at
+    random weights, and those of a run's steps tell which examples were trained in which step.
+    """
     numbers = random.Random(0)
+
+    def few_words(num_tokens: int) -> str:
+        words = random_text(numbers, shape, _WORDS_OF_A_COMPLETION).split()
+        return " ".join(numbers.choices(words, k=num_tokens))
+
     rows = [
         {
             "job_id": "job",
@@ -133,7 +143,7 @@ def write_examples(path: Path, shape: Shape, *, num_rows: int, prompt_tokens: in
             "is_correct": True,
             "is_verified": None,
             "prompt": random_text(numbers, shape, prompt_tokens) + " ",
-            "completion": random_text(numbers, shape, completion_tokens - 1),  # and the end of sequence
+            "completion": few_words(completion_tokens - 1),  # and the end of sequence
             "problem_id": f"p{number}",
             "sample_id": f"s{number}",
             "completion_tokens": completion_tokens,

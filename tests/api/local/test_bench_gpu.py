@@ -7,17 +7,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
 from api.local.bench_gpu import DrawingResult, GpuResult, PlainTurns, summarise
 from api.local.bench_gpu_report import RECORD_FILE, TABLE_FILE, to_markdown, write_record
-from api.local.bench_gpu_training import StepPair, StepTimes, TrainingComparison, compare_training
+from api.local.bench_gpu_training import StepPair, StepTimes, TrainingComparison, check_losses, compare_training
 from api.local.bench_machine import this_machine
 from api.local.bench_throughput import Pair, PlainRun, ServiceRun
 from api.local.gpu_card import Card, NoGpu, find_card, parse_card
-from api.local.random_models import SHAPES, Shape, random_text, write_model, write_problems
+from api.local.random_models import SHAPES, Shape, random_text, write_examples, write_model, write_problems
 from service.errors import IsoflopError
 from service.finetunes import Method, TrainingSpec
 from workers.model_files import inspect_model
@@ -53,16 +54,17 @@ def service_run(*, tokens: int = 1000, seconds: float, drawing_s: float, flops: 
     )
 
 
+LOSSES = (3.0, 3.2, 2.9, 3.1)
 PAIR = Pair(service=service_run(seconds=10.0, drawing_s=8.0, flops=320.0), plain=PlainRun(tokens=1000, seconds=5.0))
 
 
 def gpu_result(*, peak: float | None = 100.0, pairs: Sequence[Pair] = (PAIR,)) -> GpuResult:
-    run = StepTimes(step_s=2.0, load_s=1.0, loss=3.0, peak_gib=7.0)
+    run = StepTimes(step_s=2.0, load_s=1.0, losses=LOSSES, peak_gib=7.0)
     training = TrainingComparison.of(
         SMALL,
         TrainingSpec(method=Method.lora, steps=4),
         step_flops=50.0,
-        pairs=[StepPair(ours=run, plain=StepTimes(step_s=1.6, load_s=1.0, loss=3.0, peak_gib=6.0))],
+        pairs=[StepPair(ours=run, plain=StepTimes(step_s=1.6, load_s=1.0, losses=LOSSES, peak_gib=6.0))],
     )
     return GpuResult(
         machine=this_machine(),
@@ -227,6 +229,25 @@ def test_summary_takes_ratios_within_pairs() -> None:
 def test_compare_training_too_short_to_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="steps must be more than 2, got 2"):
         compare_training(tmp_path, SMALL, tmp_path, Method.lora, 2, 1)
+
+
+def test_check_losses_of_the_same_examples_allows_for_rounding() -> None:
+    check_losses([loss + 0.01 for loss in LOSSES], LOSSES)
+
+
+@pytest.mark.parametrize("ours", [(3.2, 3.0, 2.9, 3.1), tuple(loss + 0.1 for loss in LOSSES), (float("nan"),) * 4])
+def test_check_losses_of_other_examples_is_refused(ours: tuple[float, ...]) -> None:
+    with pytest.raises(IsoflopError, match=r"did not train the same: .* allowed: 0.25; ours .* plain 3.0000 3.2000"):
+        check_losses(ours, LOSSES)
+
+
+def test_write_examples_hold_few_words_each_so_that_losses_tell_them_apart(tmp_path: Path) -> None:
+    write_examples(tmp_path / "e.parquet", SMALL, num_rows=4, prompt_tokens=8, completion_tokens=65)
+
+    rows = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert [len(row["completion"].split()) for row in rows] == [64] * 4, "and the end of the sequence"
+    assert all(len(set(row["completion"].split())) <= 8 for row in rows)
+    assert len({frozenset(row["completion"].split()) for row in rows}) == 4
 
 
 def test_plain_turns_of_a_process_that_fails_end_with_its_last_words(tmp_path: Path) -> None:
