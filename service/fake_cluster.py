@@ -13,8 +13,8 @@ from service.receipts import Receipt
 class FakeCluster:
     """Implements `Cluster`; `record` knows the truth."""
 
-    def __init__(self, world: FakeWorld, *, num_cpus: float = 2.0) -> None:
-        self.world, self.num_cpus = world, num_cpus
+    def __init__(self, world: FakeWorld, *, num_cpus: float = 2.0, num_gpus: float = 0.0) -> None:
+        self.world, self.num_cpus, self.num_gpus = world, num_cpus, num_gpus
         self.hosts: dict[str, FakeHost] = {}
         self.record = FakeRecord(world)
         self.now = 0.0
@@ -98,5 +98,5 @@ class FakeCluster:
     def _facts(self) -> Observation:
         return Observation(
             hosts={name: host.report() for name, host in self.hosts.items()},
-            nodes=(NodeStatus(id="node", num_cpus=self.num_cpus, num_gpus=0.0),),
+            nodes=(NodeStatus(id="node", num_cpus=self.num_cpus, num_gpus=self.num_gpus),),
         )

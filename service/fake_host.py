@@ -23,7 +23,7 @@ from service.currency import actual, worst_case
 from service.fake_world import FakeRecord, FakeSample, FakeWorld
 from service.receipts import Receipt, Usage
 from service.tasks import expand_runs
-from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork
+from service.work import AttemptSpec, FinetuneWork, GenerateWork, PrepareWork, ScoreWork
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class _Attempt:
     returned: list[FakeSample] = field(default_factory=list[FakeSample])
     finished: int = 0
     wasted: Usage = field(default_factory=Usage)
+    ran_s: float = 0.0
 
     @property
     def inflight_worst(self) -> float:
@@ -142,7 +143,7 @@ class FakeHost:
         self._credit_s -= budget / self._world.samples_per_s
         running = [attempt for attempt in self.attempts.values() if attempt.state is AttemptState.running]
         for attempt in running:
-            self._answer_at_once(attempt)
+            self._answer(attempt, elapsed_s)
         self._admit(running)
         while budget > 0 and self.error is None and (busy := [attempt for attempt in running if attempt.inflight]):
             self._finish_one(busy[0])
@@ -152,15 +153,19 @@ class FakeHost:
             if isinstance(attempt.spec.work, GenerateWork) and self.error is None:
                 self._maybe_end(attempt)
 
-    def _answer_at_once(self, attempt: _Attempt) -> None:
+    def _answer(self, attempt: _Attempt, elapsed_s: float) -> None:
+        """Work that draws nothing is done when its time is over."""
         work = attempt.spec.work
         if self._world.slow_answers:
             return
+        attempt.ran_s += elapsed_s
         if isinstance(work, PrepareWork):
             attempt.receipts.append(self._record.prepare_receipt(attempt.spec, work))
-            attempt.state = AttemptState.succeeded
-        elif isinstance(work, ScoreWork):
+        elif isinstance(work, ScoreWork) and attempt.ran_s >= self._world.score_s:
             attempt.receipts.append(self._record.score_receipt(attempt.spec, work))
+        elif isinstance(work, FinetuneWork) and attempt.ran_s >= self._world.train_s:
+            attempt.receipts.append(self._record.finetune_receipt(attempt.spec, work))
+        if attempt.receipts and not isinstance(work, GenerateWork):
             attempt.state = AttemptState.succeeded
 
     def _admit(self, running: list[_Attempt]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from service.currency import Currency, actual, can_price, worst_case
 from service.pricing import Pricing
 from service.receipts import Receipt, ScoreDelta, Usage
-from service.work import AttemptSpec, GenerateWork, PrepareWork, ScoreWork
+from service.work import AttemptSpec, FinetuneWork, GenerateWork, PrepareWork, ScoreWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class FakeWorld:
         dies_silently: an engine that dies of one is gone without a word.
         slow_answers: prepare and score attempts never end.
         shorter: how many times shorter an arm's completions are than others', by its name.
+        score_s: virtual seconds of a score attempt.
+        train_s: virtual seconds of a finetune.
     """
 
     seed: int
@@ -46,6 +48,8 @@ class FakeWorld:
     dies_silently: bool = False
     slow_answers: bool = False
     shorter: dict[str, int] = field(default_factory=dict[str, int])
+    score_s: float = 0.0
+    train_s: float = 10.0
 
     def prompt_tokens(self, problem: int) -> int:
         """Length of a prompt [tokens]."""
@@ -128,6 +132,11 @@ class FakeRecord:
         return self._store(
             spec, Receipt(part=part, path="", sha256="", rows=len(samples), usage=usage, indices=indices)
         )
+
+    def finetune_receipt(self, spec: AttemptSpec, work: FinetuneWork) -> Receipt:
+        """The last checkpoint."""
+        facts = {"step": float(work.training.steps), "loss": 1.0}
+        return self._store(spec, Receipt(part=0, path="", sha256="", rows=0, usage=Usage(), facts=facts))
 
     def score_receipt(self, spec: AttemptSpec, work: ScoreWork) -> Receipt:
         """Scores of a shard."""

@@ -17,6 +17,8 @@ from service.jobs import JobSpec
 
 LEAD_SHARE = 4
 """An arm may be ahead by this part of its share of what is left: large enough to fill engines, and nothing at last."""
+GROUPED_SHARE = 2
+"""... and by this part where arms wait for each other's engine places: the larger, the fewer engines are loaded."""
 MIN_LEAD = 16
 """... but by so many samples always: fewer would not be worth a task."""
 FIRST_LEAD = 64
@@ -32,12 +34,14 @@ class Uniform:
         max_rounds: samples per problem and arm, or None to go on until the budget ends.
         limit: the budget [cost units].
         is_by_budget: arms get as much of the budget, not as many samples.
+        is_grouped: arms draw in long stretches, not round by round. What is drawn in the end is nearly the same.
     """
 
     seed: int
     max_rounds: int | None
     limit: float
     is_by_budget: bool = False
+    is_grouped: bool = False
     is_adaptive: bool = False
 
     @classmethod
@@ -63,7 +67,7 @@ class Uniform:
         planned = state.planned[arm].copy()
         rounds: list[Runs] = [empty_runs()]
         left = min(max_samples, self._lead_left(state, arm))
-        goes_by_rounds = state.num_arms > 1 and not self.is_by_budget
+        goes_by_rounds = state.num_arms > 1 and not self.is_by_budget and not self.is_grouped
         while left > 0 and len(open_problems := self._open(state, planned)):
             index = int(planned[open_problems].min())
             is_ahead = goes_by_rounds and (len(rounds) > 1 or index > int(self._rounds(state).min()))
@@ -98,7 +102,8 @@ class Uniform:
         has_drawn = (state.num_drawn_by_arm > 0) & (state.cost_by_arm > 0)
         means[has_drawn] = state.cost_by_arm[has_drawn] / state.num_drawn_by_arm[has_drawn]
         costs = state.cost_by_arm + (state.num_planned_by_arm - state.num_drawn_by_arm) * means
-        lead = max(0.0, self.limit - float(costs.sum())) / (LEAD_SHARE * state.num_arms)
+        share = GROUPED_SHARE if self.is_grouped else LEAD_SHARE
+        lead = max(0.0, self.limit - float(costs.sum())) / (share * state.num_arms)
         if not self.is_by_budget:
             ahead = int(state.num_planned_by_arm[arm] - state.num_planned_by_arm.min())
             return max(MIN_LEAD, int(lead / means.mean())) - ahead

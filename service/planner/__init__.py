@@ -17,6 +17,7 @@ from service.planner.options import Options
 from service.planner.plan import Plan, Seen, Snapshot
 from service.planner.pools import scale_pools
 from service.planner.trainers import scale_trainers
+from service.planner.turns import take_turns
 from service.planner.work import create_tasks, end_jobs, lease_tasks, wind_down
 
 
@@ -42,6 +43,7 @@ def plan(
     create_tasks(draft)
     lease_tasks(draft)
     advance_artifacts(draft)
+    take_turns(draft)
     scale_trainers(draft)
     scale_pools(draft)
     end_jobs(draft)

@@ -18,6 +18,7 @@ from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_att
 from service.planner.leases import is_early, lease, name_waiting
 from service.planner.plan import ArtifactView
 from service.planner.submit import attempt_dir
+from service.planner.turns import must_yield
 from service.receipts import Receipt
 from service.tasks import Task, TaskState, move
 from service.work import AttemptSpec, FinetuneWork, SelectWork, TaskKind
@@ -72,7 +73,8 @@ def _lease(draft: Draft, artifact: ArtifactView, task: Task) -> None:
     # a trainer takes one student at a time; a dispatcher queues what it cannot run at once
     limit = 1 if kind is HostKind.trainer else draft.options.scores_in_flight
     for host in draft.staying_hosts(kind):
-        if host.state is HostState.ready and len(draft.tasks_on(host.name)) < limit:
+        is_taken = len(draft.tasks_on(host.name)) >= limit or must_yield(draft, host)
+        if host.state is HostState.ready and not is_taken:
             lease(draft, task, host, _attempt)
             return
     name_waiting(draft, task, f"a {kind}")

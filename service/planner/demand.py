@@ -4,7 +4,7 @@ from service.artifacts import ArtifactKind
 from service.jobs import Desired
 from service.planner.draft import Draft
 from service.planner.plan import ArtifactView, JobView
-from service.tasks import Task
+from service.tasks import Task, TaskState
 from service.work import TaskKind
 
 
@@ -28,6 +28,14 @@ def wants_engine(draft: Draft, job: JobView, model: str) -> bool:
     return has_tasks or job.closing is None
 
 
+def pending_pools(draft: Draft) -> list[str]:
+    """Wanted pools that have tasks which no engine is at, in the order of `wanted_pools`."""
+    running = {job.id for job in draft.jobs.values() if job.desired is Desired.run}
+    generates = [task for task in draft.tasks.values() if task.kind is TaskKind.generate and task.job_id in running]
+    pending = {pool_of(draft, task) for task in generates if task.state is TaskState.pending}
+    return [pool for pool in wanted_pools(draft) if pool in pending]
+
+
 def pool_of(draft: Draft, task: Task) -> str:
     """Name of the pool whose engines serve the task."""
     job = draft.jobs.get(task.job_id)
@@ -45,3 +53,9 @@ def waiting_finetunes(draft: Draft) -> list[ArtifactView]:
         and not artifact.is_ending
         and draft.job_tasks(artifact.id)
     ]
+
+
+def pending_finetunes(draft: Draft) -> list[Task]:
+    """Tasks of finetunes that no trainer is at."""
+    tasks = [task for artifact in waiting_finetunes(draft) for task in draft.job_tasks(artifact.id)]
+    return [task for task in tasks if task.state is TaskState.pending]

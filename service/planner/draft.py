@@ -59,6 +59,10 @@ class Draft:
         self.hosts: dict[str, HostView] = {host.name: host for host in snapshot.hosts}
         self.pools: dict[str, PoolView] = {pool.model: pool for pool in snapshot.pools}
         self.num_hosts_ever = snapshot.num_hosts_ever
+        self.granted: set[str | None] = set()
+        """Pools whose turn it is to start an engine; None for finetunes and a trainer."""
+        self.num_reserved = 0
+        """Free places that are kept for those whose turn it is or is about to be."""
         self._before_tasks = dict(self.tasks)
         self._open_by_job: defaultdict[str, dict[str, Task]] = defaultdict(dict)
         self._in_flight_by_host: defaultdict[str, dict[str, Task]] = defaultdict(dict)

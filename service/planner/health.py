@@ -46,10 +46,12 @@ def fold_hosts(draft: Draft) -> None:
             node=report.node,
             load_s=None if report.state is HostState.loading else report.load_s,
             has_been_ready=host.has_been_ready or is_ready,
+            ready_at=host.ready_at or (draft.now if is_ready else None),
             idle_since=idle_since,
         )
         if is_ready and not host.has_been_ready and host.model in draft.pools:
-            draft.pools[host.model] = dataclasses.replace(draft.pools[host.model], failures=0)
+            pool = draft.pools[host.model]
+            draft.pools[host.model] = dataclasses.replace(pool, failures=0, load_s=report.load_s)
             draft.event(None, "engine_ready", f"{host.name} loaded in {report.load_s or 0.0:.1f} s")
         is_hung = report.state is HostState.unreachable or host.name in draft.seen.stuck_hosts
         if is_hung:

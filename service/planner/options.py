@@ -26,6 +26,7 @@ class Options:
         adaptive_flush_s: ... for adaptive jobs, whose feedback must be early; and for any job in its first seconds.
         retry_s: pause before a failed task runs again.
         wait_event_s: a task that waited this long for resources is named.
+        places_per_node: most engine places of a node, >= 1; None for one a GPU, or one a core where there is none.
     """
 
     data_dir: str
@@ -44,3 +45,4 @@ class Options:
     adaptive_flush_s: float = 2.0
     retry_s: float = 2.0
     wait_event_s: float = 30.0
+    places_per_node: int | None = None

@@ -141,6 +141,7 @@ class HostView:
     pid: int | None = None
     node: str | None = None
     created_at: datetime
+    ready_at: datetime | None = None
     idle_since: datetime | None = None
     ended_at: datetime | None = None
 
@@ -153,6 +154,9 @@ class PoolView:
         replicas: engines wanted while there is work.
         minimum: engines kept without work.
         failures: load failures since the last engine that loaded, by weight (see `health.MAX_LOAD_FAILURES`).
+        waiting_since: since when it has work but no place for an engine.
+        load_s: how long its last engine took to load [s]; None before the first.
+        num_turns: engines of it that left so far because somebody else waited for the place.
     """
 
     model: str
@@ -161,6 +165,9 @@ class PoolView:
     idle_s: float
     failures: int
     version: int
+    waiting_since: datetime | None = None
+    load_s: float | None = None
+    num_turns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

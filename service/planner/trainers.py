@@ -9,8 +9,9 @@ from service.planner.demand import waiting_finetunes
 from service.planner.draft import Draft
 from service.planner.failing import fail_artifact
 from service.planner.health import MAX_LOAD_FAILURES, failed_starts, next_name, num_tries
+from service.planner.places import free_places, has_gpus
 from service.planner.plan import HostView
-from service.planner.pools import free_places, has_gpus, make_room, stop_resting
+from service.planner.pools import stop_resting
 
 TRAINER_IDLE_S = 300.0
 """A trainer without work is ended after this long; a comparison's next student comes within it."""
@@ -44,13 +45,13 @@ def _reason(failed: list[HostView]) -> str | None:
 def _start_missing(draft: Draft, num_waiting: int, failed: list[HostView]) -> None:
     staying = draft.staying_hosts(HostKind.trainer)
     missing = min(num_waiting, _most_trainers(draft)) - len(staying)
-    places = free_places(draft) if has_gpus(draft) else missing
     gpus = 1.0 if has_gpus(draft) else 0.0
+    if None in draft.granted:
+        draft.num_reserved -= 1
+    places = free_places(draft) if has_gpus(draft) else missing
     for _ in range(min(missing, places)):
         name = next_name(draft, "train", failed)
         draft.start_host(HostSpec(name=name, kind=HostKind.trainer, num_cpus=0.5, num_gpus=gpus))
-    if not staying and places <= 0:
-        make_room(draft, None)
 
 
 def _most_trainers(draft: Draft) -> int:

@@ -18,6 +18,7 @@ from service.planner.attempts import is_over, job_attempt
 from service.planner.demand import pool_of
 from service.planner.draft import Draft
 from service.planner.failing import fail_job
+from service.planner.grouping import grouped
 from service.planner.imports import advance_import
 from service.planner.isolation import take_apart
 from service.planner.leases import is_early, lease, name_waiting
@@ -95,8 +96,8 @@ def _lengths_text(model: ModelSpec, facts: dict[str, float]) -> str:
 
 
 def _create_generate(draft: Draft, job: JobView) -> None:
-    strategy = strategy_for(job.spec, job.num_problems)
     state = draft.states[job.id]
+    strategy = grouped(draft, job, strategy_for(job.spec, job.num_problems))
     scores = draft.job_tasks(job.id, TaskKind.score)
     if job.error is not None or len(scores) >= draft.options.max_unscored_parts:
         return

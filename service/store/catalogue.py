@@ -14,6 +14,7 @@ from service.pricing import Price
 from service.problems import ProblemSet
 from service.store import schema
 from service.store.codec import from_json, to_json
+from service.store.rows import pool_from_row
 
 DEFAULT_IDLE_S = 600.0
 MAX_REPLICAS = 4096
@@ -67,7 +68,13 @@ class Catalogue:
             if spec.base is None:
                 connection.execute(
                     insert(schema.pools).values(
-                        model=spec.name, replicas=1, minimum=0, idle_s=DEFAULT_IDLE_S, failures=0, version=1
+                        model=spec.name,
+                        replicas=1,
+                        minimum=0,
+                        idle_s=DEFAULT_IDLE_S,
+                        failures=0,
+                        version=1,
+                        num_turns=0,
                     )
                 )
             return spec
@@ -148,7 +155,7 @@ class Catalogue:
         """Every pool, by model."""
         with self._engine.begin() as connection:
             rows = connection.execute(select(schema.pools).order_by(schema.pools.c.model)).mappings()
-            return [PoolView(**row) for row in rows]
+            return [pool_from_row(row) for row in rows]
 
     def pool(self, model: str) -> PoolView:
         """One pool.

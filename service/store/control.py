@@ -25,7 +25,6 @@ from service.planner.plan import (
     NodeWrite,
     PartWrite,
     Plan,
-    PoolView,
     Prepared,
     Snapshot,
     TaskWrite,
@@ -38,7 +37,7 @@ from service.store.artifacts import ArtifactReader, write_artifact
 from service.store.children import ChildReader, want_of_children, write_node
 from service.store.codec import aware, from_json, to_json
 from service.store.database import lock_submissions
-from service.store.rows import IS_GENERATION, account_from_row, account_id, task_from_row
+from service.store.rows import IS_GENERATION, account_from_row, account_id, pool_from_row, task_from_row
 from service.store.submissions import ACTIVE_PHASES
 from service.tasks import Task, TaskState, without
 from service.work import Runs
@@ -65,7 +64,7 @@ class ControlStore:
             jobs=jobs,
             tasks=tuple(tasks),
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
-            pools=tuple(PoolView(**row) for row in connection.execute(select(schema.pools)).mappings()),
+            pools=tuple(pool_from_row(row) for row in connection.execute(select(schema.pools)).mappings()),
             num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
             artifacts=self._artifacts.read(connection),
             kept_models=_read_kept_models(connection, jobs),
@@ -132,7 +131,9 @@ class ControlStore:
         for pool in plan.pools:
             # replicas belong to operators; the loop writes only what it counts
             connection.execute(
-                update(schema.pools).where(schema.pools.c.model == pool.model).values(failures=pool.failures)
+                update(schema.pools)
+                .where(schema.pools.c.model == pool.model)
+                .values({name: getattr(pool, name) for name in _COUNTED_OF_POOLS})
             )
         for job in plan.jobs:
             values = {name: getattr(job, name) for name in _JOB_COLUMNS} | {"phase": job.phase.value}
@@ -155,6 +156,7 @@ class ControlStore:
 
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
 _JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_correct", "num_engine_deaths")
+_COUNTED_OF_POOLS = ("failures", "waiting_since", "load_s", "num_turns")
 _POOLED_MODELS = select(schema.models.c.document).join(schema.pools)
 _LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
 
@@ -346,7 +348,7 @@ def host_from_row(row: Any) -> HostView:
     """A row of `hosts`."""
     values = dict(row)
     values |= {"kind": HostKind(row["kind"]), "state": HostState(row["state"])}
-    values |= {name: aware(row[name]) for name in ("created_at", "idle_since", "ended_at")}
+    values |= {name: aware(row[name]) for name in ("created_at", "ready_at", "idle_since", "ended_at")}
     return HostView(**values)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Column, ColumnElement, case, func
 from service.currency import Currency
 from service.jobs import JobSpec
 from service.ledger import Account
+from service.planner.plan import PoolView
 from service.shards import unpack_array
 from service.store import schema
 from service.store.codec import aware
@@ -66,6 +67,11 @@ def account_from_row(row: Any) -> Account:
         spent=row["spent"],
         reserved=row["reserved"],
     )
+
+
+def pool_from_row(row: Any) -> PoolView:
+    """A row of `pools`."""
+    return PoolView(**{**row, "waiting_since": aware(row["waiting_since"])})
 
 
 def account_id(job_id: str, spec: JobSpec) -> str:

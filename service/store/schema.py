@@ -218,6 +218,7 @@ hosts = Table(
     Column("pid", Integer),
     Column("node", String(200)),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("ready_at", DateTime(timezone=True)),
     Column("idle_since", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
 )
@@ -231,6 +232,9 @@ pools = Table(
     Column("idle_s", Float, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("waiting_since", DateTime(timezone=True)),
+    Column("load_s", Float),
+    Column("num_turns", Integer, nullable=False, server_default="0"),
 )
 
 events = Table(

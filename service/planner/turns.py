@@ -1,0 +1,200 @@
+"""Whose turn a place is, where more pools have work than there are places.
+
+Work is grouped by model: an engine keeps its place while it has work, for loading another one costs time in which
+nobody draws. It leaves when it has nothing to do, or when others wait and its turn is over: a turn lasts as long as it
+must for the loads to stay a tenth of the time. Whoever has waited longest comes next, so nobody starves. A trainer
+takes turns too where it takes a place; a finetune that has begun is never interrupted.
+
+Consumes what waits and what hosts do; produces orders to leave, and places that are kept for those whose turn it is.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import datetime
+
+from service import wording
+from service.allocation import strategy_for
+from service.cluster import HostKind
+from service.planner.demand import pending_finetunes, pending_pools, wanted_pools, wants_engine
+from service.planner.draft import Draft
+from service.planner.places import free_places, has_gpus, num_places, place_holders, places_of, places_taken
+from service.planner.plan import HostView
+from service.tasks import Task
+from service.work import TaskKind
+
+SWAP_SHARE = 0.1
+"""Most of a place's time that loads may take while two have work for longer than their turns."""
+GUESSED_LOAD_S = 30.0
+"""Load time of what has never been loaded; the first load replaces the guess [s]."""
+REST_S = 3.0
+"""An engine that has had no task for this long has nothing coming: tasks follow one another within a tick."""
+FINETUNES = "finetunes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Work that waits for a place, with nobody at it.
+
+    Args:
+        pool: None for finetunes, which wait for a trainer.
+        since: when it began to wait.
+        num_places: places that its first engine takes.
+    """
+
+    pool: str | None
+    since: datetime
+    num_places: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.pool or FINETUNES
+
+
+def take_turns(draft: Draft) -> None:
+    """Grants free places to those who have waited longest, and has others leave where none is free."""
+    if draft.seen.is_draining:
+        return
+    claims = find_claims(draft)
+    free = free_places(draft)
+    leaving = sum(places_of(draft, host) for host in place_holders(draft) if host.is_stopping)
+    for claim in claims:
+        missing = claim.num_places - free
+        if missing <= 0:
+            draft.granted.add(claim.pool)
+            draft.num_reserved += claim.num_places
+            free -= claim.num_places
+        elif (leaving := leaving + _make_room(draft, claim, missing - leaving)) >= missing:
+            # what is free is kept for it as well, or smaller ones would take it again and again
+            draft.num_reserved += max(0, free)
+            leaving -= missing
+            free = 0
+    _note_waiting(draft, [claim for claim in claims if claim.pool not in draft.granted])
+
+
+def find_claims(draft: Draft) -> list[Claim]:
+    """Who waits, whoever has waited longest first. What no cluster of this size can hold does not count."""
+    claims = [
+        Claim(
+            pool=name, since=draft.pools[name].waiting_since or draft.now, num_places=places_taken(draft, name)
+        )
+        for name in pending_pools(draft)
+        if draft.pools[name].replicas > 0 and not draft.staying_hosts(HostKind.generator, name)
+    ]  # fmt: skip
+    finetunes = pending_finetunes(draft) if has_gpus(draft) else []
+    if finetunes and not draft.staying_hosts(HostKind.trainer):
+        claims.append(Claim(pool=None, since=min(_created_at(draft, task) for task in finetunes), num_places=1))
+    most = num_places(draft)
+    return sorted((claim for claim in claims if claim.num_places <= most), key=lambda claim: claim.since)
+
+
+def must_yield(draft: Draft, host: HostView) -> bool:
+    """Whether a host must take nothing new, for its turn is over and somebody waits for its place."""
+    if not any(holder.name == host.name for holder in place_holders(draft)):
+        return False
+    return any(_is_over(draft, host, claim) for claim in find_claims(draft))
+
+
+def turn_s(draft: Draft, holder: str | None, waiting: str | None) -> float:
+    """How long a host keeps its place at least, while it has work and `waiting` waits [s].
+
+    Both loads count: that of what waits, and its own, for it will come back.
+    """
+    return (1 / SWAP_SHARE - 1) * (_load_s(draft, holder) + _load_s(draft, waiting))
+
+
+def _note_waiting(draft: Draft, claims: list[Claim]) -> None:
+    """Remembers since when each pool waits, and says so once."""
+    claim_of = {claim.pool: claim for claim in claims}
+    for name, pool in list(draft.pools.items()):
+        claim = claim_of.get(name)
+        since = None if claim is None else claim.since
+        if claim is not None and pool.waiting_since is None:
+            holders = [_until(draft, host, claim) for host in place_holders(draft)]
+            draft.event(None, "turn_waits", f"{name} waits for a place; taken by {', '.join(holders) or 'nobody'}")
+        if pool.waiting_since != since:
+            draft.pools[name] = dataclasses.replace(pool, waiting_since=since)
+
+
+def _until(draft: Draft, host: HostView, claim: Claim) -> str:
+    if host.is_stopping:
+        return f"{host.name}, which is leaving"
+    if host.ready_at is None:
+        return f"{host.name}, which is loading"
+    had = (draft.now - host.ready_at).total_seconds()
+    left = wording.duration(max(0.0, turn_s(draft, host.model, claim.pool) - had))
+    return f"{host.name} while it has work, at most {left} more"
+
+
+def _make_room(draft: Draft, claim: Claim, missing: int) -> int:
+    """Has hosts leave until `missing` more places are about to be free; none if that many cannot be; how many are."""
+    if missing <= 0:
+        return 0
+    leave = [(reason, host) for host in place_holders(draft) if (reason := _reason_to_leave(draft, host, claim))]
+    # those without work first, then whoever has had a place for longest
+    leave.sort(key=lambda item: (item[0][0], item[1].ready_at or item[1].created_at))
+    chosen: list[tuple[tuple[int, str], HostView]] = []
+    while leave and sum(places_of(draft, host) for _, host in chosen) < missing:
+        chosen.append(leave.pop(0))
+    made = sum(places_of(draft, host) for _, host in chosen)
+    if made < missing:
+        return 0
+    for (_, why), host in chosen:
+        waited = wording.duration((draft.now - claim.since).total_seconds())
+        draft.event(None, "turn_taken", f"{host.name} leaves for {claim.name}, which waited {waited}: {why}")
+        draft.stop_host(host.name)
+        if host.model in draft.pools:
+            pool = draft.pools[host.model]
+            draft.pools[host.model] = dataclasses.replace(pool, num_turns=pool.num_turns + 1)
+    return made
+
+
+def _reason_to_leave(draft: Draft, host: HostView, claim: Claim) -> tuple[int, str] | None:
+    """Why the host may make room, with its rank: lower ones leave first. None if it stays."""
+    if host.is_stopping or not host.has_been_ready or host.model == claim.pool:
+        return None
+    is_idle = host.idle_since is not None
+    is_wanted = bool(pending_finetunes(draft)) if host.model is None else host.model in wanted_pools(draft)
+    if is_idle and not is_wanted:
+        return 0, "it has no work"
+    if is_idle and draft.rested_s(host) > REST_S and not _has_work_coming(draft, host):
+        return 1, "it has nothing to do now"
+    if _is_over(draft, host, claim) and (is_idle or host.kind is HostKind.generator):
+        limit = wording.duration(turn_s(draft, host.model, claim.pool))
+        return 2, f"its turn of {limit} is over"
+    return None
+
+
+def _is_over(draft: Draft, host: HostView, claim: Claim) -> bool:
+    since = host.ready_at or host.created_at
+    return (draft.now - since).total_seconds() >= turn_s(draft, host.model, claim.pool)
+
+
+def _has_work_coming(draft: Draft, host: HostView) -> bool:
+    """Whether something that needs no place is about to give the engine work: prompts, or scores that it depends on."""
+    return host.model is not None and any(
+        _is_fed_by_dispatcher(draft, job.id)
+        for job in draft.jobs.values()
+        if any(spec.pool == host.model and wants_engine(draft, job, spec.name) for spec in job.models)
+    )
+
+
+def _is_fed_by_dispatcher(draft: Draft, job_id: str) -> bool:
+    job = draft.jobs[job_id]
+    scores = draft.job_tasks(job_id, TaskKind.score)
+    is_behind = len(scores) >= draft.options.max_unscored_parts
+    is_adaptive = strategy_for(job.spec, job.num_problems).is_adaptive
+    return bool(draft.job_tasks(job_id, TaskKind.prepare)) or is_behind or (is_adaptive and bool(scores))
+
+
+def _load_s(draft: Draft, pool: str | None) -> float:
+    """How long the last engine of the pool, or the living trainer, took to load [s]."""
+    if pool in draft.pools:
+        found = draft.pools[pool].load_s
+    else:
+        found = next((host.load_s for host in draft.living_hosts(HostKind.trainer) if host.load_s is not None), None)
+    return GUESSED_LOAD_S if found is None else found
+
+
+def _created_at(draft: Draft, task: Task) -> datetime:
+    return task.created_at or draft.now
