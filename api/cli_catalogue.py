@@ -1,5 +1,6 @@
 """Verbs about what jobs can name: models, problems, pools."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,11 +185,20 @@ def _pool_lines(found: list[dict[str, Any]]) -> list[str]:
             pool["replicas"],
             pool["min"],
             wording.duration(pool["idle_s"]),
-            ", ".join(f"{number} {state}" for state, number in pool["hosts"].items()) or "none",
+            ", ".join(f"{number} {state}" for state, number in pool["hosts"].items()) or _without_engine(pool),
+            wording.duration(pool["load_s"]),
+            pool["num_turns"],
         )
         for pool in found
     ]
-    return table(("pool", "replicas", "min", "idle", "engines now"), rows, right=(1, 2))
+    return table(("pool", "replicas", "min", "idle", "engines now", "load", "gave way"), rows, right=(1, 2, 5, 6))
+
+
+def _without_engine(pool: dict[str, Any]) -> str:
+    if pool["waiting_since"] is None:
+        return "none"
+    waited = datetime.now(UTC) - datetime.fromisoformat(pool["waiting_since"])
+    return f"waits for a place for {wording.duration(waited.total_seconds())}"
 
 
 def _fields(texts: list[str]) -> dict[str, Any]:

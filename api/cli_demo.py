@@ -22,6 +22,9 @@ def demo(
         bool, typer.Option("--full", help="Both budgets, every problem, three seeds of training: an hour or more.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 for any free one.")] = 0,
+    engine_places: Annotated[
+        int | None, typer.Option(min=1, help="Most engines at the same time; 1 lets the models take turns.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service and its dashboard running.")] = False,
 ) -> None:
     """Compare a larger and a smaller model at equal FLOPs, and students of each, on this machine in a few minutes."""
@@ -35,6 +38,7 @@ def demo(
         samples=samples,
         seed=seed,
         port=port,
+        engine_places=engine_places,
         keep=keep,
     )
     raise typer.Exit(run_demo(options, DemoScreen()))

@@ -26,13 +26,25 @@ def up(
         list[Path] | None, typer.Option("--root", help="Directory that models and problems may come from; repeatable.")
     ] = None,
     num_cpus: Annotated[int | None, typer.Option(min=1, help="Logical CPUs of the embedded cluster.")] = None,
+    engine_places: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most engines of a node at the same time; without it one a GPU, or one a logical CPU where there is "
+            "no GPU. Never more than that.",
+        ),
+    ] = None,
     use_ray: Annotated[
         bool, typer.Option("--ray/--no-ray", help="Without Ray, engines are threads of this process, for debugging.")
     ] = True,
 ) -> None:
     """Run the service: database, Ray, API and dashboard, until Ctrl-C."""
     settings = settings_of(
-        data_dir=state_of(context).data_dir, host=host, port=port, roots=tuple(root) if root else None
+        data_dir=state_of(context).data_dir,
+        host=host,
+        port=port,
+        roots=tuple(root) if root else None,
+        engine_places=engine_places,
     )
     check_places(settings.data_dir, settings.roots)
     from api import main

@@ -164,7 +164,9 @@ class Service:
     def _run_loop(self) -> None:
         try:
             self._cluster = self._connect()
-            options = Options(data_dir=str(self.settings.data_dir.absolute()))
+            options = Options(
+                data_dir=str(self.settings.data_dir.absolute()), places_per_node=self.settings.engine_places
+            )
             self._controller = Controller(store=self._store, cluster=self._cluster, options=options)
             self._controller.run(self._stop)
         except Unreachable:
@@ -187,7 +189,7 @@ class Service:
             raise Unreachable("told to stop before Ray was started")
         if head is None:
             head = start_head(self._ray_dir, num_cpus=self._num_cpus, should_stop=is_stopping)
-        return RayCluster(address=head.address, token_path=head.token_path)
+        return RayCluster(address=head.address, token_path=head.token_path, silence_s=self.settings.host_silence_s)
 
     # -- what the application is given
 

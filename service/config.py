@@ -27,6 +27,9 @@ class Settings(BaseSettings):
         max_body_bytes: largest request body.
         max_tick_age_s: /healthz fails when the control loop has been silent for longer.
         start_grace_s: ... but not in the first seconds of a start, while the cluster comes up.
+        engine_places: most engine places of a node; without it, one a GPU, or one a logical CPU where there is no GPU.
+        host_silence_s: an engine, dispatcher or trainer that no controller has spoken to for so long writes what it has
+            and ends by itself.
     """
 
     model_config = SettingsConfigDict(env_prefix="ISOFLOP_", frozen=True, extra="forbid")
@@ -39,6 +42,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=8 << 20, ge=1 << 10)
     max_tick_age_s: float = Field(default=30.0, gt=0)
     start_grace_s: float = Field(default=120.0, ge=0)
+    engine_places: int | None = Field(default=None, ge=1, le=4096)
+    host_silence_s: float = Field(default=1800.0, gt=0)
 
     @field_validator("roots", mode="before")
     @classmethod

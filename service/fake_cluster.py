@@ -38,11 +38,13 @@ class FakeCluster:
             self.hosts[spec.name] = FakeHost(spec, self.world, self.record, self.now)
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
-        """Ends a fake host at once; what it had not flushed is gone."""
+        """Kills a fake host, or has it finish what is inside; one without work ends at once."""
         if self.ignored_stops:
             self.ignored_stops -= 1
-        elif name in self.hosts:
+        elif name in self.hosts and (is_forced or self.hosts[name].is_drained):
             self.kill(name)
+        elif name in self.hosts:
+            self.hosts[name].drain()
 
     def send(self, name: str, orders: Orders) -> None:
         """Queues orders for the next step."""
@@ -67,7 +69,7 @@ class FakeCluster:
         for host in self.hosts.values():
             host.step(self.now, elapsed_s)
         for name, host in self.hosts.items():
-            if host.error is not None:
+            if host.error is not None or (host.is_draining and host.is_drained):
                 self.kill(name)
 
     def kill(self, name: str) -> None:

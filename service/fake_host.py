@@ -67,8 +67,20 @@ class FakeHost:
         self.orders: list[Orders] = []
         self.loaded = spec.model
         self.num_swaps = 0
+        self.is_draining = False
         self._swapped_at = now
         self._credit_s = 0.0
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it holds nothing that anybody waits for."""
+        return not self.attempts and not self.orders
+
+    def drain(self) -> None:
+        """Takes nothing new, finishes what is inside, and hands the rest back."""
+        self.is_draining = True
+        for attempt in self.attempts.values():
+            attempt.is_stopping = True
 
     def take(self, orders: Orders) -> None:
         """Applies orders as a real host would."""
@@ -87,7 +99,7 @@ class FakeHost:
                     del self.attempts[ack.attempt_id]
 
     def _start(self, spec: AttemptSpec) -> _Attempt:
-        attempt = _Attempt(spec=spec)
+        attempt = _Attempt(spec=spec, is_stopping=self.is_draining)
         work = spec.work
         if isinstance(work, GenerateWork):
             if self.spec.model is None or work.model.pool != self.spec.model.name:

@@ -141,6 +141,9 @@ class DispatcherHost:
             self._is_draining = True
             self._attempts.stop_all(StopMode.finish)
 
+    def save(self) -> None:
+        """Nothing: what a task has made is on storage."""
+
     def close(self, timeout_s: float = 60.0) -> None:
         """Drains and drops what runs."""
         self.drain()

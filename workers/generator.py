@@ -109,6 +109,13 @@ class GeneratorHost:
             self._attempts.stop_all(StopMode.finish)
         self._wake.set()
 
+    def save(self) -> None:
+        """Has the writer write what is finished, whatever the engine does."""
+        with self._lock:
+            for attempt in self._attempts:
+                self._writer.write_later(attempt)
+        self._writer.end_later()
+
     def close(self, timeout_s: float = 60.0) -> None:
         """Drains, then ends both threads, or gives up waiting for each after `timeout_s`."""
         self.drain()

@@ -26,6 +26,7 @@ _WATCH_S = 0.25
 _FAILED_WAIT_S = 5.0  # how long a failed host waits for somebody to hear of it
 _DRAINED_WAIT_S = 30.0  # how long a drained host waits for its last receipts to be acknowledged
 _CLOSE_S = 120.0
+_STUCK_S = 300.0  # a silent host that makes no token for this long will not finish what it holds
 
 
 class RunnableHost(Protocol):
@@ -51,6 +52,10 @@ class RunnableHost(Protocol):
 
     def drain(self) -> None:
         """Takes no more work, finishes what runs."""
+        ...
+
+    def save(self) -> None:
+        """Begins to write what is finished, without waiting for what runs. Returns at once, also of a stuck engine."""
         ...
 
     def close(self, timeout_s: float = 60.0) -> None:
@@ -146,6 +151,9 @@ class HostRunner:
         host: not yet started.
         end_process: called once, when the process has to end.
         silence_s: after this long without a call the host is drained and ended [s].
+        stuck_s: how long a host may then go without making a token; after that it only saves what is finished, and the
+            process ends with the rest [s].
+        close_s: how long the process waits for that [s].
         clock: monotonic seconds.
     """
 
@@ -155,11 +163,16 @@ class HostRunner:
         *,
         end_process: Callable[[], None],
         silence_s: float = 1800.0,
+        stuck_s: float = _STUCK_S,
+        close_s: float = _CLOSE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._end_process = end_process
         self._silence_s = silence_s
+        self._stuck_s = stuck_s
+        self._close_s = close_s
+        self._moved: tuple[int, float] | None = None
         self._clock = clock
         self._process = Process.current()
         self._lock = threading.Lock()
@@ -227,16 +240,26 @@ class HostRunner:
         if is_silent:
             self.drain()
         if not (self._is_draining and self._host.is_drained):
-            return False
+            return is_silent and self._gives_up(now)
         self._drained_at = now if self._drained_at is None else self._drained_at
         has_been_told = not self._host.exchange(Orders()).attempts
         # what nobody acknowledges is on storage, and is found there
         return has_been_told or is_silent or now - self._drained_at > _DRAINED_WAIT_S
+
+    def _gives_up(self, now: float) -> bool:
+        """Whether a silent host makes no tokens any more: what it holds would keep its process for ever."""
+        tokens = self._host.exchange(Orders()).total_tokens
+        if self._moved is None or self._moved[0] != tokens:
+            self._moved = (tokens, now)
+        if now - self._moved[1] <= self._stuck_s:
+            return False
+        self._host.save()
+        return True
 
     def _watch(self) -> None:
         while not self.is_over():
             self._wake.wait(_WATCH_S)
             self._wake.clear()
         if self._host.state is not HostState.failed:
-            self._host.close(_CLOSE_S)
+            self._host.close(self._close_s)
         self._end_process()

@@ -58,6 +58,8 @@ class RayCluster:
         max_running: attempts that a dispatcher runs at the same time.
         task_cpus: logical CPUs of each of them.
         silence_s: a host that no controller calls for this long writes what it has and ends [s].
+        stuck_s: ... and one that makes no token for this long after that ends without what runs [s].
+        close_s: longest wait for a host's threads when it ends [s].
         unreachable_s: a host that does not answer for this long is `unreachable` [s].
 
     Raises:
@@ -75,12 +77,19 @@ class RayCluster:
         max_running: int = 2,
         task_cpus: float = 0.25,
         silence_s: float = 1800.0,
+        stuck_s: float = 300.0,
+        close_s: float = 120.0,
         unreachable_s: float = 30.0,
     ) -> None:
         self._owns_connection = _connect(address, namespace, token_path)
         self._namespace = namespace
         self._settings = HostSettings(
-            make_host=make_host, max_running=max_running, task_cpus=task_cpus, silence_s=silence_s
+            make_host=make_host,
+            max_running=max_running,
+            task_cpus=task_cpus,
+            silence_s=silence_s,
+            stuck_s=stuck_s,
+            close_s=close_s,
         )
         self._unreachable_s = unreachable_s
         self._node = ray.get_runtime_context().get_node_id()

@@ -42,12 +42,16 @@ class HostSettings:
         max_running: attempts that a dispatcher runs at the same time.
         task_cpus: logical CPUs of each of them.
         silence_s: a host that nobody calls for this long writes what it has and ends [s].
+        stuck_s: ... and one that makes no token for this long after that ends without what runs [s].
+        close_s: longest wait for its threads when it ends [s].
     """
 
     make_host: MakeHost
     max_running: int
     task_cpus: float
     silence_s: float
+    stuck_s: float
+    close_s: float
 
 
 class HostActor:
@@ -60,7 +64,13 @@ class HostActor:
         else:
             host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
         self._has_ended = False
-        self._runner = HostRunner(host, end_process=self._end, silence_s=settings.silence_s)
+        self._runner = HostRunner(
+            host,
+            end_process=self._end,
+            silence_s=settings.silence_s,
+            stuck_s=settings.stuck_s,
+            close_s=settings.close_s,
+        )
         self._runner.start()
 
     def exchange(self, connection: str, call: int, orders: Orders, should_drain: bool) -> Answer:

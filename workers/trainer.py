@@ -166,6 +166,9 @@ class TrainerHost:
             self._is_draining = True
             self._attempts.stop_all(StopMode.finish)
 
+    def save(self) -> None:
+        """Nothing: what is done is in the last checkpoint."""
+
     def close(self, timeout_s: float = 60.0) -> None:
         """Drains, then waits for the thread, or gives up after `timeout_s`."""
         self.drain()

@@ -45,6 +45,7 @@ class DemoOptions:
         is_full: the comparison file as it is: every problem, both budgets, every seed.
         num_problems: first problems of the training set.
         samples: of the larger model per problem.
+        engine_places: most engines at the same time; None as `isoflop up` does without it.
         keep: leave the service running at the end.
     """
 
@@ -54,6 +55,7 @@ class DemoOptions:
     samples: int = 10
     seed: int = 0
     port: int = 0
+    engine_places: int | None = None
     keep: bool = False
 
     def document(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class DemoOptions:
 def run_demo(options: DemoOptions, screen: DemoScreen) -> int:
     """Runs the demo; returns the exit code."""
     document = options.document()
-    with demo_service(options.directory, options.port) as client:
+    with demo_service(options.directory, options.port, options.engine_places) as client:
         screen.start(document, client.base_url)
         with screen.step("register"):
             _register(client)

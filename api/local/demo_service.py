@@ -17,12 +17,13 @@ STOP_S = 90.0
 
 
 @contextmanager
-def demo_service(directory: Path, port: int) -> Iterator[Client]:
+def demo_service(directory: Path, port: int, engine_places: int | None = None) -> Iterator[Client]:
     """The service as a child process, stopped at the end unless it is to be kept."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "service.log"
     command = [sys.executable, "-m", "api.cli", "--data-dir", str(directory), "up"]
     command += ["--port", str(port), "--root", str(EXAMPLE_DIR)]
+    command += [] if engine_places is None else ["--engine-places", str(engine_places)]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:

@@ -1,5 +1,6 @@
 """Models, problem sets and pools as they come in and go out."""
 
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -179,6 +180,9 @@ class PoolOut(BaseModel):
     idle_s: float
     version: int = Field(description="Changes with every change; the ETag.")
     failures: int = Field(description="Engines that failed to load since the last one that did.")
+    waiting_since: datetime | None = Field(description="Since when it has work but no place for an engine.")
+    load_s: float | None = Field(description="How long its last engine took to load [s].")
+    num_turns: int = Field(description="Engines of it that left so far because others waited for the place.")
     hosts: dict[str, int] = Field(description="Living engines by state.")
 
     @classmethod
@@ -191,6 +195,9 @@ class PoolOut(BaseModel):
             idle_s=pool.idle_s,
             version=pool.version,
             failures=pool.failures,
+            waiting_since=pool.waiting_since,
+            load_s=pool.load_s,
+            num_turns=pool.num_turns,
             hosts=hosts,
         )
 

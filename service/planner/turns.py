@@ -19,13 +19,12 @@ from service.planner.demand import pending_finetunes, pending_pools, wanted_pool
 from service.planner.draft import Draft
 from service.planner.places import free_places, has_gpus, num_places, place_holders, places_of, places_taken
 from service.planner.plan import HostView
-from service.tasks import Task
 from service.work import TaskKind
 
 SWAP_SHARE = 0.1
 """Most of a place's time that loads may take while two have work for longer than their turns."""
 GUESSED_LOAD_S = 30.0
-"""Load time of what has never been loaded; the first load replaces the guess [s]."""
+"""Load time where neither of two is known [s]."""
 REST_S = 3.0
 """An engine that has had no task for this long has nothing coming: tasks follow one another within a tick."""
 FINETUNES = "finetunes"
@@ -83,7 +82,10 @@ def find_claims(draft: Draft) -> list[Claim]:
     ]  # fmt: skip
     finetunes = pending_finetunes(draft) if has_gpus(draft) else []
     if finetunes and not draft.staying_hosts(HostKind.trainer):
-        claims.append(Claim(pool=None, since=min(_created_at(draft, task) for task in finetunes), num_places=1))
+        # behind the others where a trainer has just given way
+        has_given_way = any(host.kind is HostKind.trainer for host in draft.hosts.values())
+        since = draft.now if has_given_way else min(task.created_at or draft.now for task in finetunes)
+        claims.append(Claim(pool=None, since=since, num_places=1))
     most = num_places(draft)
     return sorted((claim for claim in claims if claim.num_places <= most), key=lambda claim: claim.since)
 
@@ -98,9 +100,13 @@ def must_yield(draft: Draft, host: HostView) -> bool:
 def turn_s(draft: Draft, holder: str | None, waiting: str | None) -> float:
     """How long a host keeps its place at least, while it has work and `waiting` waits [s].
 
-    Both loads count: that of what waits, and its own, for it will come back.
+    Both loads count: that of what waits, and its own, for it will come back. What was never loaded is taken to load as
+    long as the other.
     """
-    return (1 / SWAP_SHARE - 1) * (_load_s(draft, holder) + _load_s(draft, waiting))
+    own, other = _load_s(draft, holder), _load_s(draft, waiting)
+    known = [load_s for load_s in (own, other) if load_s is not None]
+    both = sum(known) if len(known) == 2 else 2 * (known or [GUESSED_LOAD_S])[0]
+    return (1 / SWAP_SHARE - 1) * both
 
 
 def _note_waiting(draft: Draft, claims: list[Claim]) -> None:
@@ -111,6 +117,7 @@ def _note_waiting(draft: Draft, claims: list[Claim]) -> None:
         since = None if claim is None else claim.since
         if claim is not None and pool.waiting_since is None:
             holders = [_until(draft, host, claim) for host in place_holders(draft)]
+            holders += [f"{pool or FINETUNES}, whose turn it is" for pool in sorted(draft.granted, key=str)]
             draft.event(None, "turn_waits", f"{name} waits for a place; taken by {', '.join(holders) or 'nobody'}")
         if pool.waiting_since != since:
             draft.pools[name] = dataclasses.replace(pool, waiting_since=since)
@@ -153,7 +160,7 @@ def _reason_to_leave(draft: Draft, host: HostView, claim: Claim) -> tuple[int, s
     """Why the host may make room, with its rank: lower ones leave first. None if it stays."""
     if host.is_stopping or not host.has_been_ready or host.model == claim.pool:
         return None
-    is_idle = host.idle_since is not None
+    is_idle = host.idle_since is not None and not draft.tasks_on(host.name)  # it may just have been given one
     is_wanted = bool(pending_finetunes(draft)) if host.model is None else host.model in wanted_pools(draft)
     if is_idle and not is_wanted:
         return 0, "it has no work"
@@ -187,14 +194,8 @@ def _is_fed_by_dispatcher(draft: Draft, job_id: str) -> bool:
     return bool(draft.job_tasks(job_id, TaskKind.prepare)) or is_behind or (is_adaptive and bool(scores))
 
 
-def _load_s(draft: Draft, pool: str | None) -> float:
-    """How long the last engine of the pool, or the living trainer, took to load [s]."""
+def _load_s(draft: Draft, pool: str | None) -> float | None:
+    """How long the last engine of the pool, or the living trainer, took to load [s]; None if none ever did."""
     if pool in draft.pools:
-        found = draft.pools[pool].load_s
-    else:
-        found = next((host.load_s for host in draft.living_hosts(HostKind.trainer) if host.load_s is not None), None)
-    return GUESSED_LOAD_S if found is None else found
-
-
-def _created_at(draft: Draft, task: Task) -> datetime:
-    return task.created_at or draft.now
+        return draft.pools[pool].load_s
+    return next((host.load_s for host in draft.living_hosts(HostKind.trainer) if host.load_s is not None), None)

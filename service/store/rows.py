@@ -71,7 +71,9 @@ def account_from_row(row: Any) -> Account:
 
 def pool_from_row(row: Any) -> PoolView:
     """A row of `pools`."""
-    return PoolView(**{**row, "waiting_since": aware(row["waiting_since"])})
+    values: dict[str, Any] = dict(row)
+    values["waiting_since"] = aware(row["waiting_since"])
+    return PoolView(**values)
 
 
 def account_id(job_id: str, spec: JobSpec) -> str:

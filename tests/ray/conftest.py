@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from service.records import PROBLEM_SCHEMA, ProblemRow
 from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, PrepareWork, TaskKind
 from workers.dispatcher import Launch, run_attempt
-from workers.engine_protocol import Engine
+from workers.engine_protocol import Engine, Finished
 from workers.generator import GeneratorHost
 from workers.hosts import MakeHost, RunnableHost, make_host
 from workers.local_cluster import LocalCluster
@@ -67,6 +68,25 @@ def slow_hosts(step_s: float = 0.02) -> MakeHost:
         if spec.kind is HostKind.generator:
             return GeneratorHost(engine_factory=engine, node=node)
         return make_host(spec, launch, node, max_running)
+
+    return build
+
+
+def stuck_hosts() -> MakeHost:
+    """Generators whose engine never returns from the step after the first one that finished a sample."""
+
+    def build(spec: HostSpec, launch: Launch, node: str | None, max_running: int) -> RunnableHost:
+        class StuckEngine(SimulatedEngine):
+            has_finished = False
+
+            def step(self) -> list[Finished]:
+                if self.has_finished:
+                    threading.Event().wait()
+                finished = super().step()
+                self.has_finished = bool(finished)
+                return finished
+
+        return GeneratorHost(engine_factory=lambda: StuckEngine(max_num_seqs=8, tokens_per_step=1), node=node)
 
     return build
 
@@ -286,6 +306,11 @@ def new_driver(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driver]
 @pytest.fixture
 def slow() -> Callable[..., MakeHost]:
     return slow_hosts
+
+
+@pytest.fixture
+def stuck() -> Callable[[], MakeHost]:
+    return stuck_hosts
 
 
 @pytest.fixture

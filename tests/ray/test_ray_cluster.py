@@ -138,6 +138,30 @@ def test_host_that_hears_from_nobody_writes_what_it_has_and_ends(
     assert sum(receipt.rows for receipt in salvaged) >= running.finished
 
 
+def test_silent_host_whose_engine_is_stuck_leaves_what_was_finished_to_the_next_controller(
+    ray_cluster: NewCluster,
+    world: Any,
+    stuck: Callable[..., Any],
+    drive: Callable[..., Any],
+    wait_until: Callable[..., Any],
+) -> None:
+    cluster = ray_cluster(make_host=stuck(), silence_s=0.5, stuck_s=0.5, close_s=0.5)
+    driver = drive(cluster)
+    pid = driver.start(world.generator()).pid
+    spec = world.generate()
+    driver.submit("gen", spec)
+    running = driver.until_attempt("gen", "task.1", lambda report: report.finished > 0)
+    process = psutil.Process(pid)
+    cluster.close()
+
+    wait_until(lambda: not process.is_running(), "the stuck host to end")
+
+    driver = drive(ray_cluster())
+    driver.until_state("gen", HostState.dead)
+    salvaged = driver.cluster.salvage("task.1", spec.out_dir, 0)
+    assert sum(receipt.rows for receipt in salvaged) == running.finished
+
+
 def test_host_that_waits_for_resources_is_ended_in_good_order(
     ray_cluster: NewCluster, world: Any, drive: Callable[..., Any]
 ) -> None:

@@ -86,6 +86,10 @@ class Simulation:
             manifests=ManifestWriter(self.store, data_dir=self.options.data_dir, executor=AtOnceExecutor()),
         )
 
+    def controller_now(self) -> datetime:
+        """The controller's time."""
+        return self.start + timedelta(seconds=self.cluster.now)
+
     def submit(
         self, *, budget: Budget, strategy: str = "uniform", arms: tuple[Arm, ...] = (), **allocation: object
     ) -> Job:

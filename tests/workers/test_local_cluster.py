@@ -41,6 +41,8 @@ class Scripted:
         self.is_drained = False
         self.is_draining = False
         self.is_closed = False
+        self.is_saved = False
+        self.total_tokens = 0
 
     def start(self) -> None:
         pass
@@ -48,10 +50,13 @@ class Scripted:
     def exchange(self, orders: Orders) -> HostReport:
         if orders != Orders():
             self.taken.append(orders)
-        return HostReport(state=self.state, attempts=self.attempts)
+        return HostReport(state=self.state, attempts=self.attempts, total_tokens=self.total_tokens)
 
     def drain(self) -> None:
         self.is_draining = True
+
+    def save(self) -> None:
+        self.is_saved = True
 
     def close(self, timeout_s: float = 60.0) -> None:
         self.is_closed = True
@@ -73,7 +78,7 @@ def host() -> Scripted:
 
 @pytest.fixture
 def runner(host: Scripted, clock: Clock) -> HostRunner:
-    return HostRunner(host, end_process=lambda: None, silence_s=100.0, clock=clock)
+    return HostRunner(host, end_process=lambda: None, silence_s=100.0, stuck_s=30.0, clock=clock)
 
 
 def test_runner_calls_that_come_late_give_facts_but_no_orders(runner: HostRunner, host: Scripted) -> None:
@@ -113,6 +118,35 @@ def test_runner_failed_host_that_nobody_hears_of_ends_after_five_seconds(
     assert not runner.is_over()
     clock.now = 5.1
     assert runner.is_over()
+
+
+def test_runner_silent_host_that_is_stuck_saves_what_it_has_and_ends(
+    runner: HostRunner, host: Scripted, clock: Clock
+) -> None:
+    for clock.now in (101.0, 130.0):
+        assert not runner.is_over()
+        assert not host.is_saved
+
+    clock.now = 132.0
+
+    assert runner.is_over()
+    assert host.is_saved
+
+
+def test_runner_silent_host_that_makes_tokens_may_finish(runner: HostRunner, host: Scripted, clock: Clock) -> None:
+    for clock.now in (101.0, 125.0, 150.0, 175.0):
+        host.total_tokens += 1
+        assert not runner.is_over()
+    assert not host.is_saved
+
+
+def test_runner_host_that_is_stuck_while_a_controller_calls_goes_on(
+    runner: HostRunner, host: Scripted, clock: Clock
+) -> None:
+    for clock.now in (90.0, 180.0, 270.0):
+        runner.exchange("a", int(clock.now), Orders())
+        assert not runner.is_over()
+    assert not host.is_draining
 
 
 def test_runner_silence_drains_then_ends(runner: HostRunner, host: Scripted, clock: Clock) -> None:

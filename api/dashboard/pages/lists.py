@@ -17,6 +17,9 @@ class PoolLine:
         minimum: engines kept without work.
         idle_s: how long an engine without work stays [s].
         failures: engines that failed to load since one last did.
+        waiting_since: since when it has work but no place for an engine.
+        turn_since: since when its oldest engine is ready.
+        num_turns: engines of it that left so far because others waited for the place.
     """
 
     model: str
@@ -26,6 +29,9 @@ class PoolLine:
     minimum: int
     idle_s: float
     failures: int
+    waiting_since: datetime | None
+    turn_since: datetime | None
+    num_turns: int
     etag: str
 
 

@@ -34,8 +34,11 @@ def workers_page(context: AppContext, now: datetime) -> pages.WorkersPage:
     hosts = context.store.reads.hosts()
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
     by_model: dict[str, list[HostState]] = {}
+    turn_since: dict[str, datetime] = {}
     for engine in engines:
         by_model.setdefault(engine.model or "", []).append(engine.state)
+        if engine.ready_at is not None:
+            turn_since[engine.model or ""] = min(engine.ready_at, turn_since.get(engine.model or "", now))
     pools = tuple(
         pages.PoolLine(
             model=pool.model,
@@ -45,6 +48,9 @@ def workers_page(context: AppContext, now: datetime) -> pages.WorkersPage:
             minimum=pool.minimum,
             idle_s=pool.idle_s,
             failures=pool.failures,
+            waiting_since=pool.waiting_since,
+            turn_since=turn_since.get(pool.model),
+            num_turns=pool.num_turns,
             etag=etag(pool),
         )
         for pool in context.store.catalogue.pools()

@@ -17,10 +17,30 @@ def workers() -> pages.WorkersPage:
         cluster="4 hosts on 1 node",
         pools=(
             pages.PoolLine(
-                model=MODELS[0], replicas=1, ready=0, starting=1, minimum=0, idle_s=600.0, failures=0, etag='"3"'
+                model=MODELS[0],
+                replicas=1,
+                ready=0,
+                starting=1,
+                minimum=0,
+                idle_s=600.0,
+                failures=0,
+                waiting_since=None,
+                turn_since=None,
+                num_turns=2,
+                etag='"3"',
             ),
             pages.PoolLine(
-                model=MODELS[1], replicas=1, ready=1, starting=0, minimum=0, idle_s=600.0, failures=0, etag='"12"'
+                model=MODELS[1],
+                replicas=1,
+                ready=1,
+                starting=0,
+                minimum=0,
+                idle_s=600.0,
+                failures=0,
+                waiting_since=None,
+                turn_since=NOW - timedelta(seconds=87),
+                num_turns=1,
+                etag='"12"',
             ),
         ),
         hosts=(
