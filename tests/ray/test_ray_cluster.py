@@ -145,7 +145,7 @@ def test_silent_host_whose_engine_is_stuck_leaves_what_was_finished_to_the_next_
     drive: Callable[..., Any],
     wait_until: Callable[..., Any],
 ) -> None:
-    cluster = ray_cluster(make_host=stuck(), silence_s=0.5, stuck_s=0.5, close_s=0.5)
+    cluster = ray_cluster(make_host=stuck(), silence_s=3.0, stuck_s=0.5, close_s=0.5)
     driver = drive(cluster)
     pid = driver.start(world.generator()).pid
     spec = world.generate()
