@@ -1,10 +1,17 @@
 """Arms of jobs as they go out."""
 
+from collections.abc import Iterable
+
 from api.context import AppContext
 from api.resolve_parts import sampling_document
-from api.wire.jobs import ArmPlanOut
-from service.jobs import JobSpec, Resolved
+from api.wire.jobs import ArmOut, ArmPlanOut
+from service.currency import in_currency, stated
+from service.jobs import Job, JobSpec, Resolved
+from service.receipts import Usage
 from service.spec_ids import spec_id
+from service.store import Store
+from service.store.reads import Part
+from service.work import TaskKind
 
 
 def arm_plans(context: AppContext, spec: JobSpec, resolved: Resolved) -> list[ArmPlanOut]:
@@ -30,6 +37,42 @@ def arm_plans(context: AppContext, spec: JobSpec, resolved: Resolved) -> list[Ar
                 sampling_id=spec_id(sampling),
                 sampling=sampling_document(sampling),
                 first_prompt=texts[shared],
+            )
+        )
+    return found
+
+
+def usage_by_arm(parts: Iterable[Part]) -> dict[str, Usage]:
+    """What the committed samples of each arm used."""
+    found: dict[str, Usage] = {}
+    for part in parts:
+        found[part.arm] = found.get(part.arm, Usage()) + part.usage
+    return found
+
+
+def arm_outs(store: Store, job: Job, resolved: Resolved) -> list[ArmOut]:
+    """The arms of a job with several, none otherwise."""
+    arms, models = job.spec.all_arms, {model.name: model for model in resolved.models}
+    if len(arms) == 1:
+        return []
+    currency = job.spec.budget.currency
+    used = usage_by_arm(store.reads.parts(job.id, TaskKind.generate))
+    found: list[ArmOut] = []
+    for arm in arms:
+        usage = used.get(arm.name, Usage())
+        found.append(
+            ArmOut(
+                name=arm.name,
+                model=arm.model,
+                prompt_id=spec_id(arm.prompt),
+                sampling_id=spec_id(arm.sampling.resolved_for(models[arm.model].sampling)),
+                temperature=arm.sampling.temperature,
+                samples=usage.samples,
+                errors=usage.errors,
+                truncated=usage.truncated,
+                completion_tokens=usage.completion_tokens,
+                flops=usage.flops,
+                spent=stated(currency, in_currency(currency, usage)),
             )
         )
     return found

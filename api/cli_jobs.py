@@ -153,10 +153,29 @@ def _job_lines(document: dict[str, Any]) -> list[str]:
         f"  price        {wording.usd(progress['usd'])}",
         f"  scored       {_scored_words(document)}",
     ]
+    lines += _arm_lines(document)
     lines += _import_lines(document["imported"])
     if document["error"]:
         lines.append(f"  error        {document['error']}")
     return lines if document["ended_at"] is None else [*lines, f"  ended        {ending_line(document)}"]
+
+
+def _arm_lines(document: dict[str, Any]) -> list[str]:
+    """What each arm of several has drawn."""
+    arms, currency = document["arms"], document["progress"]["budget"]["currency"]
+    if not arms:
+        return []
+    rows = [
+        (
+            arm["name"],
+            wording.count(arm["samples"]),
+            "unknown" if arm["spent"] is None else wording.amount(arm["spent"], currency),
+            wording.percent(arm["truncated"] / arm["samples"]) if arm["samples"] else "",
+        )
+        for arm in arms
+    ]
+    lines = table(("arm", "samples", "spent", "cut"), rows, right=(1, 2, 3))
+    return [f"  {line}" for line in lines]
 
 
 def _import_lines(imported: dict[str, Any] | None) -> list[str]:

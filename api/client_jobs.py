@@ -112,12 +112,13 @@ class Jobs(Resources[Job]):
         verdict: str | None = None,
         problem: str | None = None,
         model: str | None = None,
+        arm: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Document]:
         """Samples with what their scorers say, in the order of commitment; all of them without a limit."""
         size = min(limit or 200, 200)
         found = self._transport.pages(
-            self._one(job_id, "/samples"), limit=size, verdict=verdict, problem=problem, model=model
+            self._one(job_id, "/samples"), limit=size, verdict=verdict, problem=problem, model=model, arm=arm
         )
         for number, sample in enumerate(found):
             if limit is not None and number == limit:

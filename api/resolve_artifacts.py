@@ -29,8 +29,11 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
         InvalidInput: a source has no samples, or was not scored for what `keep` needs; a judge judges none of them.
     """
     jobs = [store.jobs.get(source.job) for source in document.sources]
-    for job in jobs:
+    for job, source in zip(jobs, document.sources, strict=True):
         _check_source(document, job, store)
+        known = [arm.name for arm in job.spec.all_arms]
+        if unknown := [name for name in source.arms if name not in known]:
+            raise InvalidInput(f"sources.arms: got {unknown[0]!r}, allowed of {job.id}: {', '.join(known)}")
     own = {job.spec.problems for job in jobs}
     if document.held_out == "auto":
         held_out = [item.name for item in store.catalogue.problem_sets() if item.name not in own]
@@ -38,7 +41,9 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
         held_out = document.held_out
     spec = SelectionSpec(
         name=document.name or f"{document.keep} of {', '.join(job.spec.name for job in jobs)}"[:200],
-        sources=tuple(SelectionSource(job=source.job, share=source.share) for source in document.sources),
+        sources=tuple(
+            SelectionSource(job=source.job, share=source.share, arms=tuple(source.arms)) for source in document.sources
+        ),
         keep=Keep(document.keep),
         scorer=document.scorer,
         duplicates=Duplicates(document.duplicates),
@@ -144,7 +149,10 @@ def selection_document(spec: SelectionSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "sources": [
-            {"job": source.job} | ({} if source.share is None else {"share": source.share}) for source in spec.sources
+            {"job": source.job}
+            | ({} if source.share is None else {"share": source.share})
+            | ({"arms": list(source.arms)} if source.arms else {})
+            for source in spec.sources
         ],
         "keep": spec.keep.value,
         "scorer": spec.scorer,

@@ -61,6 +61,7 @@ class SampleQuery:
     Args:
         verdict: one of FILTERS.
         problem: a problem id.
+        arm: name of one of the job's.
         sample_id: exactly this sample.
     """
 
@@ -68,6 +69,7 @@ class SampleQuery:
     verdict: str | None = None
     problem: str | None = None
     model: str | None = None
+    arm: str | None = None
     sample_id: str | None = None
 
 
@@ -96,7 +98,7 @@ def read_samples(store: Store, job_id: str, cursor: Cursor, query: SampleQuery) 
         if num_read == MAX_PARTS_PER_PAGE:
             return SamplePage(samples=found, next_cursor=str(Cursor(number=part.number, row=0)))
         first = cursor.row if part.number == cursor.number else 0
-        if query.model is not None and part.model != query.model:
+        if (query.model or part.model) != part.model or (query.arm or part.arm) != part.arm:
             continue
         for sample in _matching(part, scores.get((part.attempt_id, part.part)), first, query):
             if len(found) == query.limit:
@@ -135,7 +137,7 @@ def _matching(part: Part, score_part: Part | None, first: int, query: SampleQuer
     judged = _scores_by_sample(scores, [sample["sample_id"] for sample in chosen])
     for row, sample in zip(rows.tolist(), chosen, strict=True):
         place = str(Cursor(number=part.number, row=row))
-        yield sample | {"cursor": place, "scores": judged.get(sample["sample_id"], [])}
+        yield sample | {"arm": part.arm, "cursor": place, "scores": judged.get(sample["sample_id"], [])}
 
 
 def _read(part: Part, schema: pa.Schema) -> pa.Table:

@@ -7,13 +7,16 @@ do not judge is marked as not measured.
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from service.jobs import is_unpriced
+from service.jobs import Job, is_unpriced
 from service.measures import Measures, only_measured, without_flops
 from service.metrics import MetricsSummary, ScoredSamples, summarise
+from service.models import ModelSpec
 from service.sample_columns import Judge, ShardPair, load_scored
 from service.store import Store
 from service.store.reads import Part
@@ -25,13 +28,32 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmMetrics:
+    """Metrics of one arm of several; `summary` is None before its first scored shard.
+
+    Where results decided who draws next there are no `@k` metrics: an arm saw the problems that others left.
+
+    Args:
+        temperature: of its sampling.
+        num_scored: samples that the summary is of.
+    """
+
+    name: str
+    model: str
+    temperature: float
+    num_scored: int
+    summary: MetricsSummary | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobMetrics:
     """Metrics of one job as of `num_score_parts` committed score shards; `summary` is None before the first.
 
     Args:
         scorers: what judges its samples; without any there will never be a summary.
         num_samples: samples committed.
-        num_scored: those of them that the summary is of.
+        num_scored: those of them that the summary is of, all arms together.
+        arms: each by itself, where there are several.
     """
 
     job_id: str
@@ -40,6 +62,7 @@ class JobMetrics:
     num_scored: int
     num_score_parts: int
     summary: MetricsSummary | None
+    arms: tuple[ArmMetrics, ...] = ()
 
 
 class MetricsCache:
@@ -86,26 +109,81 @@ def job_metrics(store: Store, job_id: str, *, resamples: int = RESAMPLES) -> Job
     )
     if not scores:
         return dataclasses.replace(found, num_samples=store.reads.count_rows(job_id, TaskKind.generate))
-    samples = load_samples(store, job_id, scores=scores)
-    deepest = int(np.bincount(samples.problem).max()) if len(samples.problem) else 0
-    even = None if job.spec.allocation.is_even else 1
-    ks = tuple(k for k in KS if k <= (even or deepest)) or (1,)
-    summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
-    if is_unpriced(store.jobs.resolved(job_id).models):
-        summary = without_flops(summary)
+    samples, arm_of_row = load_samples_by_arm(store, job, scores=scores)
+    models = store.jobs.resolved(job_id).models
     return dataclasses.replace(
         found,
         # read after the scored ones, so that there are never more of those
         num_samples=store.reads.count_rows(job_id, TaskKind.generate),
         num_scored=len(samples.problem),
-        summary=only_measured(summary, Measures.of(job.spec.scorers)),
+        summary=_summary(job, models, samples, even=None if job.spec.allocation.is_even else 1, resamples=resamples),
+        arms=_arm_metrics(job, models, samples, arm_of_row, resamples=resamples),
     )
+
+
+def _summary(
+    job: Job, models: Sequence[ModelSpec], samples: ScoredSamples, *, even: int | None, resamples: int
+) -> MetricsSummary:
+    deepest = int(np.bincount(samples.problem).max()) if len(samples.problem) else 0
+    ks = tuple(k for k in KS if k <= (deepest if even is None else even)) or (1,)
+    summary = summarise(samples, ks=ks, resamples=resamples, seed=job.spec.seed, even_samples=even)
+    if is_unpriced(models):
+        summary = without_flops(summary)
+    return only_measured(summary, Measures.of(job.spec.scorers))
+
+
+def _arm_metrics(
+    job: Job,
+    models: Sequence[ModelSpec],
+    samples: ScoredSamples,
+    arm_of_row: npt.NDArray[np.int64],
+    *,
+    resamples: int,
+) -> tuple[ArmMetrics, ...]:
+    arms = job.spec.all_arms
+    found: list[ArmMetrics] = []
+    for index, arm in enumerate(arms if len(arms) > 1 else ()):
+        mine = samples.rows(arm_of_row == index)
+        num_scored, even = len(mine.problem), None if job.spec.allocation.is_even else 0
+        found.append(
+            ArmMetrics(
+                name=arm.name,
+                model=arm.model,
+                temperature=arm.sampling.temperature,
+                num_scored=num_scored,
+                summary=_summary(job, models, mine, even=even, resamples=resamples) if num_scored else None,
+            )
+        )
+    return tuple(found)
+
+
+def load_samples_by_arm(
+    store: Store, job: Job, *, scores: list[Part] | None = None, judge: Judge | None = None
+) -> tuple[ScoredSamples, npt.NDArray[np.int64]]:
+    """`load_samples`, and the index of the arm that drew each."""
+    resolved = store.jobs.resolved(job.id)
+    scores = store.reads.parts(job.id, TaskKind.score) if scores is None else scores
+    path_by_source = {(part.source_attempt, part.source_part): part.path for part in scores}
+    shards = [
+        shard
+        for shard in store.reads.parts(job.id, TaskKind.generate)
+        if (shard.attempt_id, shard.part) in path_by_source
+    ]
+    pairs = [ShardPair(samples=each.path, scores=path_by_source[each.attempt_id, each.part]) for each in shards]
+    samples = load_scored(pairs, problems_path=resolved.problems_path, num_problems=resolved.num_problems, judge=judge)
+    index_by_name = {arm.name: index for index, arm in enumerate(job.spec.all_arms)}
+    arm_of_row = np.repeat(
+        np.array([index_by_name[shard.arm] for shard in shards], dtype=np.int64), [shard.rows for shard in shards]
+    )
+    # arms number their samples each for itself: in turns, as they take them, none has the number of another
+    numbers = samples.sample_index * len(index_by_name) + arm_of_row
+    return dataclasses.replace(samples, sample_index=numbers.astype(samples.sample_index.dtype)), arm_of_row
 
 
 def load_samples(
     store: Store, job_id: str, *, scores: list[Part] | None = None, judge: Judge | None = None
 ) -> ScoredSamples:
-    """Every scored sample of a job as columns, in the order in which shards were committed.
+    """Every scored sample of a job as columns, in the order in which shards were committed, numbered over all arms.
 
     Args:
         judge: a checker for reports that replaces the job's own step check.
@@ -113,12 +191,4 @@ def load_samples(
     Raises:
         CorruptFile: a score shard does not fit its samples.
     """
-    resolved = store.jobs.resolved(job_id)
-    scores = store.reads.parts(job_id, TaskKind.score) if scores is None else scores
-    path_by_source = {(part.source_attempt, part.source_part): part.path for part in scores}
-    pairs = [
-        ShardPair(samples=shard.path, scores=path_by_source[shard.attempt_id, shard.part])
-        for shard in store.reads.parts(job_id, TaskKind.generate)
-        if (shard.attempt_id, shard.part) in path_by_source
-    ]
-    return load_scored(pairs, problems_path=resolved.problems_path, num_problems=resolved.num_problems, judge=judge)
+    return load_samples_by_arm(store, store.jobs.get(job_id), scores=scores, judge=judge)[0]

@@ -41,7 +41,12 @@ DEFAULT_TAGS = ReasoningTags()
 """Those of most open thinking models."""
 
 
-def source_tags(job: Mapping[str, Any]) -> ReasoningTags:
-    """The tags of a job's stored document."""
-    stated = dict(job.get("prompt") or {}).get("reasoning_tags")
+def source_tags(job: Mapping[str, Any], arm: str | None = None) -> ReasoningTags:
+    """The tags of a job's stored document.
+
+    Args:
+        arm: of which of its arms; None where it has one prompt.
+    """
+    arms: dict[str, Any] = {each["name"]: each["prompt"] for each in job.get("arms") or ()}
+    stated = dict(arms.get(str(arm), job.get("prompt")) or {}).get("reasoning_tags")
     return DEFAULT_TAGS if stated is None else ReasoningTags(**stated)

@@ -98,6 +98,7 @@ class SelectedRow:
 
     Args:
         source: index of the job in the selection's sources.
+        arm: of the job that drew it.
         is_verified: whether the step check found the reasoning valid; None where it was not made or could not tell.
     """
 
@@ -108,6 +109,9 @@ class SelectedRow:
     job_id: str
     source: int
     model: str
+    arm: str
+    prompt_id: str
+    sampling_id: str
     is_correct: bool | None
     is_verified: bool | None
     completion_tokens: int

@@ -6,9 +6,10 @@ Memory is bounded by the columns (250 bytes a sample, measured with a million), 
 shard. Must not import ray, vllm or torch.
 """
 
+import functools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,12 +37,12 @@ from service.selection.lineage import (
     license_of,
 )
 from service.selection.operators import NO, YES, Bools, Chosen, Ints, choose
-from service.selection.source_job import SourceJob, check_scorers, read_source, read_texts
+from service.selection.source_job import SourceJob, check_scorers, of_arms, read_source, read_texts
 from service.shards import file_sha256, make_directory, sync, write_part
 from service.work import SelectWork
 from workers.candidate_pool import Pool, Problems, by_shard, read_pool, read_problems, read_questions, solution_keys
 
-_TEXT_COLUMNS = ["prompt", "completion", "problem_id", "sample_id", "completion_tokens"]
+_TEXT_COLUMNS = ["prompt", "completion", "problem_id", "sample_id", "completion_tokens", "prompt_id", "sampling_id"]
 _PIECE_ROWS = 50_000
 """Rows of one piece of the file, so that no column of a piece passes 2 GiB of text."""
 
@@ -64,7 +65,10 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         raise InvalidInput(
             f"selection {spec.name!r}: got jobs, held-out sets and judges {found}, the document names {named}"
         )
-    jobs = [read_source(source.manifest_path) for source in work.sources]
+    jobs = [
+        of_arms(read_source(source.manifest_path), asked.arms)
+        for source, asked in zip(work.sources, spec.sources, strict=True)
+    ]
     for job in jobs:
         check_scorers(spec, job)
     problems = read_problems(work, jobs)
@@ -93,8 +97,9 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
     with _beside(Path(out_dir), LINEAGE_FILE) as path:
         path.write_text(lineage, encoding="utf-8")
     if spec.ask is not None:
+        tags = functools.cache(lambda source, arm: source_tags(jobs[source].document, arm))
         asked = [problems.question[at] for at in pool.candidates.problem[chosen.rows].tolist()]
-        _write_questions(Path(out_dir), spec.ask, pieces, asked, [source_tags(job.document) for job in jobs])
+        _write_questions(Path(out_dir), spec.ask, pieces, asked, tags)
     return write_part(
         out_dir=out_dir,
         part=0,
@@ -131,7 +136,8 @@ def _pieces(pool: Pool, chosen: Chosen, jobs: list[SourceJob]) -> list[pa.Table]
     positions: list[Ints] = []
     for shard, at, local in by_shard(pool, chosen.rows):
         table = read_texts(shard, local, _TEXT_COLUMNS)
-        texts.append(table.append_column("model", pa.repeat(shard.model, len(local))))
+        table = table.append_column("model", pa.repeat(shard.model, len(local)))
+        texts.append(table.append_column("arm", pa.repeat(shard.arm, len(local))))
         positions.append(at)
     read = pa.concat_tables(texts)
     row_of_position = np.argsort(np.concatenate(positions), kind="stable")
@@ -183,12 +189,13 @@ def _origin(job: SourceJob, usage: Usage, unscored: int) -> SourceOrigin:
 
 
 def _statistics(table: pa.Table, *, num_problems: int) -> Statistics:
-    models = table["model"].value_counts().to_pylist()
+    models, arms = (table[name].value_counts().to_pylist() for name in ("model", "arm"))
     return Statistics(
         rows=table.num_rows,
         problems=num_problems,
         completion_tokens=int(table["completion_tokens"].to_numpy().sum()),
         rows_by_model={item["values"]: item["counts"] for item in models},
+        rows_by_arm={item["values"]: item["counts"] for item in arms} if len(arms) > 1 else {},
         correct=pc.sum(table["is_correct"]).as_py() or 0,
         verified=pc.sum(pc.and_kleene(table["is_correct"], table["is_verified"])).as_py() or 0,
     )
@@ -199,7 +206,7 @@ def _write_questions(
     template: str,
     pieces: Sequence[pa.Table],
     asked: Sequence[str],
-    tags: Sequence[ReasoningTags],
+    tags: Callable[[int, str], ReasoningTags],
 ) -> None:
     with _beside(directory, QUESTIONS_FILE) as path, pq.ParquetWriter(path, PROBLEM_SCHEMA) as writer:
         start = 0

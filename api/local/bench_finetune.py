@@ -237,7 +237,8 @@ def _train_plainly(work: FinetuneWork, examples: "Dataset", out_dir: Path) -> Tr
 def _write_examples(path: Path) -> None:
     """The tiny world's training problems with their own solutions."""
     rows = [json.loads(line) for line in problem_file("train").read_text().splitlines()]
-    shared = {"job_id": "job", "source": 0, "model": "m", "is_correct": True, "is_verified": True}
+    drawn_with = {"model": "m", "arm": "m", "prompt_id": "p", "sampling_id": "s"}
+    shared = {"job_id": "job", "source": 0, **drawn_with, "is_correct": True, "is_verified": True}
     examples = [
         shared
         | {

@@ -45,6 +45,7 @@ def list_samples(
     verdict: Annotated[str | None, Query(max_length=40, description=", ".join(FILTERS))] = None,
     problem: Annotated[str | None, Query(max_length=200, description="Only this problem id.")] = None,
     model: Annotated[str | None, Query(max_length=200, description="Only this model.")] = None,
+    arm: Annotated[str | None, Query(max_length=200, description="Only this arm.")] = None,
     sample_id: Annotated[str | None, Query(max_length=64, description="Only this sample.")] = None,
 ) -> SampleList:
     """Samples in the order of their commitment, each with what its scorers say.
@@ -54,7 +55,7 @@ def list_samples(
     context.store.jobs.get(job_id)
     if verdict is not None and verdict not in FILTERS:
         raise UnknownName(kind="verdict", got=verdict, allowed=FILTERS)
-    query = SampleQuery(limit=limit, verdict=verdict, problem=problem, model=model, sample_id=sample_id)
+    query = SampleQuery(limit=limit, verdict=verdict, problem=problem, model=model, arm=arm, sample_id=sample_id)
     page = read_samples(context.store, job_id, Cursor.parse(cursor), query)
     items = [SampleOut.model_validate(sample | {"seed": str(sample["seed"])}) for sample in page.samples]
     return SampleList(items=items, next_cursor=page.next_cursor)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from api.arm_views import arm_plans
+from api.arm_views import arm_outs, arm_plans
 from api.artifact_views import shared_fields
 from api.context import AppContext, Context
 from api.estimate import sample_costs
@@ -90,7 +90,9 @@ def list_jobs(
 @router.get("/{job_id}")
 def get_job(context: Context, job_id: str) -> JobOut:
     """One job with its progress."""
-    return job_out(context, context.store.jobs.get(job_id))
+    job, resolved = context.store.jobs.get(job_id), context.store.jobs.resolved(job_id)
+    found = job_out(context, job, resolved)
+    return found.model_copy(update={"arms": arm_outs(context.store, job, resolved)})
 
 
 @router.post("/{job_id}/cancel")

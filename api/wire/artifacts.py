@@ -16,6 +16,9 @@ class SourceDocument(InputModel):
     share: float | None = Field(
         default=None, gt=0, le=1, allow_inf_nan=False, description="Share of the rows; for all sources or for none."
     )
+    arms: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list, max_length=100, description="Arms of the job whose samples are taken; all without names."
+    )
 
 
 class SelectionDocument(InputModel):

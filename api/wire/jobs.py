@@ -73,6 +73,22 @@ class ImportedOut(BaseModel):
     flops_paper: Known
 
 
+class ArmOut(BaseModel):
+    """One arm of several, by its committed samples. What a lost attempt cost stands with the job."""
+
+    name: str
+    model: str
+    prompt_id: str
+    sampling_id: str
+    temperature: float
+    samples: int
+    errors: int
+    truncated: int
+    completion_tokens: int
+    flops: Known = Field(description="Exact accounting; null where unknown.")
+    spent: Known = Field(description="In the unit of the budget's currency; null where unknown.")
+
+
 class JobOut(SubmittedOut):
     """A job."""
 
@@ -80,6 +96,9 @@ class JobOut(SubmittedOut):
     problems_fingerprint: str
     progress: ProgressOut
     imported: ImportedOut | None = Field(default=None, description="Of a job whose samples were not drawn here.")
+    arms: list[ArmOut] = Field(
+        default_factory=list[ArmOut], description="Of one job alone, where it has several; see its metrics, too."
+    )
 
 
 class JobList(BaseModel):
@@ -157,6 +176,7 @@ class TaskOut(BaseModel):
     order: int
     kind: str
     model: str
+    arm: str = Field(description="Of the job; empty for tasks of none.")
     state: str
     attempt: int
     host: str | None
@@ -214,6 +234,7 @@ class SampleOut(BaseModel):
     sample_id: str
     problem_id: str
     problem_index: int
+    arm: str
     model: str
     model_revision: str
     prompt_id: str
@@ -248,6 +269,7 @@ class FileOut(BaseModel):
     kind: str = Field(description="generate or score.")
     job_id: str
     model: str
+    arm: str
     path: str
     sha256: str
     rows: int

@@ -39,6 +39,9 @@ _COLUMNS = {
     "job_id": "job that drew it",
     "source": "number of that job in the selection",
     "model": "model that drew it",
+    "arm": "name of the job's arm: its model, prompt and sampling",
+    "prompt_id": "id of how its prompt was made",
+    "sampling_id": "id of how it was drawn",
     "is_correct": "whether the answer is right; null where nobody could tell",
     "is_verified": "whether the step check found the reasoning valid; null where it could not tell",
     "completion_tokens": "length of the completion in the model's tokens",
@@ -46,7 +49,13 @@ _COLUMNS = {
 
 
 def dataset_card(
-    lineage: Lineage, *, num_bytes: int, stored_bytes: int, num_rows: int | None = None, is_stripped: bool = False
+    lineage: Lineage,
+    *,
+    num_bytes: int,
+    stored_bytes: int,
+    num_rows: int | None = None,
+    is_stripped: bool = False,
+    schema: pa.Schema = SELECTED_SCHEMA,
 ) -> str:
     """The README.md of a dataset folder.
 
@@ -55,6 +64,7 @@ def dataset_card(
         stored_bytes: size of its files.
         num_rows: rows of the folder; None is all that were selected.
         is_stripped: whether the completions are without their reasoning.
+        schema: of its files; a training set of an earlier release has fewer columns.
     """
     num_rows = lineage.statistics.rows if num_rows is None else num_rows
     sections = [
@@ -62,7 +72,7 @@ def dataset_card(
         _introduction(lineage),
         *([_stripped(lineage, num_rows)] if is_stripped else []),
         "## Use\n\n" + _USE,
-        "## Columns\n\n" + _table(("column", "meaning"), _COLUMNS.items()),
+        "## Columns\n\n" + _table(("column", "meaning"), [(name, _COLUMNS[name]) for name in schema.names]),
         "## Statistics\n\n" + _statistics(lineage),
         "## Selection\n\n" + _selection(lineage),
         *([] if lineage.judged is None else ["## Judges\n\n" + _judges(lineage, lineage.judged)]),
@@ -71,7 +81,11 @@ def dataset_card(
         "## Models, problems and licenses\n\n" + _licenses(lineage),
         "## Documents\n\n" + _DOCUMENTS,
     ]
-    return f"---\n{_front_matter(lineage, num_rows, num_bytes, stored_bytes)}---\n\n" + "\n\n".join(sections) + "\n"
+    return (
+        f"---\n{_front_matter(lineage, num_rows, num_bytes, stored_bytes, schema)}---\n\n"
+        + "\n\n".join(sections)
+        + "\n"
+    )
 
 
 _USE = """```python
@@ -98,14 +112,14 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _front_matter(lineage: Lineage, rows: int, num_bytes: int, stored_bytes: int) -> str:
+def _front_matter(lineage: Lineage, rows: int, num_bytes: int, stored_bytes: int, schema: pa.Schema) -> str:
     fields: dict[str, Any] = {
         "pretty_name": _line(lineage.spec.name),
         "task_categories": ["text-generation"],
         "size_categories": [next((name for limit, name in _SIZES if rows < limit), "n>1M")],
         "tags": ["synthetic", "isoflop"],
         "dataset_info": {
-            "features": [{"name": field.name, "dtype": _FEATURES[field.type]} for field in SELECTED_SCHEMA],
+            "features": [{"name": field.name, "dtype": _FEATURES[field.type]} for field in schema],
             "splits": [{"name": "train", "num_bytes": num_bytes, "num_examples": rows}],
             "download_size": stored_bytes,
             "dataset_size": num_bytes,
@@ -139,6 +153,7 @@ def _statistics(lineage: Lineage) -> str:
         ("with a right answer", f"{statistics.correct:,}"),
         ("with a right answer and valid reasoning", f"{statistics.verified:,}"),
         *((f"drawn by {model}", f"{count:,}") for model, count in statistics.rows_by_model.items()),
+        *((f"of the arm {arm}", f"{count:,}") for arm, count in statistics.rows_by_arm.items()),
     ]
     return _table(("of the training set", "number"), rows)
 
@@ -154,6 +169,7 @@ def _selection(lineage: Lineage) -> str:
             ("problems", "all" if spec.problems is None else f"a share of {spec.problems:g}"),
             ("per problem", "no limit" if spec.per_problem is None else f"at most {spec.per_problem:,}"),
             ("shares", ", ".join("none" if source.share is None else f"{source.share:g}" for source in spec.sources)),
+            *((f"arms of {source.job}", ", ".join(source.arms)) for source in spec.sources if source.arms),
             ("rows", "no limit" if spec.rows is None else f"at most {spec.rows:,}"),
             ("seed", str(spec.seed)),
             *([] if spec.ask is None else [("asked of a judge", f"`{_line(spec.ask)}`")]),
@@ -200,8 +216,15 @@ def _rate(rate: Estimate | NotEstimable) -> str:
 def _generation(source: SourceOrigin) -> str:
     if source.job.get("imported"):
         return f"### {source.job_id}\n\n" + _import_table(source)
-    settings = {f"sampling.{name}": value for name, value in dict(source.job.get("sampling") or {}).items()}
-    settings |= {f"prompt.{name}": value for name, value in dict(source.job.get("prompt") or {}).items()}
+    arms = source.job.get("arms") or [{**source.job, "name": None}]
+    settings: dict[str, Any] = {}
+    for arm in arms:
+        prefix = f"{arm['name']}: " if arm["name"] is not None else ""
+        settings |= {
+            f"{prefix}{part}.{name}": value
+            for part in ("sampling", "prompt")
+            for name, value in dict(arm.get(part) or {}).items()
+        }
     settings |= {name: source.job[name] for name in ("allocation", "scorers", "seed") if name in source.job}
     rows = [
         ("models", _names(model.name for model in source.models)),

@@ -5,6 +5,7 @@ export that did not finish is no folder of that name; nothing in it names a path
 An upload is private unless somebody says otherwise, and never ends in a public repository by accident.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -81,7 +82,12 @@ def export_dataset(
         stored_bytes = sum(file.stat().st_size for file in (building / "data").iterdir())
         _write_documents(lineage, building)
         card = dataset_card(
-            lineage, num_bytes=num_bytes, stored_bytes=stored_bytes, num_rows=num_rows, is_stripped=strip is not None
+            lineage,
+            num_bytes=num_bytes,
+            stored_bytes=stored_bytes,
+            num_rows=num_rows,
+            is_stripped=strip is not None,
+            schema=pq.read_schema(dataset_path),
         )
         (building / "README.md").write_text(card, encoding="utf-8")
         for path in building.rglob("*"):
@@ -97,17 +103,19 @@ def export_dataset(
 
 def _stripper(lineage: Lineage) -> Strip:
     """Takes the reasoning out of rows, by the tags of the job that drew each; equal ones of a problem are kept once."""
-    tags = [source_tags(source.job) for source in lineage.sources]
+    tags = functools.cache(lambda source, arm: source_tags(lineage.sources[source].job, arm))
     seen: set[tuple[str, int]] = set()
 
     def strip(batch: pa.RecordBatch) -> pa.RecordBatch:
-        names = ("source", "prompt", "completion", "problem_id")
+        # a training set of an earlier release does not say the arm, and has none of its own
+        arm = "arm" if "arm" in batch.schema.names else "model"
+        names = ("source", arm, "prompt", "completion", "problem_id")
         columns: list[list[Any]] = [batch.column(name).to_pylist() for name in names]
         prompts: list[str] = []
         answers: list[str] = []
         is_kept: list[bool] = []
-        for source, prompt, completion, problem_id in zip(*columns, strict=True):
-            asked, answer = tags[int(source)].without(prompt, completion)
+        for source, arm, prompt, completion, problem_id in zip(*columns, strict=True):
+            asked, answer = tags(int(source), str(arm)).without(prompt, completion)
             key = (str(problem_id), exact_key(answer))
             is_kept.append(bool(answer.strip()) and key not in seen)
             seen.add(key)

@@ -6,7 +6,7 @@ question share their id, so judgements find their samples whatever the order. Ne
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,9 @@ def check_template(template: str) -> None:
         )
 
 
-def questions(template: str, rows: pa.Table, asked: Sequence[str], tags: Sequence[ReasoningTags]) -> pa.Table:
+def questions(
+    template: str, rows: pa.Table, asked: Sequence[str], tags: Callable[[int, str], ReasoningTags]
+) -> pa.Table:
     """The problem set that asks of each row whether it is right; the reference of all is yes.
 
     A judge reads what the step check reads: what follows a thinking model's reasoning, or all where nothing does.
@@ -91,11 +93,12 @@ def questions(template: str, rows: pa.Table, asked: Sequence[str], tags: Sequenc
     Args:
         rows: of `SelectedRow`.
         asked: the problem's question of each row.
-        tags: of reasoning, one of each source.
+        tags: source and arm to the tags of reasoning.
     """
-    columns_read: list[list[Any]] = [rows[name].to_pylist() for name in ("source", "prompt", "completion")]
+    columns_read: list[list[Any]] = [rows[name].to_pylist() for name in ("source", "arm", "prompt", "completion")]
     completions = [
-        tags[int(source)].without(prompt, text)[1] or text for source, prompt, text in zip(*columns_read, strict=True)
+        tags(int(source), str(arm)).without(prompt, text)[1] or text
+        for source, arm, prompt, text in zip(*columns_read, strict=True)
     ]
     texts = [
         _FIELD.sub(lambda field, filled={"question": question, "completion": completion}: filled[field[1]], template)

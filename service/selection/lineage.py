@@ -7,7 +7,7 @@ such as a licence nobody stated, is null and not guessed. Must not import the st
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,11 @@ class SourceOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What is in the training set."""
+    """What is in the training set.
+
+    Args:
+        rows_by_arm: by name of the job's arm, all sources together; empty where there is one.
+    """
 
     rows: int
     problems: int
@@ -109,6 +113,7 @@ class Statistics:
     rows_by_model: dict[str, int]
     correct: int
     verified: int
+    rows_by_arm: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

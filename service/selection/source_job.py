@@ -5,8 +5,9 @@ before anything of it counts, and judgements belong to samples by `sample_id`, w
 read last and for chosen rows only, because they are nearly all of the bytes. Must not import the store.
 """
 
+import dataclasses
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Shard:
     sha256: str
     rows: int
     model: str
+    arm: str
     scores_path: str | None
     scores_sha256: str | None
 
@@ -118,6 +120,7 @@ def _source(manifest: dict[str, Any], path: Path) -> SourceJob:
                 sha256=entry["sha256"],
                 rows=entry["rows"],
                 model=entry["model"],
+                arm=entry.get("arm", entry["model"]),  # before there were arms each model was one
                 scores_path=None if score is None else str(path.parent / score["path"]),
                 scores_sha256=None if score is None else score["sha256"],
             )
@@ -133,6 +136,22 @@ def _source(manifest: dict[str, Any], path: Path) -> SourceJob:
         shards=tuple(shards),
         manifest_sha256=file_sha256(path),
     )
+
+
+def of_arms(source: SourceJob, arms: Sequence[str]) -> SourceJob:
+    """The job as if it had drawn with these arms alone; with all, if none is named.
+
+    Raises:
+        InvalidInput: an arm that has drawn nothing.
+    """
+    if not arms:
+        return source
+    known = dict.fromkeys(shard.arm for shard in source.shards)
+    if unknown := [arm for arm in arms if arm not in known]:
+        raise InvalidInput(
+            f"arms: got {unknown[0]!r} of {source.job_id}; allowed, for they have samples: {', '.join(known) or 'none'}"
+        )
+    return dataclasses.replace(source, shards=tuple(shard for shard in source.shards if shard.arm in arms))
 
 
 def check_scorers(spec: SelectionSpec, source: SourceJob) -> None:

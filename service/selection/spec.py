@@ -45,10 +45,12 @@ class SelectionSource:
     Args:
         share: of the selected rows relative to the other sources', > 0; given for all sources or for none (then
             everything is pooled).
+        arms: names of the job's arms whose samples are taken; none named is all.
     """
 
     job: str
     share: float | None = None
+    arms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,10 @@ def test_cursor_that_no_page_of_the_job_gave_is_422(reader, part: str, cursor: i
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/samples?limt=3", "got 'limt', allowed: cursor, limit, model, problem, sample_id, verdict (did you mean"),
+        (
+            "/samples?limt=3",
+            "got 'limt', allowed: arm, cursor, limit, model, problem, sample_id, verdict (did you mean",
+        ),
         ("/metrics?k=3", "got 'k', allowed: no parameter at all"),
         ("/tasks?state=running&host=a", "got 'host', allowed: cursor, limit, state"),
         ("/events?since=3", "got 'since', allowed: after, limit"),

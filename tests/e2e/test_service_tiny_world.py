@@ -97,6 +97,29 @@ def test_flop_budget_becomes_scored_samples_and_every_page_of_numbers_agrees(ser
     assert sum(row["flops"] for row in usage.values()) == pytest.approx(report.recomputed_flops)
 
 
+def test_two_prompts_and_two_temperatures_share_an_engine_and_the_budget(service: ServiceProcess) -> None:
+    example = {"question": "Eva starts with 12 coins. She buys 16 coins. How many coins does she have now?"}
+    shown = {"examples": [example | {"solution": "12+16=28. #### 28"}]}
+    prompts = [{"name": "plain"}, {"name": "worked", "few_shot": shown}]
+    sampling = {"temperatures": [0.4, 0.9], "max_tokens": 60}
+    allocation = {"strategy": "uniform", "equal": "budget"}
+    job_id = service.submit(
+        budget={"flops": 6e10}, scorers=SCORERS, prompts=prompts, sampling=sampling, allocation=allocation
+    )
+    service.wait_ended(job_id)
+    assert_all_is_well(service, job_id)
+    arms = {arm["name"]: arm for arm in service.job(job_id)["arms"]}
+    assert list(arms) == ["plain t=0.4", "plain t=0.9", "worked t=0.4", "worked t=0.9"]
+    shares = [arm["spent"] / 1.5e10 for arm in arms.values()]
+    assert all(0.85 <= share <= 1.1 for share in shares), shares
+    metrics = {arm["name"]: arm["summary"] for arm in service.get(f"/v1/jobs/{job_id}/metrics")["arms"]}
+    assert {name: found["num_samples"] for name, found in metrics.items()} == {
+        name: arm["samples"] for name, arm in arms.items()
+    }
+    kinds = {(task["kind"], task["arm"]) for task in service.tasks(job_id, "prepare")}
+    assert kinds == {("prepare", "plain t=0.4"), ("prepare", "worked t=0.4")}
+
+
 @pytest.mark.chaos
 def test_engine_killed_in_the_middle_costs_no_more_than_what_it_held(service: ServiceProcess) -> None:
     job_id = service.submit(budget={"flops": FLOPS}, scorers=SCORERS)

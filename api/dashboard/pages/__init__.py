@@ -14,7 +14,7 @@ from api.dashboard.pages.experiment import (
     experiments_headline,
 )
 from api.dashboard.pages.frame import ErrorPage, Link, Shell
-from api.dashboard.pages.job import EventLine, JobPage, MetricView, TaskLine, WasteLine, job_headline
+from api.dashboard.pages.job import ArmLine, EventLine, JobPage, MetricView, TaskLine, WasteLine, job_headline
 from api.dashboard.pages.lists import (
     HostLine,
     ModelLine,
@@ -65,6 +65,7 @@ Page = (
 )
 
 __all__ = [
+    "ArmLine",
     "BudgetView",
     "CheckpointLine",
     "ChoosePage",

@@ -62,6 +62,24 @@ class EventLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmLine:
+    """One arm of several.
+
+    Args:
+        share: of what all arms have spent, in [0, 1]; 0 before anything is.
+        metrics: value and interval as text, as many as `JobPage.arm_columns`.
+    """
+
+    name: str
+    model: str
+    temperature: float
+    samples: int
+    flops: float | None
+    share: float
+    metrics: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
     """How far is this job, what has it cost, what did it give?
 
@@ -72,6 +90,9 @@ class JobPage:
         num_problems: problems of its set.
         took_s: seconds from submission to end; None before that.
         scored: how far scoring is, in words.
+        arms: each by itself, where there are several.
+        arm_columns: names of the arms' metrics.
+        arms_note: how to read them.
         document: the resolved job document as YAML.
         versions: packages and their versions.
         source: what an import's samples come from and once cost, label and text; empty where they were drawn here.
@@ -91,6 +112,9 @@ class JobPage:
     truncated_share: float | None
     scored: str
     metrics: tuple[MetricView, ...]
+    arms: tuple[ArmLine, ...]
+    arm_columns: tuple[str, ...]
+    arms_note: str
     figures: tuple[Figure, ...]
     waste: tuple[WasteLine, ...]
     tasks: tuple[TaskLine, ...]

@@ -95,9 +95,9 @@ def quality(
     if summary is None:
         curves: dict[str, figures.Curve] = {}
     elif job.spec.allocation.is_even:
-        curves = {metric: _expected(metric, model, summary) for metric in (*metrics, "diversity")}
+        curves = {metric: expected(metric, model, summary) for metric in (*metrics, "diversity")}
     else:
-        curves = {metric: _realised(metric, model, summary) for metric in (*metrics, "diversity")}
+        curves = {metric: realised(metric, model, summary) for metric in (*metrics, "diversity")}
     return (
         figures.coverage_figure([curves[m] for m in metrics if m in curves], colours, accounting="exact"),
         figures.diversity_figure(
@@ -114,7 +114,8 @@ _REALISED_FIELDS = {
 }
 
 
-def _expected(metric: str, model: str, summary: MetricsSummary) -> figures.Curve:
+def expected(metric: str, model: str, summary: MetricsSummary) -> figures.Curve:
+    """What k samples a problem give on average, and cost."""
     points: list[figures.CurvePoint] = []
     for point in summary.curve:
         value = getattr(point, metric)
@@ -132,7 +133,8 @@ def _expected(metric: str, model: str, summary: MetricsSummary) -> figures.Curve
     return figures.Curve(name=_NAMES[metric], model=model, points=tuple(points))
 
 
-def _realised(metric: str, model: str, summary: MetricsSummary) -> figures.Curve:
+def realised(metric: str, model: str, summary: MetricsSummary) -> figures.Curve:
+    """What there was at each moment."""
     points = tuple(
         figures.CurvePoint(
             flops=point.flops_per_problem,

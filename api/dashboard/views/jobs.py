@@ -10,6 +10,7 @@ import yaml
 from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
+from api.dashboard.views.arms import arm_figures, arm_section
 from api.dashboard.views.links import link_to
 from api.dashboard.views.metrics import metric_views
 from api.progress import Progress, job_progress, jobs_progress
@@ -170,6 +171,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     summary, measures = found.summary, Measures.of(job.spec.scorers)
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
     colours = charts.colours_of(store)
+    section = arm_section(job, found, parts)
     num_to_score = progress.parts if job.spec.scorers else 0
     return pages.JobPage(
         shell=shell_of(context, "overview", now),
@@ -182,14 +184,13 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         usd=progress.usd,
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
         scored=scored_words(found),
+        arms=section.lines,
+        arm_columns=section.columns,
+        arms_note=section.note,
         metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
         figures=(
             *(() if job.spec.imported else (_burn_down(job, parts, progress),)),
-            *(
-                ()
-                if is_unpriced(resolved.models)
-                else charts.quality(job, summary, colours, has_steps=measures.has_steps)
-            ),
+            *(() if is_unpriced(resolved.models) else _quality(job, found, colours)),
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
@@ -203,6 +204,12 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         selections=_selections(store, job_id),
         poll_s=None if job.phase.is_terminal and progress.parts_scored == num_to_score else POLL_S,
     )
+
+
+def _quality(job: Job, found: JobMetrics, colours: Mapping[str, str]) -> tuple[figures.Figure, ...]:
+    if found.arms:
+        return arm_figures(job, found.arms, colours)
+    return charts.quality(job, found.summary, colours, has_steps=Measures.of(job.spec.scorers).has_steps)
 
 
 def _burn_down(job: Job, parts: Sequence[Part], progress: Progress) -> figures.Figure:
@@ -308,7 +315,7 @@ def _task_line(task: Task, num_rows: int, now: datetime) -> pages.TaskLine:
     return pages.TaskLine(
         id=task.id,
         kind=task.kind.value,
-        model=task.model or "",
+        model=task.arm or task.model or "",
         state=task.state.value,
         attempt=task.attempt,
         samples_done=num_rows,

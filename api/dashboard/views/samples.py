@@ -100,7 +100,7 @@ def _line(sample: dict[str, Any]) -> pages.SampleLine:
         id=sample["sample_id"],
         problem_id=sample["problem_id"],
         sample_index=sample["sample_index"],
-        model=sample["model"],
+        model=sample["arm"],
         label=label,
         tone=tone.value,
         completion_tokens=sample["completion_tokens"],

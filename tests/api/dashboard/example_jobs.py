@@ -128,6 +128,21 @@ def job_page() -> pages.JobPage:
         took_s=None,
         truncated_share=0.0021,
         scored="7,120 of 7,480 scored",
+        arms=tuple(
+            pages.ArmLine(
+                name=f"{prompt} t={temperature:g}",
+                model=MODELS[1],
+                temperature=temperature,
+                samples=1_870,
+                flops=2.03e11,
+                share=0.25,
+                metrics=((".884", "[.85, .91]"), ("4.60", "[4.4, 4.8]")),
+            )
+            for prompt in ("plain", "coached")
+            for temperature in (0.4, 0.9)
+        ),
+        arm_columns=("pass@4", "unique correct per problem"),
+        arms_note="Each gets as many samples; pass@4 is at as many samples a problem in each.",
         metrics=(
             pages.MetricView(
                 key="coverage",

@@ -12,7 +12,7 @@ def documents(example: Path) -> dict[str, dict]:
 
 
 def test_jobs_name_shipped_problems_and_models(example: Path, documents: dict[str, dict]) -> None:
-    assert set(documents) == {"uniform-small", "until-correct-small"}
+    assert set(documents) == {"arms", "uniform-small", "until-correct-small"}
     for document in documents.values():
         world, _, problem_set = document["problems"].partition("/")
         assert world == "gsm-mini"

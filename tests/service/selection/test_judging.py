@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from service.errors import InvalidInput
-from service.reasoning import DEFAULT_TAGS
+from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.records import PROBLEM_SCHEMA
 from service.selection.judge_quality import summarise_judged
 from service.selection.judging import JUDGE_TEMPLATE, Votes, check_template, questions
@@ -34,13 +34,17 @@ def test_template_that_hides_the_solution_is_refused(template: str, missing: str
 def selected(completions: list[str], *, prompt: str = "q") -> pa.Table:
     """Columns of selected rows that questions are made of, all of one source."""
     ids = [f"s{number}" for number in range(1, len(completions) + 1)]
-    same = {"source": [0] * len(ids), "prompt": [prompt] * len(ids)}
+    same = {"source": [0] * len(ids), "arm": ["a"] * len(ids), "prompt": [prompt] * len(ids)}
     return pa.table({"sample_id": ids, "completion": completions, **same})
+
+
+def usual_tags(_source: int, _arm: str) -> ReasoningTags:
+    return DEFAULT_TAGS
 
 
 def test_questions_show_what_follows_the_reasoning() -> None:
     rows = selected(["hm</think>2+3=5", "never closed"], prompt="q<think>")
-    assert questions("{question}{completion}", rows, ["", ""], [DEFAULT_TAGS])["question"].to_pylist() == [
+    assert questions("{question}{completion}", rows, ["", ""], usual_tags)["question"].to_pylist() == [
         "2+3=5",
         "never closed",
     ]
@@ -49,7 +53,7 @@ def test_questions_show_what_follows_the_reasoning() -> None:
 def test_questions_are_a_problem_set_by_sample_and_braces_of_mathematics_stay() -> None:
     rows = selected(["\\frac{1}{2}", "{question}"])
 
-    found = questions("{question}|{completion}|{x}|{{y}}", rows, ["What is {completion}?", "Why?"], [DEFAULT_TAGS])
+    found = questions("{question}|{completion}|{x}|{{y}}", rows, ["What is {completion}?", "Why?"], usual_tags)
 
     assert found.schema.equals(PROBLEM_SCHEMA)
     assert found["problem_id"].to_pylist() == ["s1", "s2"]

@@ -1,0 +1,89 @@
+"""A job of four arms that really ran: simulated engine, real files, real scorers; what is told and made of each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from service.planner.submit import job_dir
+from service.verify import verify_directory
+from tests.api.conftest import World, make_world, work_off
+
+ARMS = ["plain t=0.3", "plain t=0.9", "coached t=0.3", "coached t=0.9"]
+DOCUMENT = {
+    "problems": "sums/train",
+    "models": ["simulated"],
+    "budget": {"samples_per_problem": 8},
+    "prompts": [{"name": "plain"}, {"name": "coached", "system": "Think."}],
+    "sampling": {"temperatures": [0.3, 0.9], "max_tokens": 40},
+    "scorers": ["math_answer", "steps"],
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[tuple[World, TestClient, str]]:
+    """A service, a client of it, and its job of four arms, which has ended."""
+    world = make_world(tmp_path_factory.mktemp("arms"), empty_database)
+    with world.client() as client:
+        job_id = client.post("/v1/jobs", json=DOCUMENT).json()["id"]
+        work_off(world)
+        yield world, client, job_id
+    world.store.close()
+
+
+def test_arms_are_told_apart_in_rows_numbers_and_metrics(drawn) -> None:
+    world, client, job_id = drawn
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    assert job["phase"] == "succeeded"
+    assert [(arm["name"], arm["samples"]) for arm in job["arms"]] == [(name, 12) for name in ARMS]
+    assert sum(arm["flops"] for arm in job["arms"]) == pytest.approx(job["progress"]["flops"]["spent"])
+    samples = client.get(f"/v1/jobs/{job_id}/samples?limit=200").json()["items"]
+    assert len({sample["sample_id"] for sample in samples}) == len({sample["seed"] for sample in samples}) == 48
+    ids = {(arm["name"], arm["prompt_id"], arm["sampling_id"]) for arm in job["arms"]}
+    assert {(sample["arm"], sample["prompt_id"], sample["sampling_id"]) for sample in samples} == ids
+    only = client.get(f"/v1/jobs/{job_id}/samples", params={"arm": ARMS[2]}).json()["items"]
+    assert {sample["arm"] for sample in only} == {ARMS[2]}
+    assert all("Think." in sample["prompt"] for sample in only)
+    metrics = client.get(f"/v1/jobs/{job_id}/metrics").json()
+    assert [(arm["name"], arm["num_scored"]) for arm in metrics["arms"]] == [(name, 12) for name in ARMS]
+    assert sum(arm["summary"]["num_correct"] for arm in metrics["arms"]) == metrics["summary"]["num_correct"]
+    assert verify_directory(Path(job_dir(str(world.settings.data_dir), job_id))).faults == ()
+
+
+def test_page_shows_every_arm_with_its_metrics_and_curves(drawn) -> None:
+    _, client, job_id = drawn
+    html = client.get(f"/jobs/{job_id}").text
+    assert all(name in html for name in ARMS)
+    assert "Each gets as many samples; pass@2 is at as many samples a problem in each." in html
+    assert "25.0 %" in html
+
+
+def test_selection_takes_the_arms_it_names_and_says_so(drawn) -> None:
+    world, client, job_id = drawn
+    asked = {"sources": [{"job": job_id, "arms": [ARMS[1], ARMS[2]]}], "keep": "all", "duplicates": "keep"}
+    selection_id = client.post("/v1/selections", json=asked).json()["id"]
+    work_off(world)
+    found = client.get(f"/v1/selections/{selection_id}").json()
+    assert (found["phase"], found["error"]) == ("succeeded", None)
+    assert found["document"]["sources"] == asked["sources"]
+    table = pq.ParquetFile(found["path"]).read()
+    ids = {arm["name"]: arm for arm in client.get(f"/v1/jobs/{job_id}").json()["arms"]}
+    rows = set(zip(*(table[name].to_pylist() for name in ("arm", "prompt_id", "sampling_id")), strict=True))
+    assert rows == {(name, ids[name]["prompt_id"], ids[name]["sampling_id"]) for name in (ARMS[1], ARMS[2])}
+    refused = client.post("/v1/selections", json={"sources": [{"job": job_id, "arms": ["warm"]}]})
+    assert f"sources.arms: got 'warm', allowed of {job_id}: plain t=0.3" in refused.json()["detail"]
+
+
+def test_arms_of_an_adaptive_job_have_no_metrics_at_k(drawn) -> None:
+    world, client, _ = drawn
+    document = DOCUMENT | {"allocation": {"strategy": "until_correct", "max_samples": 8}}
+    job_id = client.post("/v1/jobs", json=document).json()["id"]
+    work_off(world)
+    metrics = client.get(f"/v1/jobs/{job_id}/metrics").json()
+    first = metrics["arms"][0]["summary"]
+    assert "reason" in first["coverage"][0]["estimate"]
+    assert "value" in first["realised_coverage"]
+    assert "value" in metrics["summary"]["coverage"][0]["estimate"]
+    assert "no fair race between them" in client.get(f"/jobs/{job_id}").text
