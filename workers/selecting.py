@@ -97,7 +97,11 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
     with _beside(Path(out_dir), LINEAGE_FILE) as path:
         path.write_text(lineage, encoding="utf-8")
     if spec.ask is not None:
-        tags = functools.cache(lambda source, arm: source_tags(jobs[source].document, arm))
+
+        @functools.cache
+        def tags(source: int, arm: str) -> ReasoningTags:
+            return source_tags(jobs[source].document, arm)
+
         asked = [problems.question[at] for at in pool.candidates.problem[chosen.rows].tolist()]
         _write_questions(Path(out_dir), spec.ask, pieces, asked, tags)
     return write_part(

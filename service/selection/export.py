@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.errors import Conflict, InvalidInput, Unreachable
-from service.reasoning import source_tags
+from service.reasoning import ReasoningTags, source_tags
 from service.scoring.normalize import exact_key
 from service.selection.card import dataset_card
 from service.selection.lineage import LINEAGE_FILE, Lineage, read_lineage
@@ -103,7 +103,11 @@ def export_dataset(
 
 def _stripper(lineage: Lineage) -> Strip:
     """Takes the reasoning out of rows, by the tags of the job that drew each; equal ones of a problem are kept once."""
-    tags = functools.cache(lambda source, arm: source_tags(lineage.sources[source].job, arm))
+
+    @functools.cache
+    def tags(source: int, arm: str) -> ReasoningTags:
+        return source_tags(lineage.sources[source].job, arm)
+
     seen: set[tuple[str, int]] = set()
 
     def strip(batch: pa.RecordBatch) -> pa.RecordBatch:

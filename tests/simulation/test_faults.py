@@ -1,6 +1,7 @@
 """The control loop under faults: a crash between any two steps, dead engines, late and repeated reports, all seeded."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -93,11 +94,8 @@ def test_random_faults_keep_the_budget_and_every_sample(tmp_path, seed):
     currency = list(Currency)[seed % len(Currency)]
     strategy = "until_correct" if seed % 3 == 0 else "uniform"
     limit = to_amount(currency, 250 * simulation.worst_sample(currency))
-    job = simulation.submit(
-        budget=Budget(currency=currency, limit=limit),
-        strategy=strategy,
-        **({"target_correct": 2, "max_samples": 12} if strategy == "until_correct" else {}),
-    )
+    allocation: dict[str, Any] = {"target_correct": 2, "max_samples": 12} if strategy == "until_correct" else {}
+    job = simulation.submit(budget=Budget(currency=currency, limit=limit), strategy=strategy, **allocation)
     for _ in range(3000):
         _inject(simulation, random)
         simulation.tick(float(random.uniform(0.05, 0.5)))
