@@ -6,10 +6,11 @@ from typing import Any
 
 from api.resolve_artifacts import finetune_document, selection_document
 from api.wire.artifacts import CheckpointOut, FinetuneOut, JudgedOut, SelectionOut
-from api.wire.submitted import ChildOut, Measured
+from api.wire.submitted import ChildOut, DevicesOut, Measured
 from service.artifacts import Artifact, checkpoint_model
 from service.checkpoints import read_document
 from service.config import Settings
+from service.devices import SECONDS_PER_HOUR
 from service.errors import CorruptFile
 from service.finetunes import FinetuneSpec
 from service.jobs import Job
@@ -42,8 +43,10 @@ def shared_fields(submitted: Job | Artifact) -> dict[str, Any]:
 def parent_fields(store: Store, artifact: Artifact) -> dict[str, Any]:
     """Fields of `ParentOut` but the document. Reads no scores: lists and people who wait ask for it often."""
     children = store.reads.child_phases(artifact.id)
+    ids = [child_id for _, child_id, _ in children]
     return shared_fields(artifact) | {
-        "flops_by_stage": store.reads.flops_by_stage([child_id for _, child_id, _ in children]),
+        "flops_by_stage": store.reads.flops_by_stage(ids),
+        "devices": DevicesOut.of(store.reads.time_by_stage(ids)),
         "children": [ChildOut(key=key, id=child_id, phase=phase) for key, child_id, phase in children],
     }
 
@@ -90,7 +93,7 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
     """A finetune as it goes out."""
     assert isinstance(artifact.spec, FinetuneSpec)
     assert isinstance(artifact.work, FinetuneWork)
-    parts = store.reads.parts(artifact.id, TaskKind.finetune)
+    parts, usage = store.reads.parts(artifact.id, TaskKind.finetune), store.reads.usage(job_id=artifact.id)
     logged = last_log_entry(settings, artifact)
     checkpoints = [_checkpoint(artifact, artifact.work, part) for part in parts]
     steps_done = max([int(logged["step"]) if logged else 0, *(checkpoint.step for checkpoint in checkpoints)])
@@ -102,7 +105,9 @@ def finetune_out(store: Store, settings: Settings, artifact: Artifact) -> Finetu
         loss=logged["loss"] if logged else None,
         flops=sum(part.usage.flops for part in parts),
         flops_paper=sum(part.usage.flops_paper for part in parts),
-        busy_s=sum(part.usage.busy_s for part in parts),
+        busy_s=sum(row.busy_s for row in usage),
+        gpu_hours=sum(row.gpu_s for row in usage) / SECONDS_PER_HOUR,
+        cpu_hours=sum(row.cpu_s for row in usage) / SECONDS_PER_HOUR,
         checkpoints=checkpoints,
     )
 

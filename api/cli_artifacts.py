@@ -107,6 +107,7 @@ def _finetune_words(document: "Document") -> list[str]:
     if document["checkpoints"]:
         parts.append(wording.plural(len(document["checkpoints"]), "checkpoint"))
         parts.append(f"{wording.flops(document['flops'])} FLOPs")
+        parts.append(wording.device_hours(document["gpu_hours"] * 3600, document["cpu_hours"] * 3600))
     return parts
 
 

@@ -12,6 +12,7 @@ from api.cli_output import (
     LimitOption,
     WatchFlag,
     client_of,
+    device_words,
     interval,
     print_json,
     print_lines,
@@ -74,7 +75,12 @@ def _words(document: "Document") -> list[str]:
 def _fields(document: "Document") -> list[tuple[str, object]]:
     spent = ", ".join(f"{stage} {wording.flops(flops)}" for stage, flops in document["flops_by_stage"].items())
     active = [child for child in document["children"] if child["phase"] not in ("succeeded", "finished_with_errors")]
-    return [("FLOPs", spent or "none yet"), *((child["phase"], f"{child['key']}  {child['id']}") for child in active)]
+    time = device_words(document["devices"], by_stage=True)
+    return [
+        ("FLOPs", spent or "none yet"),
+        ("device time", time),
+        *((child["phase"], f"{child['key']}  {child['id']}") for child in active),
+    ]
 
 
 def _spent(document: "Document") -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli_output import JsonFlag, KeyOption, LimitOption, WatchFlag, interval, table
+from api.cli_output import JsonFlag, KeyOption, LimitOption, WatchFlag, device_words, interval, table
 from api.cli_shown import Shown, document_of_two, phase_word, show_artifacts, submit_artifact
 from service import wording
 
@@ -46,7 +46,12 @@ def evaluations(
 def _fields(document: "Document") -> list[tuple[str, object]]:
     made = document["document"]
     spent = wording.flops(sum(document["flops_by_stage"].values()))
-    return [("model", made["model"]), ("problems", made["problems"]), ("FLOPs", spent)]
+    return [
+        ("model", made["model"]),
+        ("problems", made["problems"]),
+        ("FLOPs", spent),
+        ("device time", device_words(document["devices"])),
+    ]
 
 
 def _result_lines(results: "Document") -> list[str]:

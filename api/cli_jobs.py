@@ -16,6 +16,7 @@ from api.cli_output import (
     LimitOption,
     WatchFlag,
     client_of,
+    device_words,
     print_json,
     print_lines,
     state_of,
@@ -89,8 +90,8 @@ def status(
         if not jobs:
             typer.echo("no job yet; `isoflop submit job.yaml` makes one")
             return
-        header = ("job", "phase", "samples", "used", "left", "name")
-        print_lines(table(header, [_job_row(document) for document in jobs], right=(2, 3, 4)))
+        header = ("job", "phase", "samples", "used", "left", "device time", "name")
+        print_lines(table(header, [_job_row(document) for document in jobs], right=(2, 3, 4, 5)))
 
 
 def watch(context: typer.Context, job: JobArgument, as_json: JsonFlag = False) -> None:
@@ -133,6 +134,7 @@ def _job_row(document: dict[str, Any]) -> tuple[str, ...]:
         wording.count(progress["samples"]),
         wording.percent(progress["budget"]["used_fraction"], digits=0) if progress["budget"]["limit"] else "imported",
         "" if progress["eta_s"] is None else wording.duration(progress["eta_s"]),
+        device_words(progress["devices"]),
         document["name"],
     )
 
@@ -149,6 +151,7 @@ def _job_lines(document: dict[str, Any]) -> list[str]:
         f"  progress     {progress_words(progress | {'phase': document['phase']})}",
         f"  FLOPs        {wording.flops(flops['spent'])} spent, {wording.flops(flops['useful'])} useful, "
         f"{wording.flops(flops['wasted'])} wasted{f' ({waste})' if waste else ''}",
+        f"  device time  {device_words(progress['devices'], by_stage=True)}",
         f"  tokens       {progress['prompt_tokens']:,} prompt, {progress['completion_tokens']:,} completion",
         f"  price        {wording.usd(progress['usd'])}",
         f"  scored       {_scored_words(document)}",

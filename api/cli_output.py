@@ -122,6 +122,17 @@ def interval(value: dict[str, float], *, is_signed: bool = False) -> str:
     return f"{write(value['value'])} [{write(value['low'])}, {write(value['high'])}]"
 
 
+def device_words(devices: dict[str, Any], *, by_stage: bool = False) -> str:
+    """`0.0167 CPU-hours`, or `0.0167 CPU-hours (generate 0.0150 CPU-hours, score 0.0017 CPU-hours)`."""
+
+    def words(time: dict[str, Any]) -> str:
+        return wording.device_hours(time["gpu_hours"] * 3600, time["cpu_hours"] * 3600)
+
+    stages = devices["by_stage"] if by_stage else {}
+    parts = ", ".join(f"{stage} {words(time)}" for stage, time in stages.items()) if len(stages) > 1 else ""
+    return f"{words(devices)} ({parts})" if parts else words(devices)
+
+
 def print_lines(lines: Sequence[str]) -> None:
     """Lines on stdout."""
     for line in lines:

@@ -77,11 +77,12 @@ def usage(
                 wording.flops(entry["flops"]),
                 wording.usd(entry["usd"]),
                 wording.duration(entry["busy_s"]),
+                wording.device_hours(entry["gpu_s"], entry["cpu_s"]),
             ]
             for entry in found
         ]
-        header = (*keys, "samples", "completion tokens", "FLOPs", "price", "busy")
-        print_lines(table(header, rows, right=range(len(keys), len(keys) + 5)))
+        header = (*keys, "samples", "completion tokens", "FLOPs", "price", "busy", "device time")
+        print_lines(table(header, rows, right=range(len(keys), len(keys) + 6)))
 
 
 def _sample_lines(sample: dict[str, Any]) -> list[str]:

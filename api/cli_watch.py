@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from api.cli_output import EXIT_BY_PHASE, ExitCode, is_terminal, print_json
+from api.cli_output import EXIT_BY_PHASE, ExitCode, device_words, is_terminal, print_json
 from service import wording
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def ending_line(document: "Document") -> str:
         f"{document['id']} {word}: {wording.plural(progress['samples'], 'sample')}",
         f"{spent_words(progress)}",
         f"{wording.flops(progress['flops']['wasted'])} FLOPs wasted",
+        device_words(progress["devices"]),
     ]
     if progress["errors"]:
         parts.append(f"{wording.plural(progress['errors'], 'row')} with errors")
@@ -83,8 +84,9 @@ def spent_words(progress: "Document") -> str:
 
 
 def progress_words(progress: "Document") -> str:
-    """`running, 7,480 samples, 61 % of 2.00e12 FLOPs, 13,900 tok/s, 41 s left`."""
+    """`running, 7,480 samples, 61 % of 2.00e12 FLOPs, 0.0167 CPU-hours, 13,900 tok/s, 41 s left`."""
     parts = [progress["phase"], wording.plural(progress["samples"], "sample"), spent_words(progress)]
+    parts.append(device_words(progress["devices"]))
     if progress["errors"]:
         parts.append(f"{wording.plural(progress['errors'], 'row')} with errors")
     if progress["tokens_per_s"] is not None:

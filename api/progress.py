@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from service.currency import Currency, in_currency, stated, stated_amount
+from service.devices import DeviceTime
 from service.jobs import DRAWING_STAGES, Job
 from service.ledger import Account
 from service.store import Store
@@ -29,6 +30,7 @@ class Progress:
     Args:
         usd: price of all tokens that were drawn, wasted ones included; None where a model has no price [USD].
         wasted_flops: FLOPs by reason: truncated, lost, dropped.
+        device_time: by stage, scoring included, useful or not.
         tokens_per_s: completion tokens a second lately, stalls included; over the whole job once it ended.
         eta_s: seconds until the budget is used up; None when nothing is drawn.
     """
@@ -48,8 +50,14 @@ class Progress:
     wasted_flops: dict[str, float]
     flops_paper: float
     usd: float | None
+    device_time: dict[str, DeviceTime]
     tokens_per_s: float | None
     eta_s: float | None
+
+    @property
+    def total_time(self) -> DeviceTime:
+        """Device time of all stages."""
+        return sum(self.device_time.values(), DeviceTime())
 
 
 def job_progress(store: Store, job: Job, now: datetime) -> Progress:
@@ -134,9 +142,19 @@ def progress_of(
         wasted_flops=wasted,
         flops_paper=sum(row.flops_paper for row in drawn),
         usd=None if any(math.isnan(row.nano_usd) for row in drawn) else amount_of(Currency.usd, drawn),
+        device_time=time_by_stage(usage),
         tokens_per_s=tokens_per_s,
         eta_s=eta_s,
     )
+
+
+def time_by_stage(usage: Iterable[UsageRow]) -> dict[str, DeviceTime]:
+    """Device time of each stage that took some."""
+    found: dict[str, DeviceTime] = {}
+    for row in usage:
+        if row.gpu_s or row.cpu_s:
+            found[row.stage] = found.get(row.stage, DeviceTime()) + DeviceTime(gpu_s=row.gpu_s, cpu_s=row.cpu_s)
+    return found
 
 
 def amount_of(currency: Currency, rows: Iterable[UsageRow]) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from service.devices import NO_DEVICES, ONE_CORE, Devices
 from service.models import ModelSpec
 from service.receipts import Receipt, Usage
 from service.work import AttemptSpec, Indices
@@ -44,7 +45,7 @@ class AttemptReport:
         wanted: credit that would keep the engine full until the next exchange.
         waiting: planned samples that have not entered the engine yet.
         returned: on `stopped`: planned samples that were neither drawn nor written.
-        wasted: usage of samples that were drawn in part and dropped (cancel).
+        wasted: usage of samples that were drawn in part and dropped (cancel), and time that is in no part.
     """
 
     attempt_id: str
@@ -63,6 +64,8 @@ class AttemptReport:
     finished: int = 0
     returned: Indices | None = None
     wasted: Usage = field(default_factory=Usage)
+    busy_s: float = 0.0
+    """Time spent on the attempt so far: in its parts, in `wasted`, or in what is not written yet [s]."""
 
 
 class HostKind(StrEnum):
@@ -177,6 +180,13 @@ class HostSpec:
     model: ModelSpec | None = None
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+
+    @property
+    def devices(self) -> Devices:
+        """What it holds: its GPUs, or a core. A dispatcher holds nothing, each of its attempts a core while it runs."""
+        if self.kind is HostKind.dispatcher:
+            return NO_DEVICES
+        return Devices(gpus=round(self.num_gpus)) if self.num_gpus else ONE_CORE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,8 @@ class _Attempt:
     finished: int = 0
     wasted: Usage = field(default_factory=Usage)
     ran_s: float = 0.0
+    busy_s: float = 0.0
+    flushed_s: float = 0.0
 
     @property
     def inflight_worst(self) -> float:
@@ -69,6 +71,7 @@ class FakeHost:
         self.num_swaps = 0
         self.is_draining = False
         self._swapped_at = now
+        self.busy_s = self.swap_s = 0.0
         self._credit_s = 0.0
 
     @property
@@ -157,6 +160,7 @@ class FakeHost:
         for attempt in running:
             self._answer(attempt, elapsed_s)
         self._admit(running)
+        self._spend_time(running, elapsed_s)
         while budget > 0 and self.error is None and (busy := [attempt for attempt in running if attempt.inflight]):
             self._finish_one(busy[0])
             self._admit(running)
@@ -164,6 +168,16 @@ class FakeHost:
         for attempt in running:
             if isinstance(attempt.spec.work, GenerateWork) and self.error is None:
                 self._maybe_end(attempt)
+
+    def _spend_time(self, running: list[_Attempt], elapsed_s: float) -> None:
+        """Attempts share the engine's time by their samples inside."""
+        num_inside = sum(len(attempt.inflight) for attempt in running)
+        if num_inside == 0:
+            return
+        self.busy_s += elapsed_s
+        self._record.busy_s += elapsed_s
+        for attempt in running:
+            attempt.busy_s += elapsed_s * len(attempt.inflight) / num_inside
 
     def _answer(self, attempt: _Attempt, elapsed_s: float) -> None:
         """Work that draws nothing is done when its time is over."""
@@ -194,6 +208,7 @@ class FakeHost:
                     return
                 self.loaded, self._swapped_at = work.model, self.now + self._world.swap_s
                 self.num_swaps += 1
+                self.swap_s += self._world.swap_s
             if self.now < self._swapped_at:
                 return
             while room > 0 and attempt.waiting and not attempt.is_stopping and not attempt.waits_for_credit:
@@ -237,7 +252,9 @@ class FakeHost:
 
     def _flush(self, attempt: _Attempt) -> None:
         if attempt.unflushed:
-            receipt = self._record.generate_receipt(attempt.spec, attempt.num_parts, attempt.unflushed)
+            time = Usage.of_time(attempt.busy_s - attempt.flushed_s, self.spec.devices)
+            receipt = self._record.generate_receipt(attempt.spec, attempt.num_parts, attempt.unflushed, time)
+            attempt.flushed_s = attempt.busy_s
             attempt.receipts.append(receipt)
             attempt.num_parts += 1
             attempt.unflushed = []
@@ -257,6 +274,9 @@ class FakeHost:
             running_requests=self._count_running(),
             total_tokens=self._record.num_drawn if self.spec.kind is HostKind.generator else 0,
             load_s=min(self.now, self.ready_at) - self.started_at,
+            busy_s=self.busy_s,
+            num_swaps=self.num_swaps,
+            swap_s=self.swap_s,
         )
 
     def _count_running(self) -> int:
@@ -266,6 +286,9 @@ class FakeHost:
 
     def _attempt_report(self, attempt: _Attempt, lookahead: list[FakeSample]) -> AttemptReport:
         is_done = attempt.state is not AttemptState.running
+        if is_done and attempt.flushed_s < attempt.busy_s:
+            attempt.wasted += Usage.of_time(attempt.busy_s - attempt.flushed_s, self.spec.devices)
+            attempt.flushed_s = attempt.busy_s
         return AttemptReport(
             attempt_id=attempt.spec.attempt_id,
             state=attempt.state,
@@ -282,4 +305,5 @@ class FakeHost:
             if is_done
             else None,
             wasted=attempt.wasted,
+            busy_s=attempt.busy_s,
         )

@@ -82,6 +82,7 @@ class FakeRecord:
         files: receipts on the fake storage, by path.
         true_cost: what all engines ever spent [cost units of the budget].
         num_drawn: samples that engines finished.
+        busy_s: time in which engines had samples inside [s].
     """
 
     def __init__(self, world: FakeWorld) -> None:
@@ -89,6 +90,7 @@ class FakeRecord:
         self.files: dict[str, Receipt] = {}
         self.true_cost = 0.0
         self.num_drawn = 0
+        self.busy_s = 0.0
 
     def _store(self, spec: AttemptSpec, receipt: Receipt) -> Receipt:
         path = f"{spec.attempt_id}/{receipt.part}"
@@ -117,12 +119,12 @@ class FakeRecord:
             spec, Receipt(part=0, path="", sha256="", rows=work.num_problems, usage=Usage(), facts=facts)
         )
 
-    def generate_receipt(self, spec: AttemptSpec, part: int, samples: list[FakeSample]) -> Receipt:
-        """One flushed part."""
+    def generate_receipt(self, spec: AttemptSpec, part: int, samples: list[FakeSample], time: Usage) -> Receipt:
+        """One flushed part, and the time it took."""
         if not isinstance(spec.work, GenerateWork):
             raise TypeError(f"{spec.attempt_id}: {spec.kind} attempts make no samples")
         pricing = spec.work.model.pricing
-        usage = Usage(busy_s=len(samples) / self.world.samples_per_s)
+        usage = time
         for sample in samples:
             if sample.is_refused:
                 usage = usage + Usage(samples=1, errors=1)

@@ -11,6 +11,7 @@ from datetime import datetime
 from service import figures, wording
 from service.comparison import coverage_curves, metric_lines, same_number_lines
 from service.currency import Currency, stated_amount
+from service.devices import SECONDS_PER_HOUR
 from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
@@ -36,7 +37,6 @@ def compare_jobs(
     title: str,
     documents: Mapping[str, str],
     versions: tuple[tuple[str, str], ...],
-    device: str,
     now: datetime,
     names: Sequence[str] | None = None,
     judge: Judge | None = None,
@@ -48,7 +48,6 @@ def compare_jobs(
     Args:
         job_ids: two or more jobs over one problem set.
         documents: the resolved document of each job as YAML, by job id.
-        device: what engine hours are hours of, e.g. "CPU".
         names: what to call the arms; the jobs' names by default.
         judge: a checker for reporting that replaces the jobs' own step check, named by `checker`.
         notes: what else a reader must know.
@@ -65,7 +64,6 @@ def compare_jobs(
         title=title,
         documents=documents,
         versions=versions,
-        device=device,
         now=now,
         names=names,
         judge=judge,
@@ -81,7 +79,6 @@ def report_jobs(
     title: str,
     documents: Mapping[str, str],
     versions: tuple[tuple[str, str], ...],
-    device: str,
     now: datetime,
     names: Sequence[str] | None = None,
     judge: Judge | None = None,
@@ -131,7 +128,6 @@ def report_jobs(
                 job,
                 name,
                 parameters=max(m.cost.parameters for m in one.models),
-                device=device,
                 document=documents[job.id],
             )
             for job, one, name in zip(jobs, resolved, names, strict=True)
@@ -150,14 +146,15 @@ def _names(jobs: Sequence[Job]) -> list[str]:
     return [f"{job.spec.name} ({job.id})" if names.count(job.spec.name) > 1 else job.spec.name for job in jobs]
 
 
-def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
+def _arm(store: Store, job: Job, name: str, *, parameters: int, document: str) -> Arm:
     if job.spec.imported is not None:
-        return _imported_arm(store, job, name, parameters=parameters, device=device, document=document)
+        return _imported_arm(store, job, name, parameters=parameters, document=document)
     usage = [row for row in store.reads.usage(job_id=job.id) if row.stage in DRAWING_STAGES]
     account = store.reads.account(job.id)
     is_flops = account.currency is Currency.flops
     kept = [row for row in usage if row.outcome in _KEPT]
     busy_s = sum(row.busy_s for row in usage)
+    gpu_s, cpu_s = sum(row.gpu_s for row in usage), sum(row.cpu_s for row in usage)
     completion_tokens = sum(row.completion_tokens for row in kept)
     wasted: dict[str, float] = {}
     for row in usage:
@@ -174,8 +171,8 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
         spent_flops=sum(row.flops for row in usage),
         useful_flops=sum(row.flops for row in usage if row.outcome == "useful"),
         waste=tuple(Waste(reason=reason, flops=flops) for reason, flops in sorted(wasted.items())),
-        device_hours=busy_s / 3600 if busy_s else None,
-        device=device,
+        device_hours=(gpu_s or cpu_s) / SECONDS_PER_HOUR or None,
+        device="GPU" if gpu_s else "CPU" if cpu_s else "",
         samples=sum(row.samples for row in kept),
         errors=sum(row.errors for row in kept),
         completion_tokens=completion_tokens,
@@ -184,7 +181,7 @@ def _arm(store: Store, job: Job, name: str, *, parameters: int, device: str, doc
     )
 
 
-def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, device: str, document: str) -> Arm:
+def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, document: str) -> Arm:
     """What samples that were not drawn here once cost, by their tokens; the ledger knows nothing of them."""
     used = sum((part.usage for part in store.reads.parts(job.id, TaskKind.generate)), Usage())
     return Arm(
@@ -198,7 +195,7 @@ def _imported_arm(store: Store, job: Job, name: str, *, parameters: int, device:
         useful_flops=math.nan if is_unpriced(store.jobs.resolved(job.id).models) else used.flops - used.truncated_flops,
         waste=(),
         device_hours=None,
-        device=device,
+        device="",
         samples=used.samples,
         errors=used.errors,
         completion_tokens=used.completion_tokens,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from service.devices import Devices
 from service.work import Indices
 
 
@@ -16,7 +17,9 @@ class Usage:
         flops: exact accounting [FLOPs].
         flops_paper: 2 * P * completion tokens [FLOPs].
         truncated_flops: the share of `flops` spent on samples cut at max_tokens.
-        busy_s: seconds of engine or scorer time.
+        busy_s: seconds of engine, trainer or scorer time; of an engine that several attempts share, this one's share.
+        gpu_s: the same times the GPUs that were held [GPU-seconds].
+        cpu_s: the same times the cores that were held where no GPU was [core-seconds].
         nano_usd: price of the tokens, each sample's rounded up [nano-USD].
     """
 
@@ -35,8 +38,16 @@ class Usage:
     truncated_flops_paper: float = 0.0
     truncated_tokens: int = 0
     busy_s: float = 0.0
+    gpu_s: float = 0.0
+    cpu_s: float = 0.0
     nano_usd: float = 0.0
     truncated_nano_usd: float = 0.0
+
+    @classmethod
+    def of_time(cls, busy_s: float, devices: Devices) -> "Usage":
+        """Nothing but time."""
+        time = devices.over(busy_s)
+        return cls(busy_s=busy_s, gpu_s=time.gpu_s, cpu_s=time.cpu_s)
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__slots__})

@@ -78,8 +78,8 @@ class Arm:
             None while samples of a budget that is not in FLOPs are out.
         spent_flops: settled, waste included.
         useful_flops: of samples that ended by themselves: what matching holds equal.
-        device_hours: hours an engine was busy; None where not measured.
-        device: what those hours are of, e.g. "CPU" or "H100".
+        device_hours: busy time of engines times the devices they held; None where not measured.
+        device: what those hours are of: "GPU", or "CPU" where no GPU was held; "" where not measured.
         budget: the job's limit in words, e.g. "1.31e12 FLOPs".
         document: the resolved job document as YAML.
     """

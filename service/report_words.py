@@ -157,11 +157,12 @@ def _spend_rows(comparison: Comparison) -> list[Row]:
             "All settled FLOPs: useful ones and waste.",
         ),
         row(
-            f"{' / '.join(sorted({arm.device for arm in arms}))}-hours",
-            "absolute, engine busy",
-            lambda a: _hours_text(a.device_hours),
-            lambda a: _relative_text(a.device_hours, reference.device_hours),
-            "Hours the engines were busy.",
+            f"{' / '.join(sorted({arm.device for arm in arms} - {''})) or 'device'}-hours",
+            "absolute, engines busy drawing",
+            lambda a: _hours_text(a, with_device=len({arm.device for arm in arms} - {""}) > 1),
+            lambda a: _hours_difference(a, reference),
+            "Time that engines drew, times the devices they held: GPUs, or cores where there was none. Loading, idling "
+            "and swaps of weights are not in it.",
         ),
         row(
             "samples",
@@ -286,5 +287,14 @@ def _times_text(value: float, reference: float) -> str:
     return f"× {value / reference:.2f}" if reference else wording.UNKNOWN
 
 
-def _hours_text(hours: float | None) -> str:
-    return wording.UNKNOWN if hours is None else f"{hours:.3g}" if hours < 10 else f"{hours:,.1f}"
+def _hours_difference(arm: Arm, reference: Arm) -> str:
+    """Relative, but hours of GPUs are not held against hours of cores."""
+    is_other = arm.device and reference.device and arm.device != reference.device
+    return "other devices" if is_other else _relative_text(arm.device_hours, reference.device_hours)
+
+
+def _hours_text(arm: Arm, *, with_device: bool) -> str:
+    if arm.device_hours is None:
+        return wording.UNKNOWN
+    hours = f"{arm.device_hours:.3g}" if arm.device_hours < 10 else f"{arm.device_hours:,.1f}"
+    return f"{hours} {arm.device}" if with_device else hours

@@ -99,6 +99,8 @@ class Task:
         settled: amount of it that is settled [ledger amount].
         settled_value: the same before rounding [cost units].
         num_parts: committed parts of the current attempt.
+        busy_s: time spent on the current attempt, as far as it is known [s].
+        written_s: of which its committed parts account for [s].
     """
 
     id: str
@@ -120,6 +122,8 @@ class Task:
     grant_version: int = 0
     is_final_sent: bool = False
     num_parts: int = 0
+    busy_s: float = 0.0
+    written_s: float = 0.0
     num_lost: int = 0
     num_failed: int = 0
     not_before: datetime | None = None
@@ -164,6 +168,8 @@ def move(task: Task, to: TaskState, **changes: object) -> Task:
             "grant_version": 0,
             "is_final_sent": False,
             "num_parts": 0,
+            "busy_s": 0.0,
+            "written_s": 0.0,
             "submitted_at": None,
             "remaining": None,
         }

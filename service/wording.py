@@ -215,6 +215,23 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def hours(seconds: float) -> str:
+    """A time in hours with three figures: `0.0167`, `12.3`, `1,204.0`."""
+    value = seconds / 3600
+    return f"{value:,.1f}" if value >= 1000 else f"{value:.3g}"
+
+
+def device_hours(gpu_s: float, cpu_s: float) -> str:
+    """Time on devices with its unit, which says what they are: `1.25 GPU-hours`, `0.0167 CPU-hours`, or both.
+
+    Args:
+        gpu_s: GPU-seconds.
+        cpu_s: core-seconds of what held no GPU.
+    """
+    parts = [f"{hours(spent)} {unit}-hours" for spent, unit in ((gpu_s, "GPU"), (cpu_s, "CPU")) if spent > 0]
+    return " and ".join(parts) or "no device time"
+
+
 def ago(moment: datetime | None, now: datetime) -> str:
     """How long before `now`: `41 s ago`."""
     if moment is None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from service.cluster import AttemptReport, AttemptState, Grant, StopMode
 from service.currency import Currency, actual_costs, worst_cases
+from service.devices import ONE_CORE, Devices
 from service.errors import InvalidInput
 from service.receipts import Receipt, Usage
 from service.work import AttemptSpec, GenerateWork, Indices
@@ -33,13 +34,16 @@ class Attempt:
     Args:
         used: cost of all finished samples and of what was wasted [units of the currency, each sample rounded up].
         inflight_worst: worst case of the samples in flight [the same units].
-        busy_s: engine time since the last flush [s].
+        devices: that its engine holds.
+        busy_s: engine time so far [s].
+        flushed_s: ... of which the rows up to the last flush took [s].
         outcome: how it ended; reported once everything is written.
     """
 
     spec: AttemptSpec
     work: GenerateWork
     seeds: SampleSeeds
+    devices: Devices = ONE_CORE
     prepared: Prepared | None = None
     credit: float = 0.0
     grant_version: int = 0
@@ -53,6 +57,7 @@ class Attempt:
     """(problem, sample index) by request id."""
     rows: list[Drawn] = field(default_factory=list)
     busy_s: float = 0.0
+    flushed_s: float = 0.0
     flushed_at: float = 0.0
     next_part: int = 0
     pending_writes: int = 0
@@ -203,8 +208,15 @@ class Attempt:
         self.in_flight.clear()
         self.inflight_worst = 0
 
-    def lose_rows(self, rows: Sequence[Drawn]) -> None:
-        """Finished samples that could not be written: paid for already, and now waste."""
+    def take_time(self) -> Usage:
+        """The time since the last flush, for the part that is to hold it."""
+        time = Usage.of_time(self.busy_s - self.flushed_s, self.devices)
+        self.flushed_s = self.busy_s
+        return time
+
+    def lose_rows(self, rows: Sequence[Drawn], time: Usage | None = None) -> None:
+        """Finished samples that could not be written, and the time they took: paid for already, and now waste."""
+        self.wasted += time or Usage()
         good = [row for row in rows if row.finish_reason != "error"]
         # taken back first, for `_waste` charges by its own rule: a budget in samples pays for rows, and these are none
         self.used -= self._cost(good)
@@ -245,6 +257,8 @@ class Attempt:
         """What the host says of the attempt; `wanted_ahead` is the worst case it would like on top."""
         # not before everything is out of flight: what runs may still cost something
         has_ended = self.is_over
+        if has_ended and self.flushed_s < self.busy_s:
+            self.wasted += self.take_time()  # samples that were dropped took it: no part will hold it
         upcoming = self.peek() if self.is_open else None
         waits = upcoming is not None and not self.fits(upcoming[0])
         return AttemptReport(
@@ -264,6 +278,7 @@ class Attempt:
             finished=self.finished,
             returned=self.returned if has_ended else None,
             wasted=self.wasted,
+            busy_s=self.busy_s,
         )
 
     def _leave(self, finished: Sequence[Finished]) -> list[Drawn]:

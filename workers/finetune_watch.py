@@ -19,6 +19,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from service.checkpoints import checkpoint_path, checkpoint_steps
+from service.devices import Devices
 from service.errors import InvalidInput
 from service.receipts import Receipt, Usage
 from service.training_flops import paper_training_flops, training_flops
@@ -77,6 +78,11 @@ class Start:
 def num_processes() -> int:
     """Processes that train together."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _devices() -> Devices:
+    """One for each process that trains along."""
+    return Devices(gpus=num_processes()) if torch.cuda.is_available() else Devices(cores=num_processes())
 
 
 def process_rank() -> int:
@@ -219,13 +225,13 @@ class TrainingWatch(TrainerCallback):
             path="",
             sha256="",
             rows=len(rows),
-            usage=Usage(
+            usage=Usage.of_time(busy_s, _devices())
+            + Usage(
                 prompt_tokens=int(prompts.sum()),
                 completion_tokens=int((sequences - prompts).sum()),
                 flops=float(flops.sum()),
                 flops_paper=float(flops_paper.sum()),
                 nano_usd=math.nan,  # prices are for tokens that a model reads and writes
-                busy_s=busy_s,
             ),
             facts={
                 "step": float(step),

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
+from service.devices import ONE_CORE, Devices
 from service.errors import InvalidInput
 from service.work import AttemptSpec, GenerateWork
 from workers.attempt import Attempt
@@ -41,6 +42,7 @@ class GeneratorHost:
         engine_factory: builds the engine, in the engine thread; may take minutes.
         clock: monotonic seconds.
         node: id of the machine, reported as it is.
+        devices: that the engine holds.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class GeneratorHost:
         engine_factory: Callable[[], Engine],
         clock: Callable[[], float] = time.monotonic,
         node: str | None = None,
+        devices: Devices = ONE_CORE,
     ) -> None:
         self._engine_factory = engine_factory
         self._clock = clock
         self._node = node
+        self._devices = devices
         self._engine: Engine | None = None
         self._state = HostState.starting
         self._error: str | None = None
@@ -235,7 +239,11 @@ class GeneratorHost:
         if not isinstance(spec.work, GenerateWork):
             raise TypeError(f"{spec.attempt_id}: a generator host takes generate attempts, got {spec.kind}")
         attempt = Attempt(
-            spec=spec, work=spec.work, seeds=SampleSeeds(spec.work.seed, spec.work.seed_name), flushed_at=self._clock()
+            spec=spec,
+            work=spec.work,
+            seeds=SampleSeeds(spec.work.seed, spec.work.seed_name),
+            devices=self._devices,
+            flushed_at=self._clock(),
         )
         if self._is_draining:
             attempt.end(AttemptState.stopped)

@@ -107,10 +107,10 @@ def make_host(spec: HostSpec, launch: Launch, node: str | None, max_running: int
     if spec.kind is HostKind.dispatcher:
         return DispatcherHost(launch=launch, max_running=max_running, node=node)
     if spec.kind is HostKind.trainer:
-        return TrainerHost(node=node)
+        return TrainerHost(node=node, devices=spec.devices)
     if spec.model is None:
         raise ValueError(f"{spec.name}: a generator needs a model, got None")
-    return GeneratorHost(engine_factory=engine_factory(spec), node=node)
+    return GeneratorHost(engine_factory=engine_factory(spec), node=node, devices=spec.devices)
 
 
 def engine_factory(spec: HostSpec) -> Callable[[], Engine]:

@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from service.devices import ONE_CORE
 from service.errors import CorruptFile
 from service.importing.matching import Matcher
 from service.importing.numbering import LEFT_OUT, REASONS, Numbered, number
 from service.importing.reading import column_types
 from service.importing.rows import Samples, read_samples
 from service.importing.spec import Sampling, Tokens
-from service.receipts import Receipt
+from service.receipts import Receipt, Usage
 from service.records import SAMPLE_SCHEMA
 from service.sampling import SamplingSpec
 from service.shards import file_sha256, find_receipts, make_directory, part_path, sync, write_part
@@ -168,7 +169,7 @@ class _Writer:
             completion_tokens=table["completion_tokens"].to_numpy(),
             is_truncated=pc.equal(reason, "length").to_numpy(),
             num_errors=int(pc.sum(pc.equal(reason, "error")).as_py()),
-            busy_s=busy_s,
+            time=Usage.of_time(busy_s, ONE_CORE),
         )
         receipt = write_part(
             out_dir=self.directory,

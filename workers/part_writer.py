@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from service.cluster import AttemptState, StopMode
 from service.errors import IsoflopError
+from service.receipts import Usage
 from service.shards import write_part
 from workers.attempt import Attempt
 from workers.prepared import Prepared, read_prepared
@@ -30,7 +31,7 @@ class _Part:
     prepared: Prepared
     part: int
     rows: list[Drawn]
-    busy_s: float
+    time: Usage
 
 
 class PartWriter:
@@ -63,9 +64,8 @@ class PartWriter:
             attempt.lose_rows(rows)
             return
         part = _Part(
-            attempt=attempt, prepared=attempt.prepared, part=attempt.next_part, rows=rows, busy_s=attempt.busy_s
+            attempt=attempt, prepared=attempt.prepared, part=attempt.next_part, rows=rows, time=attempt.take_time()
         )
-        attempt.busy_s = 0.0
         attempt.next_part += 1
         attempt.pending_writes += 1
         self._jobs.put(lambda: self._write(part))
@@ -122,7 +122,7 @@ class PartWriter:
                 rows=part.rows,
                 engine_version=self.engine_version,
                 engine_seed=self.engine_seed,
-                busy_s=part.busy_s,
+                time=part.time,
             )
             receipt = write_part(
                 out_dir=attempt.spec.out_dir, part=part.part, table=table, usage=usage, indices=indices
@@ -140,7 +140,7 @@ class PartWriter:
         attempt = part.attempt
         with self._lock:
             attempt.pending_writes -= 1
-            attempt.lose_rows(part.rows)
+            attempt.lose_rows(part.rows, part.time)
             if error is not None:
                 attempt.has_gap = True
                 attempt.stop = StopMode.abort

@@ -6,6 +6,7 @@ only when a real model is prepared.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,10 +18,11 @@ import pyarrow.parquet as pq
 from jinja2.exceptions import TemplateError
 
 from service.currency import Currency, can_price, worst_cases
+from service.devices import ONE_CORE
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import PromptSpec
 from service.models import ModelSpec
-from service.receipts import Receipt
+from service.receipts import Receipt, Usage
 from service.records import PROBLEM_SCHEMA
 from service.spec_ids import spec_id
 from service.work import PrepareWork
@@ -71,6 +73,7 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
     Raises:
         InvalidInput: prompt, problem set or tokenizer break a rule; nothing is written.
     """
+    started = time.perf_counter()
     check_prompt(work.prompt)
     problem_ids, questions = _read_problems(work)
     tokenizer = load_tokenizer(work.model, work.prompt)
@@ -100,6 +103,7 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
         max_tokens=max_tokens.tolist(),
         errors=errors,
         facts=_facts(work.model, kept, max_tokens) | _lengths(token_ids),
+        time=Usage.of_time(time.perf_counter() - started, ONE_CORE),
     )
 
 

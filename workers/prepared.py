@@ -19,6 +19,7 @@ from service.records import PREPARED_SCHEMA
 from service.shards import write_part
 
 PROMPT_ID_KEY = b"isoflop.prompt_id"
+NO_TIME = Usage()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,11 @@ def write_prepared(
     max_tokens: Sequence[int],
     errors: Sequence[str | None],
     facts: Mapping[str, float],
+    time: Usage = NO_TIME,
 ) -> Receipt:
     """Writes the prompts of a problem set as one part; every column has one entry a problem.
 
-    The receipt's `indices` name the problems with an error, as (problem, 0).
+    The receipt's `indices` name the problems with an error, as (problem, 0). `time` is what making them took.
     """
     columns: dict[str, object] = {
         "problem_index": np.arange(len(problem_ids)),
@@ -107,7 +109,7 @@ def write_prepared(
         out_dir=out_dir,
         part=0,
         table=table,
-        usage=Usage(errors=len(refused), prompt_tokens=sum(map(len, token_ids))),
+        usage=time + Usage(errors=len(refused), prompt_tokens=sum(map(len, token_ids))),
         indices=refused.reshape(-1, 2),
         facts=facts,
     )

@@ -60,7 +60,7 @@ class HostActor:
     def __init__(self, spec: HostSpec, settings: HostSettings) -> None:
         node = ray.get_runtime_context().get_node_id()
         if _trains_in_many(spec):
-            host = TrainerHost(load=lambda: _load_ray_training(spec), node=node)
+            host = TrainerHost(load=lambda: _load_ray_training(spec), node=node, devices=spec.devices)
         else:
             host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
         self._has_ended = False

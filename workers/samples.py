@@ -21,6 +21,7 @@ from service.work import AttemptSpec, GenerateWork, Indices
 from workers.prepared import Prepared
 
 ENGINE_SEED_KEY = b"isoflop.engine_seed"
+NO_TIME = Usage()
 IntArray = npt.NDArray[np.int64]
 
 
@@ -69,17 +70,18 @@ def usage_of(
     completion_tokens: IntArray,
     is_truncated: npt.NDArray[np.bool_],
     num_errors: int = 0,
-    busy_s: float = 0.0,
+    time: Usage = NO_TIME,
 ) -> Usage:
     """Sums over samples; NaN in what the model cannot be priced in.
 
     Args:
         num_errors: rows with an error among them; these have no tokens.
+        time: that they took, and nothing else.
     """
     flops = pricing.flops(prompt_tokens, cached_tokens, completion_tokens)
     paper = pricing.flops_paper(completion_tokens)
     nano_usd = pricing.nano_usd(prompt_tokens, cached_tokens, completion_tokens)
-    return Usage(
+    return time + Usage(
         samples=len(prompt_tokens),
         errors=num_errors,
         truncated=int(is_truncated.sum()),
@@ -91,7 +93,6 @@ def usage_of(
         truncated_flops=float(flops[is_truncated].sum()),
         truncated_flops_paper=float(paper[is_truncated].sum()),
         truncated_tokens=int(completion_tokens[is_truncated].sum()),
-        busy_s=busy_s,
         nano_usd=float(nano_usd.sum()),
         truncated_nano_usd=float(nano_usd[is_truncated].sum()),
     )
@@ -105,9 +106,9 @@ def sample_table(
     rows: Sequence[Drawn],
     engine_version: str,
     engine_seed: int | None,
-    busy_s: float,
+    time: Usage,
 ) -> tuple[pa.Table, Usage, Indices]:
-    """One part: its rows, their sums, and which samples they are, shape [n, 2]."""
+    """One part: its rows, their sums, and which samples they are, shape [n, 2]. `time` is what drawing them took."""
     problem, sample_index, text, completion, cached, reason, error = zip(*rows, strict=True)
     problems = np.array(problem, dtype=np.int64)
     reasons = np.array(reason)
@@ -159,7 +160,7 @@ def sample_table(
         completion_tokens=completion_tokens,
         is_truncated=reasons == "length",
         num_errors=int((reasons == "error").sum()),
-        busy_s=busy_s,
+        time=time,
     )
     return table, usage, np.column_stack([problem, sample_index]).astype(np.int32)
 

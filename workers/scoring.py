@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.devices import ONE_CORE
 from service.errors import CorruptFile
 from service.reasoning import DEFAULT_TAGS, ReasoningTags
 from service.receipts import Receipt, ScoreDelta, Usage
@@ -90,7 +91,7 @@ class _Delta:
 def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
     """Writes `<out_dir>/part-00000.parquet` with one row per sample and scorer, and returns its receipt.
 
-    The receipt's usage holds `busy_s` alone: samples and tokens are counted where they were drawn.
+    The receipt's usage holds time alone: samples and tokens are counted where they were drawn.
 
     Raises:
         CorruptFile: the shard is missing or not the one that was committed, or names a problem that does not exist.
@@ -115,7 +116,7 @@ def score(work: ScoreWork, out_dir: str | Path) -> Receipt:
         out_dir=out_dir,
         part=0,
         table=pa.concat_tables(tables),
-        usage=Usage(busy_s=time.perf_counter() - started),
+        usage=Usage.of_time(time.perf_counter() - started, ONE_CORE),
         delta=delta.build(),
     )
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from service.devices import ONE_CORE
 from service.errors import InvalidInput
 from service.reasoning import ReasoningTags, source_tags
 from service.receipts import Receipt, Usage
@@ -51,7 +52,7 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
     """Writes `<out_dir>/part-00000.parquet` and `<out_dir>/lineage.json`, and returns the part's receipt.
 
     With `ask` in the document, the same rows as a problem set for a judge lie beside them as `questions.parquet`.
-    The receipt's facts are the rows after each filter, in the order of the filters; its usage holds `busy_s` alone.
+    The receipt's facts are the rows after each filter, in the order of the filters; its usage holds time alone.
 
     Raises:
         CorruptFile: a file is missing or not the one that was committed.
@@ -108,7 +109,7 @@ def select(work: SelectWork, out_dir: str | Path) -> Receipt:
         out_dir=out_dir,
         part=0,
         table=table.replace_schema_metadata({LINEAGE_KEY: lineage.encode()}),
-        usage=Usage(busy_s=time.perf_counter() - started),
+        usage=Usage.of_time(time.perf_counter() - started, ONE_CORE),
         facts={count.name: float(count.rows) for count in chosen.filters},
     )
 

@@ -9,6 +9,7 @@ attempt fails, the host becomes `failed`, those that wait are stopped, and a fre
 ray, vllm or torch.
 """
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from typing import Protocol
 
 from service.checkpoints import checkpoint_step
 from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders, StopMode
+from service.devices import ONE_CORE, Devices
 from service.errors import InvalidInput, IsoflopError
-from service.receipts import Receipt
+from service.receipts import Receipt, Usage
 from service.work import AttemptSpec, FinetuneWork
 from workers.host_attempts import Failure, HostAttempts, PlainAttempt
 
@@ -74,6 +76,10 @@ class _Attempt(PlainAttempt):
     is_to_stop: threading.Event = field(default_factory=threading.Event)
     step: int = 0
     checkpoint_step: int = 0
+    started_at: float | None = None
+    busy_s: float = 0.0
+    written_s: float = 0.0
+    """... of which up to the last checkpoint, as its receipts say."""
 
     def take_stop(self, mode: StopMode) -> None:
         """Both modes end the same way: what is done is in the last checkpoint, and the rest is cheap to redo."""
@@ -96,8 +102,15 @@ class _Attempt(PlainAttempt):
             ended = f"training ended at step {self.step} of {self.steps}, its last checkpoint at {self.checkpoint_step}"
             self.fail(Failure(error=ended, is_retriable=True))
 
-    def report(self) -> AttemptReport:
-        return self.report_progress(admitted=self.steps, finished=self.step)
+    def report(self, now: float, devices: Devices) -> AttemptReport:
+        """Facts as of `now`; once it is over, `wasted` is the time that no checkpoint accounts for."""
+        running_s = 0.0 if self.started_at is None else now - self.started_at
+        left_s = max(0.0, self.busy_s - self.written_s) if self.is_over else 0.0
+        return dataclasses.replace(
+            self.report_progress(admitted=self.steps, finished=self.step),
+            busy_s=self.busy_s + running_s,
+            wasted=Usage.of_time(left_s, devices),
+        )
 
 
 class TrainerHost:
@@ -109,6 +122,7 @@ class TrainerHost:
         load: imports what trains and returns it; in the thread that trains, may take long.
         clock: monotonic seconds.
         node: id of the machine, reported as it is.
+        devices: that the process holds.
     """
 
     def __init__(
@@ -117,10 +131,12 @@ class TrainerHost:
         load: Callable[[], Train] = load_training,
         clock: Callable[[], float] = time.monotonic,
         node: str | None = None,
+        devices: Devices = ONE_CORE,
     ) -> None:
         self._load = load
         self._clock = clock
         self._node = node
+        self._devices = devices
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
         self._loading: Future[Train] | None = None
@@ -226,6 +242,8 @@ class TrainerHost:
         work = attempt.spec.work
         assert isinstance(work, FinetuneWork), "nothing else is started"
         started = self._clock()
+        with self._lock:
+            attempt.started_at = started
         last_tokens: int | None = None  # unknown before the first line: a resumed run has some already
 
         def on_log(progress: Progress) -> None:
@@ -238,6 +256,7 @@ class TrainerHost:
         def on_checkpoint(receipt: Receipt) -> None:
             with self._lock:
                 attempt.receipts.append(receipt)
+                attempt.written_s += receipt.usage.busy_s
                 attempt.checkpoint_step = int(receipt.facts["step"])
                 attempt.step = max(attempt.step, attempt.checkpoint_step)
 
@@ -257,7 +276,12 @@ class TrainerHost:
                     attempt.step = max(attempt.step, step)
         finally:
             with self._lock:
-                self._busy_s += self._clock() - started
+                attempt.busy_s, attempt.started_at = self._clock() - started, None
+                self._busy_s += attempt.busy_s
+
+    def _running_s(self) -> float:
+        started = [attempt.started_at for attempt in self._attempts if attempt.started_at is not None]
+        return sum(self._clock() - at for at in started)
 
     def _state(self) -> HostState:
         if self._error is not None:
@@ -271,11 +295,11 @@ class TrainerHost:
     def _report(self) -> HostReport:
         return HostReport(
             state=self._state(),
-            attempts=tuple(attempt.report() for attempt in self._attempts.reported()),
+            attempts=tuple(attempt.report(self._clock(), self._devices) for attempt in self._attempts.reported()),
             error=self._error,
             node=self._node,
             running_requests=sum(attempt.future is not None for attempt in self._attempts),
             total_tokens=self._tokens,
-            busy_s=self._busy_s,
+            busy_s=self._busy_s + self._running_s(),
             load_s=self._load_s if self._loading_since is None else self._clock() - self._loading_since,
         )

@@ -58,6 +58,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "count": wording.count,
     "percent": wording.percent,
     "duration": wording.duration,
+    "hours": wording.hours,
     "ago": _ago,
     "parameters": report_words.parameters_text,
 }

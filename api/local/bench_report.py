@@ -204,7 +204,6 @@ def _report_once(directory: Path) -> tuple[ReportRun, Found]:
             title="Two jobs",
             documents={job_id: "synthetic" for job_id in ids.values()},
             versions=(),
-            device="CPU",
             now=datetime.now(UTC),
         )
     finally:

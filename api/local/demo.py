@@ -163,7 +163,6 @@ def _compare(
             title="Larger and smaller model at equal useful FLOPs",
             documents={job_id: yaml.safe_dump(found, sort_keys=False) for job_id, found in documents.items()},
             versions=tuple(sorted(package_versions().items())),
-            device="GPU" if Path("/dev/nvidia0").exists() else "CPU",
             now=datetime.now(UTC),
             names=list(jobs),
             judge=exact_judge("train"),

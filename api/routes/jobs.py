@@ -25,6 +25,7 @@ from api.wire.jobs import (
     JobOut,
     ProgressOut,
 )
+from api.wire.submitted import DevicesOut
 from service.currency import stated_amount
 from service.jobs import Desired, Job, Resolved
 from service.work import TaskKind
@@ -171,4 +172,5 @@ def progress_out(progress: Progress) -> ProgressOut:
             wasted_by_reason={**progress.wasted_flops},
             spent_paper=progress.flops_paper,
         ),
+        devices=DevicesOut.of(progress.device_time),
     )

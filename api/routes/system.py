@@ -23,7 +23,9 @@ _USAGE_FAMILIES = {
     "prompt_tokens": ("isoflop_prompt_tokens", "Prompt tokens."),
     "completion_tokens": ("isoflop_completion_tokens", "Completion tokens."),
     "flops": ("isoflop_flops", "Forward FLOPs, exact accounting."),
-    "busy_s": ("isoflop_busy_seconds", "Seconds of engines and scorers."),
+    "busy_s": ("isoflop_busy_seconds", "Seconds of engines, trainers and scorers."),
+    "gpu_s": ("isoflop_gpu_seconds", "Busy seconds times GPUs held."),
+    "cpu_s": ("isoflop_cpu_seconds", "Busy seconds times cores held, of what held no GPU."),
     "usd": ("isoflop_usd", "Price of tokens in USD, of models that have one."),
 }
 
@@ -130,3 +132,12 @@ class _StoreCollector(Collector):
         for labels, number in sorted(living.items()):
             hosts.add_metric(list(labels), number)
         yield hosts
+        held = CounterMetricFamily(
+            "isoflop_held_device_seconds",
+            "Time that hosts held devices, by what they did with it; as of their last reading.",
+            labels=["kind", "model", "device", "part"],
+        )
+        for time in self._context.store.reads.device_time():
+            for part, seconds in time.parts().items():
+                held.add_metric([time.kind.value, time.model or "", time.device, part], seconds)
+        yield held

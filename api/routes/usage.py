@@ -26,6 +26,8 @@ AMOUNTS = (
     "flops",
     "flops_paper",
     "busy_s",
+    "gpu_s",
+    "cpu_s",
     "nano_usd",
 )
 
@@ -45,7 +47,7 @@ def get_usage(
     bucket: Annotated[Literal["minute"] | None, Query(description="Also by minute of commitment.")] = None,
     format: Annotated[Literal["json", "csv"], Query()] = "json",
 ) -> UsageList | Response:
-    """Samples, tokens, FLOPs, USD and busy seconds. Outcomes: useful, truncated, lost, dropped."""
+    """Samples, tokens, FLOPs, USD, busy seconds and device-seconds. Outcomes: useful, truncated, lost, dropped."""
     keys = [key for key in by.split(",") if key]
     for key in keys:
         if key not in KEYS:

@@ -147,7 +147,9 @@ class FinetuneOut(SubmittedOut):
     loss: float | None = Field(description="Of the last logged step.")
     flops: float = Field(description="Training FLOPs of the committed checkpoints, exact accounting.")
     flops_paper: float = Field(description="6 x parameters x tokens of the same.")
-    busy_s: float
+    busy_s: float = Field(description="Seconds of training, what had to be done again included.")
+    gpu_hours: float
+    cpu_hours: float = Field(description="Of cores, where no GPU was held.")
     checkpoints: list[CheckpointOut]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.wire.base import Known
-from api.wire.submitted import SubmittedOut
+from api.wire.submitted import DevicesOut, SubmittedOut
 from service.pricing import Price
 
 
@@ -46,6 +46,7 @@ class ProgressOut(BaseModel):
     usd: float | None = Field(
         description="Price of all tokens that were drawn, wasted ones included; null where a model has no price."
     )
+    devices: DevicesOut
     tokens_per_s: float | None = Field(
         description="Completion tokens a second over the last minutes, stalls included; over the whole job at its end."
     )
@@ -304,6 +305,8 @@ class UsageOut(BaseModel):
     flops: Known = Field(description="Null where FLOPs of some of it are unknown.")
     flops_paper: Known
     busy_s: float
+    gpu_s: float = Field(description="Busy time times GPUs held [GPU-seconds].")
+    cpu_s: float = Field(description="Busy time times cores held, of what held no GPU [core-seconds].")
     usd: Known = Field(description="Price of the tokens; null where some of it has no price.")
 
 

@@ -94,7 +94,8 @@ class StageCost:
         arm: of stages that belong to one; "" for others.
         num_nodes: nodes there are.
         flops: useful and wasted, exact accounting.
-        busy_s: seconds that engines, trainers and scorers were busy.
+        gpu_s: time that engines and trainers worked, times the GPUs they held [GPU-seconds].
+        cpu_s: the same of cores, of whatever held no GPU, scorers among it [core-seconds].
     """
 
     stage: Stage
@@ -104,7 +105,8 @@ class StageCost:
     flops: float
     wasted_flops: float
     flops_paper: float
-    busy_s: float
+    gpu_s: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

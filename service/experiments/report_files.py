@@ -63,7 +63,11 @@ def to_json(report: Report, figures: Sequence[Figure]) -> str:
         "findings": text.findings,
         "limits": text.limits,
         "tables": {
-            **{table.key: dataclasses.asdict(table) for table in (text.students, text.rounds, text.costs) if table},
+            **{
+                table.key: dataclasses.asdict(table)
+                for table in (text.students, text.rounds, text.arm_costs, text.costs)
+                if table
+            },
             **{f"data-{table.num_samples}": [dataclasses.asdict(row) for row in table.rows] for table in text.data},
         },
         "figures": {figure.key: dataclasses.asdict(figure.table) | {"title": figure.title} for figure in figures},
@@ -100,6 +104,7 @@ def render_markdown(report: Report, drawn: Sequence[Figure] = ()) -> str:
     for figure in drawn:
         lines += [f"![{figure.title}](figures/{figure.key}.png)", ""]
     lines += _data(text)
+    lines += _table(text.arm_costs)
     lines += _table(text.costs)
     lines += ["## What these numbers do not say", "", *(f"- {sentence}" for sentence in text.limits), ""]
     lines += ["## How it was made", "", *(f"- {name}: {value}" for name, value in text.made), ""]

@@ -137,7 +137,6 @@ class Reports:
             title=spec.name,
             documents=documents,
             versions=around.versions,
-            device="engine",
             now=now,
             names=names,
         )
@@ -261,7 +260,8 @@ def stage_costs(store: Store, children: Mapping[str, Child]) -> tuple[StageCost,
                 flops=sum(row.flops for row in mine),
                 wasted_flops=sum(row.flops for row in mine if row.outcome != "useful"),
                 flops_paper=sum(row.flops_paper for row in mine),
-                busy_s=sum(row.busy_s for row in mine),
+                gpu_s=sum(row.gpu_s for row in mine),
+                cpu_s=sum(row.cpu_s for row in mine),
             )
         )
     return tuple(costs)

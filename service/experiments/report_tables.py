@@ -3,10 +3,12 @@
 Computes no statistics; a number without its basis is not written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service import wording
-from service.experiments.report import Report, Stage, Teacher
+from service.devices import DeviceTime
+from service.experiments.report import Report, Stage, StageCost, Teacher
 from service.experiments.report_words import RULE, signed
 from service.experiments.results import StudentFound
 from service.experiments.spec import Split
@@ -140,12 +142,49 @@ def _transfer_words(report: Report) -> str:
     return f" ({wording.plural(num_problems, 'problem')} for transfer)" if num_problems else ""
 
 
+_OF_ARM = {
+    "drawing": (Stage.draw,),
+    "judging": (Stage.ask, Stage.judge),
+    "finetuning": (Stage.train,),
+    "measuring": (Stage.validate, Stage.greedy, Stage.majority, Stage.transfer),
+}
+"""What an arm pays for, and the stages that are it."""
+
+
+def arm_cost_table(report: Report) -> Table:
+    """What each arm cost, over all its budgets: FLOPs and device time of drawing, judging, finetuning, measuring."""
+    shown = {name: stages for name, stages in _OF_ARM.items() if any(c.arm and c.stage in stages for c in report.costs)}
+
+    def cells(arm: str) -> tuple[str, ...]:
+        mine = [cost for cost in report.costs if cost.arm == arm]
+        of_parts = [[cost for cost in mine if cost.stage in stages] for stages in shown.values()]
+        return (arm, *(_cost_words(costs) for costs in of_parts), _cost_words([c for costs in of_parts for c in costs]))
+
+    return Table(
+        key="arm_costs",
+        title="What each arm cost",
+        columns=("arm", *shown, "in all"),
+        numbers=(False, *(True for _ in shown), True),
+        rows=tuple(cells(arm) for arm in report.arms if any(cost.arm == arm for cost in report.costs)),
+        footnote="FLOPs in exact accounting, waste included, and device time, over all budgets and seeds. Measuring "
+        "students before training belongs to no arm.",
+        empty="Nothing is spent yet.",
+    )
+
+
+def _cost_words(costs: Sequence[StageCost]) -> str:
+    if not costs:
+        return ""
+    time = wording.device_hours(sum(cost.gpu_s for cost in costs), sum(cost.cpu_s for cost in costs))
+    return f"{wording.flops(sum(cost.flops for cost in costs))} FLOPs, {time}"
+
+
 def cost_table(report: Report) -> Table:
-    """FLOPs by stage and arm, and what of them was waste."""
+    """FLOPs and device time by stage and arm, and what of the FLOPs was waste."""
     total = sum(cost.flops for cost in report.costs)
 
     def cells(
-        stage: str, arm: str, nodes: int, samples: int, flops: float, wasted: float, paper: float, busy_s: float
+        stage: str, arm: str, nodes: int, samples: int, flops: float, wasted: float, paper: float, time: DeviceTime
     ) -> tuple[str, ...]:
         return (
             stage,
@@ -156,7 +195,7 @@ def cost_table(report: Report) -> Table:
             wording.percent(flops / total) if total else "",
             wording.percent(wasted / flops) if flops else "",
             wording.flops(paper),
-            wording.duration(busy_s),
+            wording.device_hours(time.gpu_s, time.cpu_s),
         )
 
     rows = [
@@ -168,7 +207,7 @@ def cost_table(report: Report) -> Table:
             cost.flops,
             cost.wasted_flops,
             cost.flops_paper,
-            cost.busy_s,
+            DeviceTime(gpu_s=cost.gpu_s, cpu_s=cost.cpu_s),
         )
         for cost in report.costs
     ]
@@ -183,16 +222,17 @@ def cost_table(report: Report) -> Table:
                 total,
                 sum(c.wasted_flops for c in costs),
                 sum(c.flops_paper for c in costs),
-                sum(c.busy_s for c in costs),
+                DeviceTime(gpu_s=sum(c.gpu_s for c in costs), cpu_s=sum(c.cpu_s for c in costs)),
             )
         )
     return Table(
         key="costs",
         title="What it cost, by stage",
-        columns=("stage", "arm", "nodes", "samples", "FLOPs", "of all", "wasted", "FLOPs (paper)", "busy"),
+        columns=("stage", "arm", "nodes", "samples", "FLOPs", "of all", "wasted", "FLOPs (paper)", "device time"),
         numbers=(False, False, True, True, True, True, True, True, True),
         rows=tuple(rows),
-        footnote="Exact accounting unless it says paper; training counts three times forward. What another comparison "
-        "had paid for already is counted here too.",
+        footnote="Exact accounting unless it says paper; training counts three times forward. Device time is what "
+        "engines, trainers and scorers worked, times the GPUs they held, or cores where they held none. What another "
+        "comparison had paid for already is counted here too.",
         empty="Nothing is spent yet.",
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from service import wording
 from service.experiments.report import Report
 from service.experiments.report_data import data_rows
-from service.experiments.report_tables import DataTable, Table, cost_table, round_table, student_table
+from service.experiments.report_tables import DataTable, Table, arm_cost_table, cost_table, round_table, student_table
 from service.experiments.report_words import MATCH_WORDS, RULE, findings, headline, limits
 from service.report_words import parameters_text
 
@@ -28,6 +28,7 @@ class ReportText:
     students: Table
     rounds: Table | None
     data: tuple[DataTable, ...]
+    arm_costs: Table
     costs: Table
     limits: tuple[str, ...]
     made: tuple[tuple[str, str], ...]
@@ -49,6 +50,7 @@ def report_text(report: Report) -> ReportText:
             DataTable(num_samples=bought.num_samples, comparison=bought.data, rows=tuple(data_rows(bought)))
             for bought in report.bought
         ),
+        arm_costs=arm_cost_table(report),
         costs=cost_table(report),
         limits=tuple(limits(report)),
         made=tuple(_made(report)),

@@ -9,17 +9,18 @@ import dataclasses
 import os
 
 from service.artifacts import ArtifactKind, checkpoint_model
-from service.cluster import AttemptReport, HostKind, HostState, Stop, StopMode
+from service.cluster import AttemptReport, AttemptState, HostKind, HostState, Stop, StopMode
 from service.jobs import Desired, Phase
 from service.planner.comparisons import advance_comparison
 from service.planner.draft import Draft
 from service.planner.failing import fail_artifact
 from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_attempt
 from service.planner.leases import is_early, lease, name_waiting
+from service.planner.meters import lost_time
 from service.planner.plan import ArtifactView
 from service.planner.submit import attempt_dir
 from service.planner.turns import must_yield
-from service.receipts import Receipt
+from service.receipts import Receipt, Usage
 from service.tasks import Task, TaskState, move
 from service.work import AttemptSpec, FinetuneWork, SelectWork, TaskKind
 
@@ -114,12 +115,18 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
 
 
 def _end(draft: Draft, task: Task, report: AttemptReport) -> None:
+    if report.wasted != Usage():
+        # loading its model is part of a run that goes well; of one that is made again it is waste, with the steps
+        outcome = "useful" if report.state is AttemptState.succeeded else "dropped"
+        draft.record_usage(task, outcome, report.wasted)
     error = end_attempt(draft, task, report, is_dropped=draft.artifacts[task.job_id].is_ending)
     if error is not None:
         fail_artifact(draft, task.job_id, error)
 
 
 def _lose(draft: Draft, task: Task) -> None:
+    if (time := lost_time(draft, task)) != Usage():
+        draft.record_usage(task, "lost", time)
     task = lose_attempt(draft, task, num_lost=task.num_lost + 1)
     error = go_again(draft, task, is_dropped=draft.artifacts[task.job_id].is_ending)
     if error is not None:

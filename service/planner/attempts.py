@@ -15,6 +15,7 @@ from service.planner.draft import Draft
 from service.planner.failing import fail_job
 from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_attempt
 from service.planner.imports import commit_import
+from service.planner.meters import lost_time
 from service.planner.plan import JobView, Prepared, StateChange
 from service.planner.submit import attempt_spec
 from service.receipts import Receipt, ScoreDelta, Usage
@@ -140,13 +141,17 @@ def _end(draft: Draft, task: Task, report: AttemptReport) -> None:
 def _lose(draft: Draft, task: Task) -> None:
     """The attempt's process is gone for certain: charge the rest of its credit, and find out whose fault it was."""
     job = draft.jobs[task.job_id]
-    if task.kind is TaskKind.generate and task.credit > task.settled:
+    time = lost_time(draft, task)
+    if task.kind is not TaskKind.generate or task.credit <= task.settled:
+        if time != Usage():
+            draft.record_usage(task, "lost", time)
+    else:
         currency = job.account.currency
         # Nobody can say what the engine did after its last word, only that it kept within its credit: the whole
         # rest is charged, so that the limit holds whatever happened. Samples are rows, and rows can be counted.
         at_risk = from_amount(currency, task.credit) - task.settled_value
         used = task.settled_value + (0.0 if currency is Currency.samples else at_risk)
-        lost = _at_worst(currency, at_risk, job.prompts_of(task.arm).facts)
+        lost = time + _at_worst(currency, at_risk, job.prompts_of(task.arm).facts)
         task = _close_credit(draft, task, used=used, outcome="lost", waste=lost)
     host = draft.hosts.get(str(task.host))
     # an engine that loaded and then said why it died may have died of this task; that is a failure, not bad luck

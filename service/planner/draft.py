@@ -233,6 +233,8 @@ class Draft:
             is_stopping=False,
             has_been_ready=False,
             created_at=self.now,
+            gpus=spec.devices.gpus,
+            cores=spec.devices.cores,
         )
         self.num_hosts_ever += 1
         self._start_hosts.append(spec)

@@ -12,6 +12,7 @@ from service.cluster import HostKind, HostReport, HostState
 from service.planner.demand import wants_engine
 from service.planner.draft import Draft
 from service.planner.failing import fail_job
+from service.planner.meters import read_host
 from service.planner.plan import HostView
 
 MAX_LOAD_FAILURES = 6
@@ -37,7 +38,7 @@ def fold_hosts(draft: Draft) -> None:
             continue
         idle_since = None if draft.tasks_on(host.name) else (host.idle_since or draft.now)
         is_ready = report.state is HostState.ready
-        draft.hosts[host.name] = dataclasses.replace(
+        view = dataclasses.replace(
             host,
             state=report.state,
             # a host that gets on has no error: what it once waited for must not pass for the cause of its death
@@ -49,6 +50,7 @@ def fold_hosts(draft: Draft) -> None:
             ready_at=host.ready_at or (draft.now if is_ready else None),
             idle_since=idle_since,
         )
+        draft.hosts[host.name] = read_host(draft, host, view, report)
         if is_ready and not host.has_been_ready and host.model in draft.pools:
             pool = draft.pools[host.model]
             draft.pools[host.model] = dataclasses.replace(pool, failures=0, load_s=report.load_s)
@@ -89,7 +91,8 @@ def _fold_death(draft: Draft, host: HostView, report: HostReport | None) -> None
     pauses = host.kind is HostKind.dispatcher and not host.has_been_ready and not is_wanted_end
     is_resting = pauses and (draft.now - host.created_at).total_seconds() < _pause_s(host.name)
     ended_at = None if is_resting else draft.now
-    draft.hosts[host.name] = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=ended_at)
+    view = dataclasses.replace(host, state=HostState.dead, error=error, ended_at=ended_at)
+    draft.hosts[host.name] = read_host(draft, host, view, report)
     if not is_resting:
         draft.forget_host(host.name)
     if is_wanted_end or host.state is HostState.dead:

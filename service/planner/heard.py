@@ -13,6 +13,7 @@ from enum import Enum
 
 from service.cluster import Acknowledge, AttemptReport, AttemptState, HostState
 from service.planner.draft import Draft
+from service.planner.meters import read_attempt
 from service.receipts import Receipt
 from service.tasks import MAX_FAILED, MAX_LOST, Task, TaskState, move
 from service.work import AttemptSpec, TaskKind
@@ -82,6 +83,7 @@ def _hear(draft: Draft, task: Task) -> AttemptReport | Heard:
 def _fold_report(draft: Draft, task: Task, report: AttemptReport, meaning: Meaning) -> None:
     if task.state is TaskState.submitted:
         task = draft.put_task(move(task, TaskState.running))
+    task = read_attempt(draft, task, report)
     task = _commit_all(draft, task, report.receipts, meaning)
     is_over = report.state is not AttemptState.running
     if is_over:
@@ -96,7 +98,9 @@ def _commit_all(draft: Draft, task: Task, receipts: tuple[Receipt, ...], meaning
         if receipt.part == task.num_parts:
             draft.commit_part(task, receipt)
             meaning.commit(draft, task, receipt)
-            task = draft.put_task(dataclasses.replace(draft.tasks[task.id], num_parts=receipt.part + 1))
+            task = draft.tasks[task.id]
+            written_s = task.written_s + receipt.usage.busy_s
+            task = draft.put_task(dataclasses.replace(task, num_parts=receipt.part + 1, written_s=written_s))
     return task
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from service.artifacts import ArtifactKind, ArtifactSpec, ArtifactWork
 from service.cluster import HostKind, HostSpec, HostState, Observation, Orders
+from service.devices import Devices
 from service.experiments.nodes import Child, Node
 from service.jobs import Desired, JobSpec, Phase
 from service.ledger import Account, Transfer
@@ -128,7 +129,16 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """A host that is wanted or not yet known to be gone."""
+    """A host that is wanted or not yet known to be gone. Its meters are brought up to date now and then (`meter`).
+
+    Args:
+        gpus: GPUs that it holds while it lives, all to itself.
+        cores: cores that it holds where it has no GPU; of a dispatcher 0.
+        held_s: since it was asked for, until its end [s].
+        start_s: of which until it could work for the first time [s].
+        busy_s: of which it worked for attempts [s].
+        swap_s: of which its engine got other weights, `num_swaps` times [s].
+    """
 
     name: str
     kind: HostKind
@@ -144,6 +154,18 @@ class HostView:
     ready_at: datetime | None = None
     idle_since: datetime | None = None
     ended_at: datetime | None = None
+    gpus: int = 0
+    cores: int = 0
+    held_s: float = 0.0
+    start_s: float = 0.0
+    busy_s: float = 0.0
+    swap_s: float = 0.0
+    num_swaps: int = 0
+
+    @property
+    def devices(self) -> Devices:
+        """What it holds."""
+        return Devices(gpus=self.gpus, cores=self.cores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

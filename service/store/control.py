@@ -200,6 +200,8 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
         "grant_version": after.grant_version,
         "is_final_sent": after.is_final_sent,
         "num_parts": after.num_parts,
+        "busy_s": after.busy_s,
+        "written_s": after.written_s,
         "num_lost": after.num_lost,
         "num_failed": after.num_failed,
         "not_before": after.not_before,
@@ -306,7 +308,7 @@ def _write_transfers(connection: Connection, plan: Plan, now: datetime) -> None:
 
 
 _ROLLED = ("samples", "errors", "truncated", "prompt_tokens", "cached_tokens", "completion_tokens")
-_ROLLED_FLOATS = ("flops", "flops_paper", "busy_s", "nano_usd")
+_ROLLED_FLOATS = ("flops", "flops_paper", "busy_s", "gpu_s", "cpu_s", "nano_usd")
 
 
 def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, func, select
+from sqlalchemy import Connection, Engine, Executable, case, func, select
 
+from service.cluster import HostKind
 from service.currency import Currency
+from service.devices import DeviceTime
 from service.errors import NotFound
 from service.experiments.nodes import Child
 from service.jobs import Phase
@@ -59,6 +61,37 @@ class UsageRow:
     flops_paper: float
     busy_s: float
     nano_usd: float
+    gpu_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldTime:
+    """What hosts of one sort and model did with the devices they held, over their lives [device-seconds].
+
+    Args:
+        device: "gpu" or "cpu".
+        start_s: until they could work for the first time: start of the process, weights, compilation.
+        swap_s: in which engines got other weights.
+    """
+
+    kind: HostKind
+    model: str | None
+    device: str
+    num_hosts: int
+    held_s: float
+    start_s: float
+    busy_s: float
+    swap_s: float
+
+    @property
+    def idle_s(self) -> float:
+        """What is left: ready and without work, or on the way out."""
+        return max(0.0, self.held_s - self.start_s - self.busy_s - self.swap_s)
+
+    def parts(self) -> dict[str, float]:
+        """Each part by its name; together what was held."""
+        return {"busy": self.busy_s, "load": self.start_s, "swap": self.swap_s, "idle": self.idle_s}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +190,17 @@ class Reads:
         query = select(usage.c.stage, sum_if_known(usage.c.flops).label("flops")).where(usage.c.job_id.in_(job_ids))
         found = {row["stage"]: known(row["flops"]) for row in self._all(query.group_by(usage.c.stage))}
         return {stage: flops for stage, flops in found.items() if flops}
+
+    def time_by_stage(self, job_ids: Sequence[str]) -> dict[str, DeviceTime]:
+        """Device time of all these jobs together, by stage, of stages that took some."""
+        usage = schema.usage
+        sums = [func.sum(usage.c[name]).label(name) for name in ("gpu_s", "cpu_s")]
+        rows = self._all(select(usage.c.stage, *sums).where(usage.c.job_id.in_(job_ids)).group_by(usage.c.stage))
+        return {
+            row["stage"]: DeviceTime(gpu_s=row["gpu_s"], cpu_s=row["cpu_s"])
+            for row in rows
+            if row["gpu_s"] or row["cpu_s"]
+        }
 
     def count_jobs(self) -> dict[str, int]:
         """How many jobs are in each phase, of all there ever were."""
@@ -261,6 +305,24 @@ class Reads:
         query = select(hosts).order_by(hosts.c.ended_at.is_not(None), hosts.c.created_at.desc()).limit(limit)
         return [host_from_row(row) for row in self._all(query)]
 
+    def device_time(self, *, since: datetime | None = None) -> list[HeldTime]:
+        """What engines and trainers held devices for, by sort of host, model and device, those that held most first.
+
+        Args:
+            since: leave out hosts that ended before; of the others their whole lives count.
+        """
+        hosts = schema.hosts
+        device = case((hosts.c.gpus > 0, "gpu"), else_="cpu")
+        keys = [hosts.c.kind, hosts.c.model, device.label("device")]
+        number = hosts.c.gpus + hosts.c.cores
+        sums = [func.sum(hosts.c[name] * number).label(name) for name in ("held_s", "start_s", "busy_s", "swap_s")]
+        query = select(*keys, func.count().label("num_hosts"), *sums).where(number > 0)
+        if since is not None:
+            query = query.where(hosts.c.ended_at.is_(None) | (hosts.c.ended_at >= since))
+        rows = self._all(query.group_by(hosts.c.kind, hosts.c.model, device))
+        found = [_held_time(row) for row in rows]
+        return sorted(found, key=lambda time: (-time.held_s, time.kind, time.model or ""))
+
     def transfers_total(self, account_id: str) -> dict[str, int]:
         """Sum of all transfers of an account by kind."""
         transfers = schema.transfers
@@ -282,6 +344,8 @@ _SUMMED = (
     "cached_tokens",
     "completion_tokens",
     "busy_s",
+    "gpu_s",
+    "cpu_s",
 )
 _MAY_BE_UNKNOWN = ("flops", "flops_paper", "nano_usd")
 
@@ -294,6 +358,11 @@ def _usage_row(row: Any) -> UsageRow:
     values: dict[str, Any] = {"bucket": None, **row, **_times(row, "bucket")}
     values |= {name: known(row[name]) for name in _MAY_BE_UNKNOWN}
     return UsageRow(**values)
+
+
+def _held_time(row: Any) -> HeldTime:
+    values: dict[str, Any] = {**row, "kind": HostKind(row["kind"])}
+    return HeldTime(**values)
 
 
 def _event(row: Any) -> Event:

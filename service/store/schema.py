@@ -125,6 +125,8 @@ tasks = Table(
     Column("grant_version", Integer, nullable=False),
     Column("is_final_sent", Boolean, nullable=False),
     Column("num_parts", Integer, nullable=False),
+    Column("busy_s", Float, nullable=False, server_default="0"),
+    Column("written_s", Float, nullable=False, server_default="0"),
     Column("num_lost", Integer, nullable=False),
     Column("num_failed", Integer, nullable=False),
     Column("not_before", DateTime(timezone=True)),
@@ -200,6 +202,8 @@ usage = Table(
     Column("flops", Float),
     Column("flops_paper", Float),
     Column("busy_s", Float, nullable=False),
+    Column("gpu_s", Float, nullable=False, server_default="0"),
+    Column("cpu_s", Float, nullable=False, server_default="0"),
     Column("nano_usd", Float),
 )
 """Null is not known: of a model without FLOP coefficients or price, or used before prices were kept."""
@@ -221,6 +225,13 @@ hosts = Table(
     Column("ready_at", DateTime(timezone=True)),
     Column("idle_since", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    Column("gpus", Integer, nullable=False, server_default="0"),
+    Column("cores", Integer, nullable=False, server_default="0"),
+    Column("held_s", Float, nullable=False, server_default="0"),
+    Column("start_s", Float, nullable=False, server_default="0"),
+    Column("busy_s", Float, nullable=False, server_default="0"),
+    Column("swap_s", Float, nullable=False, server_default="0"),
+    Column("num_swaps", Integer, nullable=False, server_default="0"),
 )
 
 pools = Table(

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -38,6 +39,22 @@ def test_usage_csv_has_the_same_numbers(reader: TestClient) -> None:
     assert response.headers["content-type"].startswith("text/csv")
     assert [float(row["flops"]) for row in rows] == [item["flops"] for item in listed]
     assert all(row["minute"] for row in rows)
+
+
+def test_device_time_of_a_job_is_the_same_in_its_document_its_usage_and_for_prometheus(reader: TestClient) -> None:
+    job = reader.get("/v1/jobs").json()["items"][0]
+    rows = reader.get("/v1/usage", params={"job": job["id"], "by": "stage"}).json()["items"]
+
+    devices = job["progress"]["devices"]
+
+    assert devices["cpu_hours"] == pytest.approx(sum(row["cpu_s"] for row in rows) / 3600) != 0
+    assert devices["gpu_hours"] == 0
+    by_stage = {row["stage"]: row["cpu_s"] / 3600 for row in rows if row["cpu_s"]}
+    assert {stage: hours["cpu_hours"] for stage, hours in devices["by_stage"].items()} == pytest.approx(by_stage)
+    text = reader.get("/metrics").text
+    assert "isoflop_cpu_seconds_total{" in text
+    parts = re.findall(r'isoflop_held_device_seconds_total\{device="cpu",kind="generator",.*part="(\w+)"', text)
+    assert sorted(set(parts)) == ["busy", "idle", "load", "swap"]
 
 
 @pytest.mark.parametrize("params", [{"by": "user"}, {"bucket": "hour"}, {"format": "xml"}])

@@ -142,12 +142,20 @@ def test_arms_far_apart_are_not_called_matched() -> None:
 
 
 def test_rows_name_the_device_whose_hours_they_count() -> None:
-    arms = (make_arm(device="H100", device_hours=12.25), make_arm("smaller", device_hours=None))
+    arms = (make_arm(device="GPU", device_hours=12.25), make_arm("smaller", device="", device_hours=None))
 
     rows = row_by_label(make_comparison(arms=arms))
 
-    assert rows["CPU / H100-hours"].values == ("12.2", "unknown")
-    assert rows["CPU / H100-hours"].differences == ("unknown",)
+    assert rows["GPU-hours"].values == ("12.2", "unknown")
+    assert rows["GPU-hours"].differences == ("unknown",)
+
+
+def test_hours_of_gpus_are_not_held_against_hours_of_cores() -> None:
+    arms = (make_arm(device="GPU", device_hours=2.0), make_arm("smaller", device="CPU", device_hours=1.0))
+
+    row = row_by_label(make_comparison(arms=arms))["CPU / GPU-hours"]
+
+    assert (row.values, row.differences) == (("2 GPU", "1 CPU"), ("other devices",))
 
 
 def test_rows_write_small_hours_with_three_figures_and_large_changes_whole() -> None:

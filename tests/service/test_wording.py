@@ -55,6 +55,20 @@ def test_duration_uses_two_units_at_most(seconds: float | None, text: str) -> No
     assert wording.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("gpu_s", "cpu_s", "text"),
+    [
+        (4500.0, 0.0, "1.25 GPU-hours"),
+        (0.0, 60.0, "0.0167 CPU-hours"),
+        (7200.0, 36.0, "2 GPU-hours and 0.01 CPU-hours"),
+        (4_334_400.0, 0.0, "1,204.0 GPU-hours"),
+        (0.0, 0.0, "no device time"),
+    ],
+)
+def test_device_hours_say_what_the_devices_are(gpu_s: float, cpu_s: float, text: str) -> None:
+    assert wording.device_hours(gpu_s, cpu_s) == text
+
+
 def test_ago_counts_from_the_given_now() -> None:
     assert wording.ago(NOON - timedelta(seconds=41), NOON) == "41 s ago"
     assert wording.ago(NOON, NOON) == "just now"

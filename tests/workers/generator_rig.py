@@ -8,12 +8,14 @@ import pyarrow.parquet as pq
 
 from service.cluster import AttemptReport, Grant, Orders
 from service.currency import Currency, worst_case
+from service.devices import ONE_CORE, Devices
 from service.jobs import PromptSpec
 from service.models import EngineOptions, ModelSpec
 from service.shards import check_file
 from service.spec_ids import spec_id
 from service.work import AttemptSpec
 from tests.workers.generate_attempts import COST, PRICE, generate_attempt
+from workers.engine_protocol import Finished
 from workers.generator import GeneratorHost
 from workers.prepared import write_prepared
 from workers.simulated_engine import SimulatedEngine, SimulatedTokenizer
@@ -41,13 +43,33 @@ class Clock:
 class Rig:
     """One host, its engine and clock, and a controller's habits."""
 
-    def __init__(self, directory: Path, *, engine: SimulatedEngine | None = None, num_problems: int = 6) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        engine: SimulatedEngine | None = None,
+        num_problems: int = 6,
+        devices: Devices = ONE_CORE,
+        step_s: float = 0.0,
+    ) -> None:
         self.directory, self.clock = directory, Clock()
+        self.step_s = step_s
         self.engine = engine or SimulatedEngine(model=MODEL, max_num_seqs=8, mean_tokens=20, tokens_per_step=4)
-        self.host = GeneratorHost(engine_factory=lambda: self.engine, clock=self.clock)
+        self.host = GeneratorHost(engine_factory=self._timed_engine, clock=self.clock, devices=devices)
         self.prompts = [f"Problem {i} " + "x" * i + f" [answer={i}]" for i in range(num_problems)]
         self.prepared_path = str(directory / "prepared" / "part-00000.parquet")
         self.broken: set[int] = set()
+
+    def _timed_engine(self) -> SimulatedEngine:
+        """The engine; each step takes `step_s` on the clock."""
+        step = self.engine.step
+
+        def timed_step() -> list[Finished]:
+            self.clock.now += self.step_s
+            return step()
+
+        self.engine.step = timed_step  # type: ignore[method-assign]
+        return self.engine
 
     def prepare(self, broken: Sequence[int] = ()) -> None:
         self.broken = set(broken)

@@ -11,6 +11,7 @@ import pytest
 
 from service.checkpoints import write_checkpoint
 from service.cluster import Acknowledge, AttemptReport, AttemptState, HostReport, HostState, Orders, Stop, StopMode
+from service.devices import Devices
 from service.errors import InvalidInput
 from service.receipts import Receipt, Usage
 from service.work import AttemptSpec, FinetuneWork, ScoreWork, TaskKind
@@ -195,6 +196,26 @@ def test_stopped_attempt_ends_after_its_step_and_keeps_its_checkpoint(rig: Rig, 
     stopped = attempt_of(rig.until(is_in("a.1", AttemptState.stopped)), "a.1")
     assert (stopped.finished, len(stopped.receipts), stopped.error) == (3, 1, None)
     assert rig.host.exchange(Orders()).state is HostState.ready
+
+
+def test_stopped_attempt_accounts_for_all_its_time_on_the_gpus_it_held(tmp_path: Path) -> None:
+    now = 0.0
+    rig = Rig()
+    rig.host = TrainerHost(load=lambda: rig.training, clock=lambda: now, devices=Devices(gpus=2))
+    rig.host.start()
+    rig.until(lambda report: report.state is HostState.ready)
+    rig.training.advance(2)
+    rig.until(has_done("a.1", 2), submits(finetune_attempt(tmp_path, "a.1")))  # its checkpoint says that it took 1 s
+    now = 7.0
+    assert attempt_of(rig.host.exchange(Orders()), "a.1").busy_s == 7.0
+    rig.host.exchange(Orders(stops=(Stop(attempt_id="a.1", mode=StopMode.finish),)))
+    rig.training.advance(1)
+    report = rig.until(is_in("a.1", AttemptState.stopped))
+
+    stopped = attempt_of(report, "a.1")
+    assert stopped.wasted == Usage(busy_s=6.0, gpu_s=12.0)
+    assert stopped.busy_s == report.busy_s == 7.0
+    rig.host.close(PATIENCE_S)
 
 
 def test_attempt_stopped_at_its_last_step_has_succeeded(rig: Rig, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from api.dashboard.pages.lists import (
     UsagePage,
     WorkersPage,
 )
-from api.dashboard.pages.overview import BudgetView, JobLine, OverviewPage, UseLine, overview_headline
+from api.dashboard.pages.overview import BudgetView, HeldLine, JobLine, OverviewPage, UseLine, overview_headline
 from api.dashboard.pages.samples import SampleDetail, SampleFilter, SampleLine, SamplesPage, Verdict
 from api.dashboard.pages.training import (
     CheckpointLine,
@@ -78,6 +78,7 @@ __all__ = [
     "FilterLine",
     "FinetuneLine",
     "FinetunePage",
+    "HeldLine",
     "HostLine",
     "JobLine",
     "JobPage",

@@ -89,6 +89,7 @@ class JobPage:
         actions: verbs that apply now, of "pause", "resume", "cancel".
         num_problems: problems of its set.
         took_s: seconds from submission to end; None before that.
+        device_time: what devices worked for it, and what of that was for each stage, in words.
         scored: how far scoring is, in words.
         arms: each by itself, where there are several.
         arm_columns: names of the arms' metrics.
@@ -110,6 +111,7 @@ class JobPage:
     took_s: float | None
     usd: float | None
     truncated_share: float | None
+    device_time: tuple[str, str]
     scored: str
     metrics: tuple[MetricView, ...]
     arms: tuple[ArmLine, ...]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.dashboard.pages.frame import Link, Shell
+from service import wording
 from service.figures import Figure
 from service.pricing import Price
 
@@ -154,7 +155,13 @@ class UsageLine:
     usd: float
     prompt_tokens: int
     completion_tokens: int
-    busy_s: float
+    gpu_s: float
+    cpu_s: float
+
+    @property
+    def device_time(self) -> str:
+        """Of GPUs, or of cores that held none: `1.25 GPU-hours`."""
+        return wording.device_hours(self.gpu_s, self.cpu_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

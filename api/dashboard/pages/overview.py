@@ -74,6 +74,29 @@ class UseLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLine:
+    """What hosts of one pool, or trainers, did with the devices they held.
+
+    Args:
+        host: the pool's model, or "trainer".
+        unit: "GPU-hours" or "CPU-hours".
+        held_s: device-seconds.
+        parts: of them by what was done, "busy", "load", "swap" and "idle"; together all.
+    """
+
+    host: str
+    unit: str
+    num_hosts: int
+    held_s: float
+    parts: tuple[tuple[str, float], ...]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part of what was held, 0 to 1."""
+        return {name: seconds / self.held_s if self.held_s else 0.0 for name, seconds in self.parts}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewPage:
     """Is everything getting on?
 
@@ -81,6 +104,8 @@ class OverviewPage:
         headline: the answer in one line, see `overview_headline`.
         engines_ready: generator engines that take work, of `engines_total`.
         tokens_per_s: completion tokens a second, all engines together.
+        device_time_today: what devices worked for jobs and finetunes, in words, e.g. "1.25 GPU-hours".
+        held: what engines and trainers held devices for.
         period: what `use` and the figures cover, in words, e.g. "the last 24 hours".
     """
 
@@ -90,10 +115,12 @@ class OverviewPage:
     engines_total: int
     tokens_per_s: float
     spent_today_flops: float
+    device_time_today: str
     wasted_today_share: float
     jobs: tuple[JobLine, ...]
     period: str
     use: tuple[UseLine, ...]
+    held: tuple[HeldLine, ...]
     figures: tuple[Figure, ...]
 
     @property

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from api.progress import amount_of
 from service import figures
 from service.currency import Currency, in_currency, stated
+from service.devices import DeviceTime
 from service.errors import CorruptFile
 from service.jobs import Job
 from service.metrics import MetricsSummary
@@ -70,6 +71,12 @@ def spend(usage: Iterable[UsageRow], colours: Mapping[str, str], now: datetime) 
         if row.bucket is not None
     ]
     return figures.spend_figure(buckets, colours, bucket="minute" if is_by_minute else "hour")
+
+
+def time_today(usage: Iterable[UsageRow], now: datetime) -> DeviceTime:
+    """What devices worked since midnight UTC."""
+    today = [row for row in usage if row.bucket is not None and row.bucket.date() == now.date()]
+    return DeviceTime(gpu_s=sum(row.gpu_s for row in today), cpu_s=sum(row.cpu_s for row in today))
 
 
 def burn_down(

@@ -35,7 +35,6 @@ def comparison_of(context: AppContext, job_ids: Sequence[str], now: datetime) ->
         title=" against ".join(job.spec.name for job, _ in reversed(found)),
         documents={job.id: document_text(job, resolved) for job, resolved in found},
         versions=tuple(versions.items()),
-        device="engine",
         now=now,
     )
 

@@ -86,7 +86,12 @@ def _facts(
         ("flops", "training FLOPs", wording.flops(found.flops), f"exact; {wording.flops(found.flops_paper)} paper"),
         ("tokens", "tokens trained", "–" if last is None else wording.count(last["tokens"]), "without padding"),
         ("passes", "passes over the data", "–" if last is None else f"{last['epoch']:.2f}", ""),
-        ("time", span[0], "–" if span[1] is None else wording.duration(span[1]), f"{found.busy_s:.1f} s of training"),
+        (
+            "time",
+            span[0],
+            "–" if span[1] is None else wording.duration(span[1]),
+            f"{wording.device_hours(found.gpu_hours * 3600, found.cpu_hours * 3600)} of training",
+        ),
     )
 
 

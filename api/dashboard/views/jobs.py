@@ -20,6 +20,7 @@ from service import figures, wording
 from service.artifacts import ArtifactKind
 from service.cluster import HostKind, HostState
 from service.currency import Currency
+from service.devices import DeviceTime
 from service.importing.spec import TOKEN_WORDS
 from service.job_metrics import JobMetrics
 from service.jobs import Desired, Job, Phase, Resolved, is_unpriced
@@ -27,7 +28,7 @@ from service.measures import Measures
 from service.planner.plan import HostView
 from service.selection.spec import SelectionSpec
 from service.store import Store
-from service.store.reads import Part, UsageRow
+from service.store.reads import HeldTime, Part, UsageRow
 from service.tasks import Task, TaskState
 from service.wording import Tone
 from service.work import TaskKind
@@ -83,6 +84,7 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
     jobs = tuple(_line(job, progress_by_id[job.id], hosts, pools) for job in listed)
     by_minute = charts.by_base(store, store.reads.usage(by_minute=True, since=now - WINDOW))
     spent, wasted_share = charts.spent_today(by_minute, now)
+    worked = charts.time_today(by_minute, now)
     engines = [host for host in hosts if host.kind is HostKind.generator and host.ended_at is None]
     return pages.OverviewPage(
         shell=shell_of(context, "overview", now),
@@ -91,11 +93,23 @@ def overview_page(context: AppContext, now: datetime) -> pages.OverviewPage:
         engines_total=len(engines),
         tokens_per_s=sum(line.tokens_per_s or 0.0 for line in jobs if line.phase == Phase.running),
         spent_today_flops=spent,
+        device_time_today=wording.device_hours(worked.gpu_s, worked.cpu_s),
         wasted_today_share=wasted_share,
         jobs=jobs,
         period="the last 24 hours",
         use=use_lines(by_minute),
+        held=tuple(_held_line(time) for time in store.reads.device_time(since=now - WINDOW)),
         figures=(charts.spend(by_minute, charts.colours_of(store), now),),
+    )
+
+
+def _held_line(time: HeldTime) -> pages.HeldLine:
+    return pages.HeldLine(
+        host=time.model or time.kind.value,
+        unit=f"{time.device.upper()}-hours",
+        num_hosts=time.num_hosts,
+        held_s=time.held_s,
+        parts=tuple(time.parts().items()),
     )
 
 
@@ -183,6 +197,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
         usd=progress.usd,
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
+        device_time=time_words(progress),
         scored=scored_words(found),
         arms=section.lines,
         arm_columns=section.columns,
@@ -232,6 +247,19 @@ def _source(job: Job, parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
         ("tokens", TOKEN_WORDS[spec.tokens]),
         ("FLOPs, once", f"{flops}, exact accounting of these tokens with nothing cached"),
     )
+
+
+def time_words(progress: Progress) -> tuple[str, str]:
+    """Device time of a job, and how it divides into stages: `0.0167 CPU-hours`, `generate 0.0150, score 0.0017`."""
+    total, stages = progress.total_time, progress.device_time.items()
+    has_both = total.gpu_s > 0 and total.cpu_s > 0
+
+    def words(time: DeviceTime) -> str:
+        return wording.device_hours(time.gpu_s, time.cpu_s) if has_both else wording.hours(time.gpu_s + time.cpu_s)
+
+    longest_first = sorted(stages, key=lambda item: -(item[1].gpu_s + item[1].cpu_s))
+    parts = [f"{stage} {words(time)}" for stage, time in longest_first]
+    return wording.device_hours(total.gpu_s, total.cpu_s), ", ".join(parts) or "of busy devices"
 
 
 def scored_words(found: JobMetrics) -> str:

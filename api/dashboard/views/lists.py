@@ -183,12 +183,13 @@ def usage_page(context: AppContext, now: datetime) -> pages.UsagePage:
     known = [row for row in rows if not math.isnan(row.flops)]
     useful = sum(row.flops for row in known if row.outcome == "useful")
     total = sum(row.flops for row in known)
-    wasted = f", {wording.percent(1 - useful / total)} of them wasted" if total else ""
+    wasted = f", {wording.percent(1 - useful / total)} of the FLOPs wasted" if total else ""
     unknown = dict.fromkeys(row.model for row in rows if math.isnan(row.flops))
     without = f"; those of {', '.join(unknown)} are unknown" if unknown else ""
+    worked = wording.device_hours(sum(row.gpu_s for row in rows), sum(row.cpu_s for row in rows))
     return pages.UsagePage(
         shell=shell_of(context, "usage", now),
-        headline=f"{wording.flops(total)} FLOPs since the start{wasted}{without}.",
+        headline=f"{wording.flops(total)} FLOPs and {worked} since the start{wasted}{without}.",
         period="since the start",
         figure_period=f"the last {_FIGURE_WINDOW.days} days",
         csv_path="/v1/usage?format=csv",
@@ -217,7 +218,8 @@ def _usage_lines(rows: Sequence[UsageRow], names: dict[str, str]) -> tuple[pages
             usd=amount_of(Currency.usd, group),
             prompt_tokens=sum(row.prompt_tokens for row in group),
             completion_tokens=sum(row.completion_tokens for row in group),
-            busy_s=sum(row.busy_s for row in group),
+            gpu_s=sum(row.gpu_s for row in group),
+            cpu_s=sum(row.cpu_s for row in group),
         )
         for (job_id, model, stage), group in sorted(
             groups.items(), key=lambda item: -sum(row.flops for row in item[1] if not math.isnan(row.flops))

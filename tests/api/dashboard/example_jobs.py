@@ -85,6 +85,7 @@ def overview() -> pages.OverviewPage:
         engines_total=2,
         tokens_per_s=13_912.0,
         spent_today_flops=2.31e12,
+        device_time_today="0.0377 CPU-hours",
         wasted_today_share=0.0043,
         jobs=jobs,
         period="the last 24 hours",
@@ -93,7 +94,18 @@ def overview() -> pages.OverviewPage:
             pages.UseLine(model=MODELS[1], stage="generate", useful_flops=9.96e11, wasted_flops=6.1e9),
             pages.UseLine(model=MODELS[1], stage="evaluate", useful_flops=3.1e10, wasted_flops=0.0),
         ),
+        held=(
+            _held(MODELS[0], "CPU-hours", 1, busy=76.0, load=21.0, swap=0.0, idle=8.0),
+            _held(MODELS[1], "CPU-hours", 2, busy=59.0, load=44.0, swap=1.5, idle=310.0),
+            _held("trainer", "CPU-hours", 1, busy=40.0, load=28.0, swap=0.0, idle=300.0),
+        ),
         figures=(spend_figure(),),
+    )
+
+
+def _held(host: str, unit: str, num_hosts: int, **parts: float) -> pages.HeldLine:
+    return pages.HeldLine(
+        host=host, unit=unit, num_hosts=num_hosts, held_s=sum(parts.values()), parts=tuple(parts.items())
     )
 
 
@@ -106,10 +118,12 @@ def empty_overview() -> pages.OverviewPage:
         engines_total=0,
         tokens_per_s=0.0,
         spent_today_flops=0.0,
+        device_time_today="no device time",
         wasted_today_share=0.0,
         jobs=(),
         period="the last 24 hours",
         use=(),
+        held=(),
         figures=(figures.spend_figure([], COLOURS, bucket="minute"),),
     )
 
@@ -127,6 +141,7 @@ def job_page() -> pages.JobPage:
         num_problems=400,
         took_s=None,
         truncated_share=0.0021,
+        device_time=("0.0241 CPU-hours", "generate 0.0219, score 0.0022"),
         scored="7,120 of 7,480 scored",
         arms=tuple(
             pages.ArmLine(

@@ -167,7 +167,8 @@ def _usage(name: str, job_id: str, model: str, *, useful: float, wasted: float) 
         usd=useful / 1e13,
         prompt_tokens=round(useful / 1.1e7),
         completion_tokens=round(useful / 4e6),
-        busy_s=useful / 1.7e10,
+        gpu_s=0.0,
+        cpu_s=useful / 1.7e10,
     )
 
 

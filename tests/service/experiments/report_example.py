@@ -41,7 +41,7 @@ def arm(name: str, *, parameters: int, samples: int, flops: float = 1.31e12) -> 
         useful_flops=flops,
         waste=(report.Waste(reason="truncated", flops=3.93e9),),
         device_hours=0.02,
-        device="engine",
+        device="CPU",
         samples=samples,
         errors=0,
         completion_tokens=112_000,
@@ -220,7 +220,8 @@ def cost(stage: Stage, arm_name: str, *, flops: float, wasted: float) -> StageCo
         flops=flops,
         wasted_flops=wasted,
         flops_paper=flops / 2,
-        busy_s=75.0,
+        gpu_s=0.0,
+        cpu_s=75.0,
     )
 
 

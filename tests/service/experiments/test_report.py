@@ -35,6 +35,7 @@ from tests.service.experiments.report_example import (
     BETTER,
     SAME,
     bought,
+    cost,
     empty_report,
     example_figures,
     example_report,
@@ -320,6 +321,27 @@ def test_costs_of_a_student_named_base_are_its_arms_and_not_a_bases(tmp_path: Pa
     assert found == [(Stage.draw, "large", 1), (Stage.greedy, "", 1), (Stage.greedy, "large", 1)]
 
 
+def test_cost_of_an_arm_is_told_by_what_it_was_for_in_flops_and_device_time() -> None:
+    costs = (
+        cost(Stage.draw, "larger", flops=2e12, wasted=0.0),
+        cost(Stage.ask, "larger", flops=0.0, wasted=0.0),
+        cost(Stage.judge, "larger", flops=1e12, wasted=0.0),
+        dataclasses.replace(cost(Stage.train, "larger", flops=3e12, wasted=0.0), gpu_s=7200.0, cpu_s=0.0),
+        cost(Stage.greedy, "", flops=9e12, wasted=0.0),
+    )
+    table = report_text(example_report(costs=costs)).arm_costs
+    assert table.columns == ("arm", "drawing", "judging", "finetuning", "in all")
+    assert table.rows == (
+        (
+            "larger",
+            "2.00e12 FLOPs, 0.0208 CPU-hours",
+            "1.00e12 FLOPs, 0.0417 CPU-hours",
+            "3.00e12 FLOPs, 2 GPU-hours",
+            "6.00e12 FLOPs, 2 GPU-hours and 0.0625 CPU-hours",
+        ),
+    )
+
+
 def test_costs_add_up_and_tell_waste() -> None:
     table = report_text(example_report()).costs
 
@@ -386,7 +408,7 @@ def test_json_has_numbers_as_numbers_and_the_verdict() -> None:
     assert found[-1]["difference"]["estimate"]["value"] == BETTER.value
     assert document["report"]["bought"][0]["data"]["metrics"][-1]["matched"] == Matched.number
     assert document["report"]["costs"][0]["stage"] == Stage.draw
-    assert set(document["tables"]) == {"students", "costs", "data-1", "data-5"}
+    assert set(document["tables"]) == {"students", "arm_costs", "costs", "data-1", "data-5"}
 
 
 def test_zip_has_every_form_and_the_figures_that_markdown_shows() -> None:

@@ -1,0 +1,51 @@
+"""Meters of hosts and attempts: where device time went, kept so that it outlives a controller.
+
+Consumes what hosts report; changes the meters in the records of living hosts and of tasks in flight. A meter that runs
+is written every `METER_S`, so ticks stay as cheap as they were; what ends is read for the last time as it ends. Of a
+process that is gone, what came after its last word is not known: up to `METER_S` of its work counts as idle.
+"""
+
+import dataclasses
+
+from service.cluster import AttemptReport, HostReport, HostState
+from service.devices import NO_DEVICES
+from service.planner.draft import Draft
+from service.planner.plan import HostView
+from service.receipts import Usage
+from service.tasks import Task
+
+METER_S = 10.0
+
+
+def read_host(draft: Draft, before: HostView, host: HostView, report: HostReport | None) -> HostView:
+    """The host with its meters as of now, if they are due.
+
+    Args:
+        before: the record that the tick began with.
+    """
+    held_s = (draft.now - host.created_at).total_seconds()
+    is_first_ready = host.has_been_ready and not before.has_been_ready
+    if held_s - before.held_s < METER_S and host.state is before.state and not is_first_ready:
+        return host
+    is_heard = report is not None and report.state is not HostState.dead
+    return dataclasses.replace(
+        host,
+        held_s=held_s,
+        start_s=before.start_s if before.has_been_ready else held_s,
+        busy_s=max(before.busy_s, report.busy_s) if report is not None and is_heard else before.busy_s,
+        swap_s=max(before.swap_s, report.swap_s) if report is not None and is_heard else before.swap_s,
+        num_swaps=max(before.num_swaps, report.num_swaps) if report is not None and is_heard else before.num_swaps,
+    )
+
+
+def read_attempt(draft: Draft, task: Task, report: AttemptReport) -> Task:
+    """The task with the time of its attempt as of now, if it is due or the task changes anyway."""
+    is_due = report.busy_s - task.busy_s >= METER_S or bool(report.receipts)
+    return draft.put_task(dataclasses.replace(task, busy_s=report.busy_s)) if is_due else task
+
+
+def lost_time(draft: Draft, task: Task) -> Usage:
+    """Time of an attempt whose process is gone that is in none of its parts, as far as it was heard of."""
+    host = draft.hosts.get(str(task.host))
+    devices = NO_DEVICES if host is None else host.devices
+    return Usage.of_time(max(0.0, task.busy_s - task.written_s), devices)
