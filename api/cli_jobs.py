@@ -203,6 +203,8 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
         f"  problems     {plan['document']['problems']}, {plan['num_problems']:,} of them",
         f"  budget       {wording.amount(plan['limit'], currency)}",
     ]
+    if currency == "gpu_hours":
+        lines.append("               soft: what runs when it is used up is finished; a sample has no price in it")
     for cost in plan["cost_per_sample"]:
         lengths = (
             f"{cost['nominal_prompt_tokens']:,} prompt and {cost['nominal_completion_tokens']:,} completion tokens"

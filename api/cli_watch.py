@@ -75,12 +75,14 @@ def ending_line(document: "Document") -> str:
 
 
 def spent_words(progress: "Document") -> str:
-    """`61 % of 2.00e12 FLOPs`."""
+    """`61 % of 2.00e12 FLOPs`, `102 % of 2 GPU-hours, 0.04 beyond the limit`."""
     budget = progress["budget"]
     if not budget["limit"]:
         return "imported, nothing spent"
-    unit = wording.UNIT_WORDS[budget["currency"]]
-    return f"{wording.percent(budget['used_fraction'], digits=0)} of {wording.flops(budget['limit'])} {unit}"
+    limit = wording.quantity(budget["limit"], budget["currency"])
+    beyond = f", {wording.quantity(budget['overshoot'], budget['currency'])} beyond the limit"
+    spent = f"{wording.percent(budget['used_fraction'], digits=0)} of {limit} {budget['unit']}"
+    return spent + beyond if budget["overshoot"] else spent
 
 
 def progress_words(progress: "Document") -> str:

@@ -21,7 +21,12 @@ CHARACTERS_PER_TOKEN = 4.0
 
 
 def sample_costs(store: Store, spec: JobSpec, resolved: Resolved) -> list[SampleCost]:
-    """Cost of one sample for every arm of the job, and how many the whole budget buys of each alone."""
+    """Cost of one sample for every arm of the job, and how many the whole budget buys of each alone.
+
+    None in a soft currency, which has no price of a sample.
+    """
+    if spec.budget.currency.is_soft:
+        return []
     usage = [row for row in store.reads.usage() if row.stage in DRAWING_STAGES and row.outcome != "lost"]
     question = _mean_question_characters(resolved)
     models = {model.name: model for model in resolved.models}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from service import wording
 from service.currency import Currency, in_currency, stated, stated_amount
 from service.devices import DeviceTime
 from service.jobs import DRAWING_STAGES, Job
@@ -28,6 +29,9 @@ class Progress:
     """A job in numbers. Amounts of the account are as people state its currency: FLOPs, tokens, samples, USD.
 
     Args:
+        unit: of these amounts, for people: of device time it says which devices once some have worked.
+        spent: all of it, beyond the limit too.
+        overshoot: of `spent`, what is beyond the limit; 0 but for device time.
         usd: price of all tokens that were drawn, wasted ones included; None where a model has no price [USD].
         wasted_flops: FLOPs by reason: truncated, lost, dropped.
         device_time: by stage, scoring included, useful or not.
@@ -36,9 +40,11 @@ class Progress:
     """
 
     currency: Currency
+    unit: str
     limit: float
     spent: float
     reserved: float
+    overshoot: float
     samples: int
     errors: int
     truncated: int
@@ -118,7 +124,7 @@ def progress_of(
     drawn = [row for row in usage if row.stage in DRAWING_STAGES]
     committed = [row for row in usage if row.stage in _WITH_SAMPLES and row.outcome in _COMMITTED]
     limit = stated_amount(account.currency, account.limit or 0)
-    spent = stated_amount(account.currency, account.spent)
+    spent = stated_amount(account.currency, account.used)
     recent = [row for row in lately if row.stage in DRAWING_STAGES]
     tokens_per_s, spent_per_s = _rates(job, account.currency, drawn, recent, now)
     eta_s = max(0.0, limit - spent) / spent_per_s if spent_per_s and not job.phase.is_terminal else None
@@ -128,9 +134,11 @@ def progress_of(
             wasted[row.outcome] = wasted.get(row.outcome, 0.0) + row.flops
     return Progress(
         currency=account.currency,
+        unit=unit_of(account.currency, drawn),
         limit=limit,
         spent=spent,
         reserved=stated_amount(account.currency, account.reserved),
+        overshoot=stated_amount(account.currency, account.exceeded),
         samples=sum(row.samples for row in committed),
         errors=sum(row.errors for row in committed),
         truncated=sum(row.truncated for row in committed),
@@ -146,6 +154,16 @@ def progress_of(
         tokens_per_s=tokens_per_s,
         eta_s=eta_s,
     )
+
+
+def unit_of(currency: Currency, drawn: Iterable[UsageRow]) -> str:
+    """What amounts of a currency are called; of device time, by the devices that have drawn so far."""
+    if not currency.is_soft:
+        return wording.UNIT_WORDS[currency]
+    total = sum((DeviceTime(gpu_s=row.gpu_s, cpu_s=row.cpu_s) for row in drawn), DeviceTime())
+    if total.gpu_s > 0:
+        return "GPU-hours"
+    return "CPU-hours" if total.cpu_s > 0 else wording.UNIT_WORDS[currency]
 
 
 def time_by_stage(usage: Iterable[UsageRow]) -> dict[str, DeviceTime]:

@@ -21,7 +21,18 @@ from api.resolve_parts import (
 )
 from api.wire.job_document import BudgetDocument, JobDocument
 from service import wording
-from service.currency import Budget, Currency, can_price, from_amount, missing_for, stated, stated_amount, worst_case
+from service.currency import (
+    MS_PER_HOUR,
+    Budget,
+    Currency,
+    can_price,
+    from_amount,
+    missing_for,
+    stated,
+    stated_amount,
+    worst_case,
+)
+from service.devices import SECONDS_PER_HOUR
 from service.errors import BudgetTooSmall, InvalidInput, NotFound
 from service.experiments.spec import ResolvedSet
 from service.flops import MFLOP
@@ -148,6 +159,10 @@ def cost_bounds(currency: Currency, model: ModelSpec, max_tokens: int | None) ->
     return min(costs), max(costs)
 
 
+_HAIR = 1e-6
+"""Of a millisecond: hours in a document are floats, and one that was made of whole milliseconds must give them back."""
+
+
 def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Budget:
     if document.flops is not None:
         currency = Currency.flops_paper if accounting == "paper" else Currency.flops
@@ -163,6 +178,13 @@ def _budget(document: BudgetDocument, accounting: str, num_problems: int) -> Bud
         if limit < 1:
             raise BudgetTooSmall(f"budget.usd: got {document.usd:g}, allowed: at least {1 / NANO_USD:g}")
         return Budget(currency=Currency.usd, limit=limit)
+    if document.gpu_hours is not None:
+        limit = math.floor(document.gpu_hours * MS_PER_HOUR + _HAIR)
+        if limit < 1000:
+            raise BudgetTooSmall(
+                f"budget.gpu_hours: got {document.gpu_hours:.4g}, allowed: at least {1 / SECONDS_PER_HOUR:.3g} (1 s)"
+            )
+        return Budget(currency=Currency.gpu_hours, limit=limit)
     if document.samples_per_problem is not None:
         limit = round(document.samples_per_problem * num_problems)
         if limit < 1:
@@ -182,6 +204,8 @@ def _budget_document(budget: Budget, num_problems: int) -> dict[str, float]:
             return {"tokens": budget.limit}
         case Currency.usd:
             return {"usd": stated_amount(budget.currency, budget.limit)}
+        case Currency.gpu_hours:
+            return {"gpu_hours": stated_amount(budget.currency, budget.limit)}
         case Currency.samples:
             whole, rest = divmod(budget.limit, num_problems)
             return {"samples_per_problem": budget.limit / num_problems if rest else whole}
@@ -213,6 +237,7 @@ _FIELDS_OF_CURRENCIES = {
     Currency.tokens: "tokens",
     Currency.samples: "samples_per_problem",
     Currency.usd: "usd",
+    Currency.gpu_hours: "gpu_hours",
 }
 
 
@@ -220,6 +245,8 @@ def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     """Refuses what cannot pay a sample whatever the prompts are; the planner knows the real ones later."""
     currency = spec.budget.currency
     check_priced("budget", currency, models)
+    if currency.is_soft:
+        return
     model_by_name = {model.name: model for model in models}
     cheapest = {
         arm.name: cost_bounds(currency, model_by_name[arm.model], arm.sampling.max_tokens)[0] for arm in spec.all_arms

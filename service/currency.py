@@ -6,6 +6,10 @@ tokens and samples one by one. The truth is token counts; every amount here can 
 
 Costs are reckoned in *cost units*: FLOPs, tokens, samples, and nano-USD, for a float of USD would not be exact. People
 state and read USD: `stated` and `stated_amount` are for what goes out to them.
+
+Device time is *soft*: nobody can say what a sample will take, so it is counted as it passes, in milliseconds times
+devices held, and what runs when the limit is reached is finished beyond it. A sample inside an engine holds one
+millisecond, so that the credit protocol sees it.
 """
 
 from dataclasses import dataclass
@@ -20,15 +24,25 @@ from service.pricing import NANO_USD, Pricing
 
 
 class Currency(StrEnum):
-    """What a budget counts. `flops` is exact accounting, `flops_paper` is 2 * P * completion tokens."""
+    """What a budget counts. `flops` is exact accounting, `flops_paper` is 2 * P * completion tokens.
+
+    `gpu_hours` is busy time of engines times the GPUs they hold, or the cores where they hold no GPU.
+    """
 
     flops = "flops"
     flops_paper = "flops_paper"
     tokens = "tokens"
     samples = "samples"
     usd = "usd"
+    gpu_hours = "gpu_hours"
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether samples cannot be priced beforehand, so that a limit may be passed by what runs."""
+        return self is Currency.gpu_hours
 
 
+MS_PER_HOUR = 3_600_000
 _NEEDS = {
     Currency.flops: "FLOP coefficients, which are unknown",
     Currency.flops_paper: "the number of parameters, which is unknown",
@@ -38,11 +52,11 @@ _NEEDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """A hard limit.
+    """A limit: hard, but of a soft currency.
 
     Args:
         currency: unit of `limit`.
-        limit: integer amount [MFLOP | nano-USD | tokens | samples], >= 1; 0 where nothing is to be spent.
+        limit: integer amount [MFLOP | nano-USD | tokens | samples | device-ms], >= 1; 0 where nothing is to be spent.
     """
 
     currency: Currency
@@ -62,8 +76,14 @@ def from_amount(currency: Currency, amount: int) -> float:
 
 
 def stated(currency: Currency, value: float) -> float:
-    """`value` [cost units] in what people state budgets in: USD instead of nano-USD."""
-    return value / NANO_USD if currency is Currency.usd else value
+    """`value` [cost units] in what people state budgets in: USD instead of nano-USD, hours instead of milliseconds."""
+    match currency:
+        case Currency.usd:
+            return value / NANO_USD
+        case Currency.gpu_hours:
+            return value / MS_PER_HOUR
+        case _:
+            return value
 
 
 def stated_amount(currency: Currency, amount: int) -> float:
@@ -80,7 +100,7 @@ def can_price(currency: Currency, pricing: Pricing) -> bool:
             return pricing.cost.is_known
         case Currency.usd:
             return pricing.price is not None
-        case Currency.tokens | Currency.samples:
+        case Currency.tokens | Currency.samples | Currency.gpu_hours:
             return True
 
 
@@ -95,6 +115,8 @@ def worst_case(currency: Currency, pricing: Pricing, *, prompt_tokens: int, max_
     Raises:
         InvalidInput: as `actual_costs`.
     """
+    if currency.is_soft:
+        return 1.0
     return actual(currency, pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=max_tokens)
 
 
@@ -115,6 +137,8 @@ def actual(
 
 def worst_cases(currency: Currency, pricing: Pricing, *, prompt_tokens: IntArray, max_tokens: IntArray) -> FloatArray:
     """`worst_case` of many samples, shape [n]."""
+    if currency.is_soft:
+        return np.ones(len(prompt_tokens))
     return actual_costs(
         currency,
         pricing,
@@ -132,7 +156,7 @@ def actual_costs(
     cached_tokens: IntArray,
     completion_tokens: IntArray,
 ) -> FloatArray:
-    """`actual` of many samples, shape [n].
+    """`actual` of many samples, shape [n]; 0 in a soft currency, whose cost is no sample's.
 
     Raises:
         InvalidInput: the model cannot be priced in that currency, see `can_price`.
@@ -150,6 +174,8 @@ def actual_costs(
             return (prompt_tokens + completion_tokens).astype(np.float64)
         case Currency.samples:
             return np.ones(len(prompt_tokens))
+        case Currency.gpu_hours:
+            return np.zeros(len(prompt_tokens))
 
 
 class Amounts(Protocol):
@@ -186,6 +212,16 @@ class Amounts(Protocol):
         ...
 
     @property
+    def gpu_s(self) -> float:
+        """Busy time times GPUs held [GPU-seconds]."""
+        ...
+
+    @property
+    def cpu_s(self) -> float:
+        """Busy time times cores held, of what held no GPU [core-seconds]."""
+        ...
+
+    @property
     def nano_usd(self) -> float:
         """Price of the tokens, each sample's rounded up [nano-USD]."""
         ...
@@ -196,6 +232,8 @@ def in_currency(currency: Currency, used: Amounts) -> float:
     match currency:
         case Currency.usd:
             return used.nano_usd
+        case Currency.gpu_hours:
+            return 1000.0 * (used.gpu_s + used.cpu_s)
         case Currency.flops:
             return used.flops
         case Currency.flops_paper:

@@ -30,6 +30,11 @@ class Devices:
     gpus: int = 0
     cores: int = 0
 
+    @property
+    def count(self) -> int:
+        """How many."""
+        return self.gpus + self.cores
+
     def over(self, seconds: float) -> DeviceTime:
         """Time on all of them for so long."""
         return DeviceTime(gpu_s=self.gpus * seconds, cpu_s=self.cores * seconds)

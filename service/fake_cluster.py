@@ -77,7 +77,9 @@ class FakeCluster:
         host = self.hosts[name]
         if host.state is HostState.dead:
             return
-        self.record.true_cost += sum(attempt.inflight_worst for attempt in host.attempts.values())
+        self.record.true_cost += sum(
+            attempt.inflight_worst for attempt in host.attempts.values() if not attempt.is_soft
+        )
         host.state = HostState.dead
         host.attempts = {}
 

@@ -3,6 +3,7 @@
 Credit, order, versions of grants, receipts until they are acknowledged: as a real host has them.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,10 @@ class _Attempt:
     ran_s: float = 0.0
     busy_s: float = 0.0
     flushed_s: float = 0.0
+
+    @property
+    def is_soft(self) -> bool:
+        return isinstance(self.spec.work, GenerateWork) and self.spec.work.currency.is_soft
 
     @property
     def inflight_worst(self) -> float:
@@ -135,7 +140,7 @@ class FakeHost:
             return
         attempt.is_stopping = True
         if stop.mode is StopMode.abort:
-            for sample in attempt.inflight:
+            for sample in [] if attempt.is_soft else attempt.inflight:
                 attempt.used += sample.worst  # an aborted sample may have cost anything up to its worst case
                 self._record.true_cost += sample.worst
             attempt.wasted = attempt.wasted + Usage(flops=attempt.inflight_worst)
@@ -178,6 +183,8 @@ class FakeHost:
         self._record.busy_s += elapsed_s
         for attempt in running:
             attempt.busy_s += elapsed_s * len(attempt.inflight) / num_inside
+            if attempt.is_soft:
+                attempt.used = math.ceil(1000.0 * self.spec.devices.count * attempt.busy_s - 1e-6)
 
     def _answer(self, attempt: _Attempt, elapsed_s: float) -> None:
         """Work that draws nothing is done when its time is over."""
@@ -286,6 +293,9 @@ class FakeHost:
 
     def _attempt_report(self, attempt: _Attempt, lookahead: list[FakeSample]) -> AttemptReport:
         is_done = attempt.state is not AttemptState.running
+        ahead = float(sum(sample.worst for sample in lookahead))
+        if attempt.is_soft and (attempt.inflight or lookahead):
+            ahead += 10_000.0 * self.spec.devices.count
         if is_done and attempt.flushed_s < attempt.busy_s:
             attempt.wasted += Usage.of_time(attempt.busy_s - attempt.flushed_s, self.spec.devices)
             attempt.flushed_s = attempt.busy_s
@@ -298,7 +308,7 @@ class FakeHost:
             used=attempt.used,
             inflight_worst=attempt.inflight_worst,
             next_worst=attempt.waiting[0].worst if attempt.waits_for_credit else 0.0,
-            wanted=attempt.used + attempt.inflight_worst + float(sum(sample.worst for sample in lookahead)),
+            wanted=attempt.used + attempt.inflight_worst + ahead,
             waiting=len(attempt.waiting),
             finished=attempt.finished,
             returned=np.array([(s.problem, s.index) for s in attempt.returned], dtype=np.int32).reshape(-1, 2)

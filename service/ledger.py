@@ -19,6 +19,8 @@ class TransferKind(StrEnum):
     reserve = "reserve"
     settle = "settle"
     void = "void"
+    exceed = "exceed"
+    """Cost beyond the limit, in a soft currency: was never reserved, and is no part of what is spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,8 @@ class Account:
 
     Args:
         id: `<scope>:<currency>`, e.g. `job-3f:flops`.
-        limit: hard limit, or None for an account that only records.
+        limit: what may be spent, or None for an account that only records.
+        exceeded: what was used beyond the limit; always 0 in a hard currency.
     """
 
     id: str
@@ -51,6 +54,12 @@ class Account:
     limit: int | None
     spent: int = 0
     reserved: int = 0
+    exceeded: int = 0
+
+    @property
+    def used(self) -> int:
+        """All that was used, beyond the limit too."""
+        return self.spent + self.exceeded
 
     @property
     def available(self) -> int:
@@ -62,7 +71,7 @@ class Account:
 
         Raises:
             BudgetExceeded: a reservation larger than what is available.
-            ValueError: a negative amount, or a settlement or void beyond what is reserved.
+            ValueError: a negative amount, a settlement or void beyond what is reserved, an excess in a hard currency.
         """
         if transfer.amount < 0:
             raise ValueError(f"{self.id}: transfer amounts are >= 0, got {transfer.amount}")
@@ -79,6 +88,10 @@ class Account:
             case TransferKind.void:
                 self._check_reserved(transfer)
                 return dataclasses.replace(self, reserved=self.reserved - transfer.amount)
+            case TransferKind.exceed:
+                if not self.currency.is_soft:
+                    raise ValueError(f"{self.id}: {transfer.amount:,} beyond the limit of a hard currency")
+                return dataclasses.replace(self, exceeded=self.exceeded + transfer.amount)
 
     def _check_reserved(self, transfer: Transfer) -> None:
         if transfer.amount > self.reserved:

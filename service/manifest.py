@@ -85,6 +85,7 @@ def _build(job: Job, resolved: Resolved, reads: Reads, tasks: list[Task], base: 
             "limit": account.limit,
             "spent": account.spent,
             "reserved": account.reserved,
+            "exceeded": account.exceeded,
         },
         "settlements": _settlements(reads, account.id),
         "prepared": [
@@ -140,10 +141,10 @@ def _shard(part: Part, base: Path) -> dict[str, Any]:
 
 
 def _settlements(reads: Reads, account_id: str) -> dict[str, dict[str, int]]:
-    """Per attempt: what its parts settled, and what was charged beyond them (lost or dropped work)."""
+    """Per attempt, the excess included: what its parts cost, and what was charged beyond them (lost, dropped work)."""
     found: dict[str, dict[str, int]] = {}
     for row in reads.transfers(account_id):
-        if row["kind"] == "settle":
+        if row["kind"] in ("settle", "exceed"):
             entry = found.setdefault(row["attempt_id"], {"parts": 0, "waste": 0})
             entry["waste" if row["number"] == END_OF_ATTEMPT else "parts"] += row["amount"]
     return found

@@ -21,7 +21,7 @@ from service.forward_cost import ForwardCost
 from service.manifest import MANIFEST_VERSION
 from service.pricing import Price, Pricing
 from service.receipts import Usage
-from service.shards import check_file, file_sha256
+from service.shards import check_file, file_sha256, read_receipt
 from service.tasks import expand_runs
 from service.work import Runs
 
@@ -134,7 +134,7 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
         shards=len(manifest["shards"]),
         score_rows=found.score_rows,
         recomputed_flops=found.flops,
-        spent=account["spent"],
+        spent=_used(account),
         limit=account["limit"],
         currency=currency.value,
     )
@@ -225,6 +225,9 @@ def _verify_shard(directory: Path, shard: dict[str, Any], pricing: Pricing, curr
         nano_usd=float(nano_usd.sum()),
     )
     attempt = shard["attempt"]
+    if currency.is_soft:
+        # time follows from no row: the receipt in the file's footer has it
+        usage = read_receipt(directory / shard["path"]).usage
     found.value_by_attempt[attempt] = found.value_by_attempt.get(attempt, 0.0) + in_currency(currency, usage)
     keys = _keys(table["problem_index"].to_numpy(), table["sample_index"].to_numpy())
     found.keys_by_task.setdefault(shard["task"], []).append(keys)
@@ -330,12 +333,19 @@ def _verify_scores(directory: Path, manifest: dict[str, Any], found: _Found) -> 
         found.faults += [f"{shards[source]['path']}: was never scored" for source in shards if source not in seen]
 
 
+def _used(account: dict[str, Any]) -> int:
+    """All that was used; manifests of an earlier release know no excess."""
+    return account["spent"] + account.get("exceeded", 0)
+
+
 def _verify_ledger(manifest: dict[str, Any], currency: Currency, found: _Found) -> None:
     account = manifest["account"]
     settlements = manifest["settlements"]
     total = sum(entry["parts"] + entry["waste"] for entry in settlements.values())
-    if total != account["spent"]:
-        found.faults.append(f"ledger: settlements add up to {total:,}, the account says {account['spent']:,}")
+    if total != _used(account):
+        found.faults.append(f"ledger: settlements add up to {total:,}, the account says {_used(account):,}")
+    if account.get("exceeded", 0) and not currency.is_soft:
+        found.faults.append(f"ledger: {account['exceeded']:,} beyond the limit of a hard budget")
     if account["limit"] is not None and account["spent"] + account["reserved"] > account["limit"]:
         found.faults.append(f"ledger: spent and reserved pass the limit of {account['limit']:,}")
     # samples that were imported cost something once, and nothing of this ledger

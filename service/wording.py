@@ -112,8 +112,9 @@ UNIT_WORDS: dict[str, str] = {
     "tokens": "tokens",
     "samples": "samples",
     "usd": "USD",
+    "gpu_hours": "device-hours",
 }
-"""What the amounts of a budget's currency are amounts of."""
+"""What the amounts of a budget's currency are amounts of; of device time, before anybody knows which devices."""
 
 
 def state_word(words: dict[str, StateWord], state: str) -> StateWord:
@@ -144,6 +145,8 @@ def amount(value: float, currency: str) -> str:
         return UNKNOWN
     if currency == "usd":
         return usd(value)
+    if currency == "gpu_hours":
+        return f"{quantity(value, currency)} {UNIT_WORDS[currency]}"
     unit = UNIT_WORDS.get(currency, currency)
     if currency not in ("flops", "flops_paper") or abs(value) < _LARGEST_PLAIN_FLOPS:
         return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
@@ -152,7 +155,13 @@ def amount(value: float, currency: str) -> str:
 
 
 def quantity(value: float | None, currency: str) -> str:
-    """An amount without its unit, where that stands beside it: `1.31e12`, `0.01234`."""
+    """An amount without its unit, where that stands beside it: `1.31e12`, `0.01234`.
+
+    Args:
+        currency: or its unit.
+    """
+    if currency.lower().endswith(("hours", "_hours")) and value is not None:
+        return hours(3600 * value)
     return usd(value).removesuffix(" USD") if currency.lower() == "usd" else flops(value)
 
 

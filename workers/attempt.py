@@ -26,13 +26,17 @@ from workers.engine_protocol import Finished
 from workers.prepared import Prepared
 from workers.samples import Drawn, IntArray, SampleSeeds, usage_of
 
+_LOOKAHEAD_S = 10.0  # of device time: topped up at half of it, so the ledger gets a row in 5 s and engine
+_DRAINING_S = 2.0  # the same for an attempt whose last samples run: it takes a part of the engine, and soon none
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """State of one attempt. Mutable, guarded by its host's lock.
 
     Args:
-        used: cost of all finished samples and of what was wasted [units of the currency, each sample rounded up].
+        used: cost of all finished samples and of what was wasted [units of the currency, each sample rounded up]; of
+            device time all that has passed, for samples in flight too.
         inflight_worst: worst case of the samples in flight [the same units].
         devices: that its engine holds.
         busy_s: engine time so far [s].
@@ -208,6 +212,13 @@ class Attempt:
         self.in_flight.clear()
         self.inflight_worst = 0
 
+    def spend_time(self, seconds: float) -> None:
+        """Counts engine time, which is what a budget of device time is spent by."""
+        self.busy_s += seconds
+        if self.work.currency.is_soft:
+            # a hair of rounding must not make a millisecond
+            self.used = math.ceil(1000.0 * self.devices.count * self.busy_s - 1e-6)
+
     def take_time(self) -> Usage:
         """The time since the last flush, for the part that is to hold it."""
         time = Usage.of_time(self.busy_s - self.flushed_s, self.devices)
@@ -243,7 +254,17 @@ class Attempt:
         return np.column_stack([np.repeat(runs[:, 0], counts), np.repeat(firsts, counts) + within]).astype(np.int32)
 
     def worst_of_next(self, slots: int) -> tuple[float, int]:
-        """Worst case of the next planned samples, at most `slots` of them, and how many these are."""
+        """Worst case of the next planned samples, at most `slots` of them, and how many these are.
+
+        Of device time it is what the engine will take for a while, as long as the attempt has or wants samples inside.
+        """
+        worst, number = self._worst_of_next(slots)
+        if self.work.currency.is_soft and (self.in_flight or number):
+            ahead_s = _LOOKAHEAD_S if self.is_open and self.peek() is not None else _DRAINING_S
+            worst += 1000.0 * self.devices.count * ahead_s
+        return worst, number
+
+    def _worst_of_next(self, slots: int) -> tuple[float, int]:
         if slots <= 0 or not self.is_open or self._run == len(self._runs):
             return 0.0, 0
         ahead = np.asarray(self._runs[self._run : self._run + slots], dtype=np.int64)

@@ -100,7 +100,7 @@ class InFlight:
         by_attempt: dict[Attempt, list[Finished]] = {}
         for attempt in attempts:
             if attempt.in_flight:
-                attempt.busy_s += share_s * len(attempt.in_flight)
+                attempt.spend_time(share_s * len(attempt.in_flight))
                 by_attempt[attempt] = []
         for request in finished:
             by_attempt[self._owner.pop(request.request_id)].append(request)

@@ -186,7 +186,7 @@ def _origin(job: SourceJob, usage: Usage, unscored: int) -> SourceOrigin:
         versions=job.versions,
         currency=job.account["currency"],
         limit=job.account["limit"],
-        spent=job.account["spent"],
+        spent=job.account["spent"] + job.account.get("exceeded", 0),
         usage=usage,
         unscored=unscored,
         manifest_sha256=job.manifest_sha256,

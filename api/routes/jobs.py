@@ -160,9 +160,11 @@ def progress_out(progress: Progress) -> ProgressOut:
         **{name: value for name, value in same.items() if name in ProgressOut.model_fields},
         budget=BudgetOut(
             currency=progress.currency,
+            unit=progress.unit,
             limit=progress.limit,
             spent=progress.spent,
             reserved=progress.reserved,
+            overshoot=progress.overshoot,
             used_fraction=progress.spent / progress.limit if progress.limit else 0.0,
         ),
         flops=FlopsOut(

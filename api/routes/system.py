@@ -114,6 +114,7 @@ class _StoreCollector(Collector):
         )
         for job_id, account in self._context.store.reads.active_accounts().items():
             parts = {"limit": account.limit or 0, "spent": account.spent, "reserved": account.reserved}
+            parts |= {"exceeded": account.exceeded} if account.currency.is_soft else {}
             for part, amount in parts.items():
                 accounts.add_metric([job_id, account.currency, part], amount)
         yield accounts

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.wire.artifacts import TrainingDocument
@@ -13,7 +13,22 @@ from api.wire.sampling_document import SamplingDocument
 from api.wire.submitted import Measured, ParentOut
 
 Keep = Literal["correct", "verified", "judged", "majority", "all"]
-By = Literal["flops", "flops_paper", "nominal", "nominal_paper", "number"]
+
+
+def _refuse_device_time(value: object) -> object:
+    if value == "gpu_hours":
+        raise PydanticCustomError(
+            "device_time",
+            "another one: what device time buys differs from machine to machine, so it makes no arms equal; the report "
+            "shows it beside FLOPs",
+            {"got": value},
+        )
+    return value
+
+
+By = Annotated[
+    Literal["flops", "flops_paper", "nominal", "nominal_paper", "number"], BeforeValidator(_refuse_device_time)
+]
 Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
 

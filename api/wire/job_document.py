@@ -16,12 +16,12 @@ MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
 MAX_USD = 9e6
 """Up to which a float still counts single nano-USD."""
-CURRENCIES = ("flops", "tokens", "samples_per_problem", "usd")
-_LATER_CURRENCIES = ("gpu_hours",)
+MAX_HOURS = 1e9
+CURRENCIES = ("flops", "tokens", "samples_per_problem", "usd", "gpu_hours")
 
 
 class BudgetDocument(InputModel):
-    """A hard limit: exactly one of the fields."""
+    """A limit: exactly one of the fields. Hard, but for `gpu_hours`, which what runs at the end may pass."""
 
     flops: float | None = Field(
         default=None,
@@ -46,16 +46,24 @@ class BudgetDocument(InputModel):
         description="Price of all tokens together, for models whose tokens have a price; kept in nano-USD.",
     )
 
+    gpu_hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_HOURS,
+        allow_inf_nan=False,
+        description="Time that engines draw, times the GPUs they hold; of cores where they hold no GPU. Samples cannot "
+        "be priced by it beforehand: what runs when it is used up is finished, and shown as overshoot.",
+    )
+
     @model_validator(mode="before")
     @classmethod
-    def _refuse_later_currencies(cls, value: Any) -> Any:
-        for name in _LATER_CURRENCIES:
-            if isinstance(value, dict) and name in value:
-                raise PydanticCustomError(
-                    "not_available",
-                    "one of {allowed}; {name} is not available yet",
-                    {"allowed": ", ".join(CURRENCIES), "name": name, "got": f"{name}"},
-                )
+    def _refuse_cpu_hours(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "cpu_hours" in value:
+            raise PydanticCustomError(
+                "cpu_hours",
+                "gpu_hours, which are CPU-hours where engines hold no GPU",
+                {"got": "cpu_hours"},
+            )
         return value
 
     @model_validator(mode="after")

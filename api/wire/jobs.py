@@ -12,13 +12,18 @@ from service.pricing import Price
 
 
 class BudgetOut(BaseModel):
-    """The account of a job, in the unit of its currency: FLOPs, tokens, samples or USD."""
+    """The account of a job, in the unit of its currency: FLOPs, tokens, samples, USD or hours of devices."""
 
-    currency: str = Field(description="flops (exact accounting), flops_paper, tokens, samples or usd.")
+    currency: str = Field(description="flops (exact accounting), flops_paper, tokens, samples, usd or gpu_hours.")
+    unit: str = Field(description="For people: FLOPs, tokens, USD, GPU-hours, CPU-hours where engines hold no GPU, ...")
     limit: float
-    spent: float
+    spent: float = Field(description="All that was used, beyond the limit too.")
     reserved: float = Field(description="Promised to samples that run: their worst case.")
-    used_fraction: float = Field(description="spent / limit.")
+    overshoot: float = Field(
+        description="Of `spent`, what is beyond the limit: what ran when device time was used up was finished. 0 in "
+        "every other currency, which are hard."
+    )
+    used_fraction: float = Field(description="spent / limit; above 1 with an overshoot.")
 
 
 class FlopsOut(BaseModel):

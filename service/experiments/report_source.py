@@ -225,7 +225,7 @@ def _facts(
         planned_samples=planned_samples(spec, work, arm, found.num_samples),
         samples=found.samples / num_problems,
         granted=stated_amount(account.currency, account.limit or 0),
-        spent=stated_amount(account.currency, account.spent),
+        spent=stated_amount(account.currency, account.used),
         currency=account.currency.value,
         useful_flops_paper=sum(row.flops_paper for row in usage if row.outcome == "useful"),
         rows=found.rows,

@@ -15,8 +15,9 @@ from service.planner.draft import Draft
 from service.planner.failing import fail_job
 from service.planner.heard import Meaning, end_attempt, fold, go_again, lose_attempt
 from service.planner.imports import commit_import
-from service.planner.meters import lost_time
+from service.planner.meters import devices_of, lost_time
 from service.planner.plan import JobView, Prepared, StateChange
+from service.planner.settling import settle
 from service.planner.submit import attempt_spec
 from service.receipts import Receipt, ScoreDelta, Usage
 from service.tasks import MAX_ENGINE_DEATHS, ShardRef, Task, TaskState, move
@@ -71,10 +72,7 @@ def _commit(draft: Draft, task: Task, receipt: Receipt) -> None:
 
 def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
     used = in_currency(job.account.currency, receipt.usage)
-    value = task.settled_value + used
-    settled = min(to_amount(job.account.currency, value), task.credit)
-    draft.transfer(task, TransferKind.settle, number=receipt.part, amount=settled - task.settled)
-    task = draft.put_task(dataclasses.replace(task, settled=settled, settled_value=value))
+    task = settle(draft, task, task.settled_value + used, number=receipt.part)
     useful, truncated = split_truncated(receipt.usage)
     draft.record_usage(task, "useful", useful)
     if truncated.truncated:
@@ -142,7 +140,9 @@ def _lose(draft: Draft, task: Task) -> None:
     """The attempt's process is gone for certain: charge the rest of its credit, and find out whose fault it was."""
     job = draft.jobs[task.job_id]
     time = lost_time(draft, task)
-    if task.kind is not TaskKind.generate or task.credit <= task.settled:
+    if task.kind is TaskKind.generate and job.account.currency.is_soft:
+        task = _lose_time(draft, task, job)
+    elif task.kind is not TaskKind.generate or task.credit <= task.settled:
         if time != Usage():
             draft.record_usage(task, "lost", time)
     else:
@@ -170,25 +170,31 @@ def _lose(draft: Draft, task: Task) -> None:
         fail_job(draft, job.id, f"{task.kind} {task.id}: {error}")
 
 
+def _lose_time(draft: Draft, task: Task, job: JobView) -> Task:
+    """Charges a lost attempt the time it was heard of, and the credit it may have used since."""
+    currency, account = job.account.currency, draft.account(job.id)
+    devices = devices_of(draft, task)
+    used = max(from_amount(currency, task.credit), 1000.0 * devices.count * task.busy_s, task.settled_value)
+    at_risk = used - task.settled_value
+    lost = Usage.of_time(at_risk / 1000.0 / devices.count, devices)
+    if job.num_samples and account.used:
+        # how many samples that time would have made, at the mean so far; with none to go by nobody can say
+        num_samples = at_risk * job.num_samples / from_amount(currency, account.used)
+        lost += _at_worst(Currency.samples, num_samples, job.prompts_of(task.arm).facts)
+    return _close_credit(draft, task, used=used, outcome="lost", waste=lost)
+
+
 def _close_credit(draft: Draft, task: Task, *, used: float, outcome: str, waste: Usage) -> Task:
     """Settles what the attempt used beyond its committed parts and voids the rest of its reservation."""
     currency = draft.account(task.job_id).currency
-    settled = max(task.settled, min(to_amount(currency, used), task.credit))
-    if settled > task.settled:
-        draft.transfer(task, TransferKind.settle, number=END_OF_ATTEMPT, amount=settled - task.settled)
+    if to_amount(currency, used) > to_amount(currency, task.settled_value):
+        task = settle(draft, task, used, number=END_OF_ATTEMPT)
     if waste != Usage():
         draft.record_usage(task, outcome, waste)
-    if task.credit > settled:
-        draft.transfer(task, TransferKind.void, number=task.grant_version + 1, amount=task.credit - settled)
-    return draft.put_task(
-        dataclasses.replace(
-            task,
-            settled=settled,
-            credit=settled,
-            settled_value=max(used, task.settled_value),
-            grant_version=task.grant_version + 1,
-        )
-    )
+    version = task.grant_version + 1
+    if task.credit > task.settled:
+        draft.transfer(task, TransferKind.void, number=version, amount=task.credit - task.settled)
+    return draft.put_task(dataclasses.replace(task, credit=task.settled, grant_version=version))
 
 
 def _is_dropped(task: Task, job: JobView) -> bool:

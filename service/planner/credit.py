@@ -22,6 +22,8 @@ from service.work import TaskKind
 
 SLACK = 0.125
 """Less credit than this share of what an attempt has in flight is not worth calling back: that costs a ledger row."""
+MIN_SLICE_MS = 250
+"""Least device time that is granted at once at the end of a budget [device-ms]: two exchanges of a host."""
 
 
 def grant_credit(draft: Draft) -> None:
@@ -77,7 +79,11 @@ def _grant_in_order(draft: Draft, job: JobView, attempts: list[tuple[Task, Attem
         is_starved = report.next_worst > 0.0 and task.host not in busy_hosts
         deficit = to_amount(currency, in_use + report.next_worst) - task.credit if is_starved else 0
         busy_hosts.add(task.host)
-        given = min(max(to_amount(currency, report.wanted) - task.credit, deficit), draft.account(job.id).available)
+        available = draft.account(job.id).available
+        given = min(max(to_amount(currency, report.wanted) - task.credit, deficit), available)
+        if currency.is_soft:
+            # the end of a budget is shared out in ever smaller slices, so that engines stop at about the same time
+            given = min(given, max(MIN_SLICE_MS, available // (2 * len(attempts))))
         # half a lookahead is kept as slack: topping up on every tick would write a ledger row a tick and engine
         is_low = from_amount(currency, task.credit) - in_use < (report.wanted - in_use) / 2
         if given > 0 and (is_low or deficit > 0):
@@ -122,6 +128,10 @@ def _handle_shortage(draft: Draft, job: JobView, attempts: list[tuple[Task, Atte
         waiting, report = attempts[position]
         left = from_amount(currency, draft.account(job.id).available + draft.tasks[waiting.id].credit) - report.used
         draft.change_job(job.id, closing="budget spent")
+        if currency.is_soft:
+            draft.event(job.id, "budget_spent", "its device time is used up; what ran was finished")
+            _send_final(draft, attempts)
+            return
         draft.event(
             job.id,
             "budget_spent",

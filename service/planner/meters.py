@@ -8,7 +8,7 @@ process that is gone, what came after its last word is not known: up to `METER_S
 import dataclasses
 
 from service.cluster import AttemptReport, HostReport, HostState
-from service.devices import NO_DEVICES
+from service.devices import ONE_CORE, Devices
 from service.planner.draft import Draft
 from service.planner.plan import HostView
 from service.receipts import Usage
@@ -46,6 +46,10 @@ def read_attempt(draft: Draft, task: Task, report: AttemptReport) -> Task:
 
 def lost_time(draft: Draft, task: Task) -> Usage:
     """Time of an attempt whose process is gone that is in none of its parts, as far as it was heard of."""
+    return Usage.of_time(max(0.0, task.busy_s - task.written_s), devices_of(draft, task))
+
+
+def devices_of(draft: Draft, task: Task) -> Devices:
+    """What the task's host holds; a core where it holds nothing of its own, or is not known any more."""
     host = draft.hosts.get(str(task.host))
-    devices = NO_DEVICES if host is None else host.devices
-    return Usage.of_time(max(0.0, task.busy_s - task.written_s), devices)
+    return host.devices if host is not None and host.devices.count else ONE_CORE

@@ -303,7 +303,11 @@ def _write_transfers(connection: Connection, plan: Plan, now: datetime) -> None:
         connection.execute(
             update(accounts)
             .where(accounts.c.id == account)
-            .values(spent=accounts.c.spent + spent, reserved=accounts.c.reserved + reserved)
+            .values(
+                spent=accounts.c.spent + spent,
+                reserved=accounts.c.reserved + reserved,
+                exceeded=accounts.c.exceeded + by_kind[TransferKind.exceed],
+            )
         )
 
 

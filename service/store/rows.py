@@ -68,6 +68,7 @@ def account_from_row(row: Any) -> Account:
         limit=row["limit"],
         spent=row["spent"],
         reserved=row["reserved"],
+        exceeded=row["exceeded"],
     )
 
 

@@ -168,6 +168,7 @@ accounts = Table(
     Column("limit", BigInteger),
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
+    Column("exceeded", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("spent >= 0 AND reserved >= 0", name="not_negative"),
     CheckConstraint('"limit" IS NULL OR spent + reserved <= "limit"', name="within_limit"),
 )

@@ -32,9 +32,11 @@ def test_submit_good_document_stores_the_resolved_job(world, client: TestClient,
     assert job["document"]["name"] == "sums/train by small"
     assert job["progress"]["budget"] == {
         "currency": "samples",
+        "unit": "samples",
         "limit": 12.0,
         "spent": 0.0,
         "reserved": 0.0,
+        "overshoot": 0.0,
         "used_fraction": 0.0,
     }
     assert world.num_wakes == 1
@@ -159,7 +161,8 @@ def test_submit_unknown_name_is_422_with_known_ones(
         ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than 0"),
         ({"budget": {"usd": 0}}, "budget.usd", "greater than 0"),
         ({"budget": {"usd": 1e8}}, "budget.usd", "less than or equal to 9"),
-        ({"budget": {"gpu_hours": 2}}, "budget", "one of flops, tokens, samples_per_problem, usd"),
+        ({"budget": {"gpu_hours": 0}}, "budget.gpu_hours", "greater than 0"),
+        ({"budget": {"cpu_hours": 2}}, "budget", "gpu_hours, which are CPU-hours where engines hold no GPU"),
         ({"budget": {}}, "budget", "exactly one of flops, tokens, samples_per_problem"),
         ({"budget": {"flops": 1e12, "tokens": 5}}, "budget", "exactly one of"),
         ({"models": []}, "models", "at least 1 item"),
@@ -217,7 +220,7 @@ def test_submit_budget_in_usd_without_a_price_says_what_could_be_used(
     assert response.status_code == 422
     assert response.json()["detail"] == (
         "budget: got usd with small, which needs a price, which was never stated; allowed: flops, flops with "
-        "accounting paper, tokens, samples_per_problem"
+        "accounting paper, tokens, samples_per_problem, gpu_hours"
     )
 
 
@@ -236,14 +239,41 @@ def test_job_in_usd_keeps_the_price_it_was_submitted_with(world, client: TestCli
     assert cost["samples_at_worst_case"] == int(0.01 // cost["worst_case_to"])
     assert job["progress"]["budget"] == {
         "currency": "usd",
+        "unit": "USD",
         "limit": 0.01,
         "spent": 0.0,
         "reserved": 0.0,
+        "overshoot": 0.0,
         "used_fraction": 0.0,
     }
     assert job["document"]["budget"] == {"usd": 0.01}
     assert world.store.jobs.resolved(job["id"]).models[0].price.output_usd == 2.0
     assert client.get("/v1/models/small").json()["price"] is None
+
+
+def test_job_of_device_time_passes_its_limit_and_says_by_how_much(
+    world, client: TestClient, job_document: Document, run_jobs
+) -> None:
+    document = job_document(models=["simulated"], budget={"gpu_hours": 1.0 / 3600})
+    plan = client.post("/v1/jobs?dry_run=true", json=document).json()
+    assert (plan["currency"], plan["limit"], plan["cost_per_sample"]) == ("gpu_hours", 1 / 3600, [])
+    submitted = client.post("/v1/jobs", json=document).json()
+    assert submitted["document"]["budget"] == {"gpu_hours": 1 / 3600}
+    assert submitted["progress"]["budget"]["unit"] == "device-hours"
+    run_jobs(world)
+
+    job = client.get(f"/v1/jobs/{submitted['id']}").json()
+
+    budget = job["progress"]["budget"]
+    assert job["phase"] == "succeeded"
+    assert budget["unit"] == "CPU-hours"
+    assert budget["overshoot"] == pytest.approx(max(0.0, budget["spent"] - budget["limit"]))
+    drawing = job["progress"]["devices"]["by_stage"]["generate"]["cpu_hours"]
+    assert budget["spent"] == pytest.approx(drawing, rel=0.05)  # rounded up once an attempt
+    assert 0.9 <= budget["used_fraction"] <= 2.0
+    text = client.get(f"/jobs/{job['id']}").text
+    assert "CPU-hours" in text
+    assert ("beyond it" in text) is (budget["overshoot"] > 0)
 
 
 def test_submit_budget_below_one_sample_in_usd_says_what_one_costs(client: TestClient, job_document: Document) -> None:

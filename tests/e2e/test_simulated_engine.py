@@ -61,6 +61,21 @@ def test_flop_budget_is_used_to_99_percent_and_never_passed(world, cluster):
     assert report.recomputed_flops <= limit * 1e6
 
 
+def test_device_time_is_used_up_and_the_overshoot_is_on_record(world, cluster):
+    limit = 3000
+    job = world.run(world.controller(cluster), world.submit(budget=Budget(currency=Currency.gpu_hours, limit=limit)))
+    assert job.phase is Phase.succeeded, job.error
+    account = world.store.reads.account(job.id)
+    report = verify_directory(world.job_dir(job))
+    assert report.faults == ()
+    assert (report.spent, report.limit) == (account.used, limit)
+    assert account.reserved == 0
+    drawn = [row for row in world.store.reads.usage(job_id=job.id) if row.stage == "generate"]
+    assert account.used == pytest.approx(1000 * sum(row.cpu_s for row in drawn), abs=20)
+    assert 0.9 * limit <= account.used <= 1.5 * limit
+    assert report.rows == sum(row.samples for row in drawn) > 0
+
+
 def test_until_correct_spends_less_than_uniform_on_solved_problems(world, cluster):
     controller = world.controller(cluster)
     allocation = AllocationSpec(strategy="until_correct", target_correct=1, max_samples=10)

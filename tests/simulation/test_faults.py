@@ -107,7 +107,12 @@ def test_random_faults_keep_the_budget_and_every_sample(tmp_path, seed):
     assert job.phase is Phase.succeeded, (job.error, simulation.store.reads.events(job_id=job.id))
     assert account.reserved == 0
     assert account.spent <= limit
-    if currency is Currency.samples:
+    if currency.is_soft:
+        # what an engine that died did between its last word and its end, beyond its credit, nobody knows
+        num_engines = len([host for host in simulation.store.reads.hosts() if host.kind is HostKind.generator])
+        drain_ms = 1000.0 * simulation.world.window / simulation.world.samples_per_s
+        assert 1000.0 * simulation.cluster.record.busy_s <= account.used + num_engines * (drain_ms + 500.0)
+    elif currency is Currency.samples:
         assert account.spent == len(simulation.samples(job))
     else:
         assert to_amount(currency, simulation.cluster.record.true_cost) <= account.spent + 1, (
@@ -161,8 +166,9 @@ def test_lost_engine_shows_its_waste_in_flops_whatever_the_budget_is_in(tmp_path
     job = simulation.run(job)
     (lost,) = [row for row in simulation.store.reads.usage(job_id=job.id) if row.outcome == "lost"]
     worst = simulation.worst_sample(Currency.flops)
-    # at most what was in flight or paid for ahead, at least one sample
-    assert 0 < lost.flops <= 4 * simulation.world.window * worst
+    # at most what was in flight or paid for ahead, at least one sample; device time is paid for seconds ahead
+    num_ahead = 200 if currency.is_soft else 4 * simulation.world.window
+    assert 0 < lost.flops <= num_ahead * worst
     assert lost.flops_paper > 0
     assert lost.completion_tokens > 0
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cluster import AttemptReport, Orders, Stop, StopMode
+from service.cluster import AttemptReport, AttemptState, Orders, Stop, StopMode
+from service.currency import Currency
 from service.devices import Devices
 from service.shards import part_path
 from tests.workers.generator_rig import Rig
@@ -65,3 +66,28 @@ def test_time_of_rows_that_cannot_be_written_is_waste(tmp_path: Path) -> None:
     assert [receipt.part for receipt in report.receipts] == [0]
     assert report.wasted.busy_s > 0
     assert busy_s(report) == pytest.approx(report.busy_s)
+
+
+def test_budget_of_device_time_stops_admission_at_its_credit_and_finishes_what_runs(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, devices=Devices(gpus=2), step_s=0.1)
+    rig.prepare()
+    spec = rig.spec([[0, 0, 500]], currency=Currency.gpu_hours, flush_rows=1000, flush_s=1e6)
+    rig.begin(spec, credit=3000, is_final=True)
+    for _ in range(5):
+        rig.host.step_once()
+    running = rig.report()
+    assert running.used == 5 * 0.1 * 2 * 1000  # told though no part is written yet
+    assert running.inflight_worst == rig.engine.num_unfinished()
+    assert running.wanted - running.used > 10_000
+
+    report = rig.run()
+
+    assert report.state is AttemptState.stopped
+    assert report.used == pytest.approx(1000 * device_s(report), abs=1)
+    longest_s = 40 / 4 * 0.1 * 2  # tokens of a sample, tokens of a step; twice, for some wait inside
+    assert 3000 - 20 <= report.used <= 3000 + 1000 * 2 * longest_s
+    (receipt,) = report.receipts
+    assert receipt.indices is not None
+    assert sorted(receipt.indices[:, 1]) == list(range(receipt.rows))
+    assert report.returned is not None
+    assert len(report.returned) == 500 - receipt.rows

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cluster import Acknowledge, AttemptReport, AttemptState, Grant, HostState, Orders, Stop, StopMode
-from service.currency import Currency, actual
+from service.currency import Currency, actual, in_currency
 from service.receipts import Usage
 from service.records import SAMPLE_SCHEMA
 from service.shards import find_receipts, part_path
@@ -550,6 +550,7 @@ def test_any_schedule_of_orders_keeps_the_credit_and_loses_nothing(
         Currency.tokens: sum(r.usage.prompt_tokens + r.usage.completion_tokens for r in receipts.values()),
         Currency.samples: sum(r.usage.samples - r.usage.errors for r in receipts.values()),
         Currency.usd: sum(r.usage.nano_usd for r in receipts.values()),
+        Currency.gpu_hours: sum(in_currency(Currency.gpu_hours, r.usage) for r in receipts.values()),
     }
     wasted = {
         Currency.flops: report.wasted.flops,
@@ -557,5 +558,6 @@ def test_any_schedule_of_orders_keeps_the_credit_and_loses_nothing(
         Currency.tokens: report.wasted.prompt_tokens + report.wasted.completion_tokens,
         Currency.samples: 0,
         Currency.usd: report.wasted.nano_usd,
+        Currency.gpu_hours: in_currency(Currency.gpu_hours, report.wasted),
     }
     assert used[currency] + wasted[currency] == report.used

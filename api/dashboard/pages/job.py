@@ -89,6 +89,7 @@ class JobPage:
         actions: verbs that apply now, of "pause", "resume", "cancel".
         num_problems: problems of its set.
         took_s: seconds from submission to end; None before that.
+        flops: of all samples, exact accounting, and what of them was wasted, in words.
         device_time: what devices worked for it, and what of that was for each stage, in words.
         scored: how far scoring is, in words.
         arms: each by itself, where there are several.
@@ -111,6 +112,7 @@ class JobPage:
     took_s: float | None
     usd: float | None
     truncated_share: float | None
+    flops: tuple[str, str]
     device_time: tuple[str, str]
     scored: str
     metrics: tuple[MetricView, ...]
@@ -135,7 +137,9 @@ def job_headline(job: JobLine) -> str:
     word = wording.state_word(wording.JOB_WORDS, job.phase).word.capitalize()
     spent = wording.percent(job.budget.spent_share, digits=0)
     parts = [
-        f"{spent} of {wording.flops(job.budget.limit)} {job.budget.unit} spent" if job.budget.limit else "imported",
+        f"{spent} of {wording.quantity(job.budget.limit, job.budget.unit)} {job.budget.unit} spent"
+        if job.budget.limit
+        else "imported",
         wording.plural(job.samples, "sample"),
     ]
     if job.eta_s is not None:

@@ -10,11 +10,12 @@ from service.figures import Figure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetView:
-    """A hard limit and how much of it is gone, in the unit of its currency; 0 for an import, which spends nothing.
+    """A limit and how much of it is gone, in the unit of its currency; 0 for an import, which spends nothing.
 
     Args:
-        unit: "FLOPs", "tokens", "samples" or "USD".
+        unit: "FLOPs", "tokens", "samples", "USD", "GPU-hours" or "CPU-hours".
         accounting: how FLOPs are counted, e.g. "exact"; "" for other units.
+        overshoot: of `spent`, what is beyond the limit, which is soft for device time alone.
     """
 
     unit: str
@@ -22,10 +23,11 @@ class BudgetView:
     limit: float
     spent: float
     reserved: float
+    overshoot: float = 0.0
 
     @property
     def spent_share(self) -> float:
-        """Spent of the limit, 0 to 1."""
+        """Spent of the limit, 0 to 1, or a little more where the limit is soft."""
         return self.spent / self.limit if self.limit else 0.0
 
     @property

@@ -44,9 +44,6 @@ POLL_S = 2.0
 _UNITS = {
     Currency.flops: ("FLOPs", "exact"),
     Currency.flops_paper: ("FLOPs", "paper"),
-    Currency.tokens: ("tokens", ""),
-    Currency.samples: ("samples", ""),
-    Currency.usd: ("USD", ""),
 }
 _TONE_BY_KIND = {
     "task_lost": Tone.warning,
@@ -129,7 +126,7 @@ def use_lines(usage: Iterable[UsageRow]) -> tuple[pages.UseLine, ...]:
 
 def _line(job: Job, progress: Progress, hosts: Sequence[HostView], pools_by_model: Mapping[str, str]) -> pages.JobLine:
     """A job with its progress."""
-    unit, accounting = _UNITS[progress.currency]
+    unit, accounting = _UNITS.get(progress.currency, (progress.unit, ""))
     is_moving = job.phase in (Phase.running, Phase.pausing)
     return pages.JobLine(
         id=job.id,
@@ -143,6 +140,7 @@ def _line(job: Job, progress: Progress, hosts: Sequence[HostView], pools_by_mode
             limit=progress.limit,
             spent=progress.spent,
             reserved=progress.reserved,
+            overshoot=progress.overshoot,
         ),
         samples=progress.samples,
         tokens_per_s=progress.tokens_per_s if is_moving or job.phase.is_terminal else None,
@@ -197,6 +195,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         took_s=None if job.ended_at is None else (job.ended_at - job.created_at).total_seconds(),
         usd=progress.usd,
         truncated_share=progress.truncated / progress.samples if progress.samples else None,
+        flops=_flops_words(progress),
         device_time=time_words(progress),
         scored=scored_words(found),
         arms=section.lines,
@@ -228,7 +227,7 @@ def _quality(job: Job, found: JobMetrics, colours: Mapping[str, str]) -> tuple[f
 
 
 def _burn_down(job: Job, parts: Sequence[Part], progress: Progress) -> figures.Figure:
-    unit, _ = _UNITS[progress.currency]
+    unit, _ = _UNITS.get(progress.currency, (progress.unit, ""))
     return charts.burn_down(
         job, parts, currency=progress.currency, reserved=progress.reserved, limit=progress.limit, unit=unit
     )
@@ -247,6 +246,13 @@ def _source(job: Job, parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
         ("tokens", TOKEN_WORDS[spec.tokens]),
         ("FLOPs, once", f"{flops}, exact accounting of these tokens with nothing cached"),
     )
+
+
+def _flops_words(progress: Progress) -> tuple[str, str]:
+    wasted = sum(progress.wasted_flops.values())
+    total = progress.useful_flops + wasted
+    note = f", {wording.percent(wasted / total)} wasted" if total > 0 else ""
+    return wording.flops(total), f"exact accounting{note}"
 
 
 def time_words(progress: Progress) -> tuple[str, str]:

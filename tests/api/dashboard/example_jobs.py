@@ -141,6 +141,7 @@ def job_page() -> pages.JobPage:
         num_problems=400,
         took_s=None,
         truncated_share=0.0021,
+        flops=("8.12e11", "exact accounting, 0.4 % wasted"),
         device_time=("0.0241 CPU-hours", "generate 0.0219, score 0.0022"),
         scored="7,120 of 7,480 scored",
         arms=tuple(

@@ -19,6 +19,7 @@ def upgrade() -> None:
         op.add_column("hosts", _seconds(name))
     for name in ("gpus", "cores", "num_swaps"):
         op.add_column("hosts", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("accounts", sa.Column("exceeded", sa.BigInteger(), nullable=False, server_default="0"))
     for name in ("busy_s", "written_s"):
         op.add_column("tasks", _seconds(name))
 
