@@ -4,8 +4,10 @@ The first job is the reference. Which jobs are worth comparing is the caller's c
 and said. Needs no cluster: every number comes from committed files and rollups.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from service import figures, wording
@@ -15,8 +17,9 @@ from service.devices import SECONDS_PER_HOUR
 from service.errors import InvalidInput
 from service.estimators import STEPS_UNKNOWN, ScoredSamples
 from service.figures import Curve, Figure, RateBar, assign_colours
-from service.job_metrics import load_samples
+from service.job_metrics import load_samples_by_arm
 from service.jobs import DRAWING_STAGES, Job, Resolved, is_unpriced
+from service.jobs import Arm as JobArm
 from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
 from service.receipts import Usage
 from service.report import Arm, Comparison, MetricLine, Waste
@@ -43,21 +46,24 @@ def compare_jobs(
     checker: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> tuple[Comparison, tuple[Figure, ...]]:
-    """The comparison and its figures.
+    """The comparison and its figures. A job of several arms is compared arm by arm, unless `names` are given.
 
     Args:
-        job_ids: two or more jobs over one problem set.
+        job_ids: two or more jobs over one problem set, or one of several arms.
         documents: the resolved document of each job as YAML, by job id.
         names: what to call the arms; the jobs' names by default.
         judge: a checker for reporting that replaces the jobs' own step check, named by `checker`.
         notes: what else a reader must know.
 
     Raises:
-        InvalidInput: fewer than two jobs, one job twice, or jobs over different problems.
+        InvalidInput: fewer than two jobs or arms, one job twice, or jobs over different problems.
         NotFound: no such job.
     """
-    if len(job_ids) < 2 or len(set(job_ids)) < len(job_ids):
-        raise InvalidInput(f"jobs: got {', '.join(job_ids) or 'none'}, allowed: two or more different jobs")
+    num_arms = len(store.jobs.get(job_ids[0]).spec.all_arms) if job_ids and names is None else 1
+    if len(job_ids) * num_arms < 2 or len(set(job_ids)) < len(job_ids):
+        raise InvalidInput(
+            f"jobs: got {', '.join(job_ids) or 'none'}, allowed: two or more different jobs, or one of several arms"
+        )
     return report_jobs(
         store,
         job_ids,
@@ -99,9 +105,9 @@ def report_jobs(
             f"{job.id} on {job.spec.problems} ({one.num_problems:,})" for job, one in zip(jobs, resolved, strict=True)
         )
         raise InvalidInput(f"jobs: got {got}; allowed: jobs over the same problems")
-    samples = [load_samples(store, job.id, judge=judge) for job in jobs]
-    names = list(names) if names is not None else _names(jobs)
-    measures = [Measures.of((*job.spec.scorers, *(["steps"] if judge is not None else []))) for job in jobs]
+    sides = _sides(store, jobs, resolved, names, judge)
+    samples, names = [side.samples for side in sides], [side.name for side in sides]
+    measures = [Measures.of((*side.job.spec.scorers, *(["steps"] if judge is not None else []))) for side in sides]
     judged = [(found, len(scored.problem)) for found, scored in zip(measures, samples, strict=True)]
     found = metric_lines(samples, seed=jobs[0].spec.seed)
     if all(job.spec.allocation.is_even for job in jobs):
@@ -122,22 +128,74 @@ def report_jobs(
         checker=checker,
         seed=jobs[0].spec.seed,
         created_at=now,
-        arms=tuple(
-            _arm(
-                store,
-                job,
-                name,
-                parameters=max(m.cost.parameters for m in one.models),
-                document=documents[job.id],
-            )
-            for job, one, name in zip(jobs, resolved, names, strict=True)
-        ),
+        arms=tuple(_report_arm(store, side, document=documents[side.job.id]) for side in sides),
         metrics=lines,
         versions=versions,
-        notes=(*notes, *_notes(jobs, resolved), *_scoring_notes(store, jobs, judged)),
+        notes=(*notes, *_notes(jobs, resolved), *_scoring_notes(store, sides, measures)),
     )
-    drawn = _figures(store, jobs, names, samples, lines, measures=measures, checker=checker, has_steps=has_steps)
+    drawn = _figures(store, sides, lines, measures=measures, checker=checker, has_steps=has_steps)
     return comparison, drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One side of a comparison: a job, or one of its several arms."""
+
+    name: str
+    job: Job
+    resolved: Resolved
+    arm: JobArm | None
+    samples: ScoredSamples
+
+    @property
+    def model(self) -> str:
+        """What decides its colour."""
+        return self.job.spec.models[0] if self.arm is None else self.arm.model
+
+
+def _sides(
+    store: Store,
+    jobs: Sequence[Job],
+    resolved: Sequence[Resolved],
+    names: Sequence[str] | None,
+    judge: Judge | None,
+) -> list[_Side]:
+    found: list[_Side] = []
+    for job, one, name in zip(jobs, resolved, _names(jobs) if names is None else names, strict=True):
+        samples, arm_of_row = load_samples_by_arm(store, job, judge=judge)
+        arms = job.spec.all_arms
+        if len(arms) == 1 or names is not None:
+            found.append(_Side(name=name, job=job, resolved=one, arm=None, samples=samples))
+            continue
+        for index, arm in enumerate(arms):
+            mine = samples.rows(arm_of_row == index)
+            called = arm.name if len(jobs) == 1 else f"{name}: {arm.name}"
+            found.append(_Side(name=called, job=job, resolved=one, arm=arm, samples=mine))
+    return found
+
+
+def _report_arm(store: Store, side: _Side, *, document: str) -> Arm:
+    models = [model for model in side.resolved.models if side.arm is None or model.name == side.arm.model]
+    parameters = max(model.cost.parameters for model in models)
+    if side.arm is None:
+        return _arm(store, side.job, side.name, parameters=parameters, document=document)
+    parts = store.reads.parts(side.job.id, TaskKind.generate)
+    used = sum((part.usage for part in parts if part.arm == side.arm.name), Usage())
+    whole = _arm(store, side.job, side.name, parameters=parameters, document=document)
+    truncated = (Waste(reason="truncated", flops=used.truncated_flops),) if used.truncated_flops > 0 else ()
+    return dataclasses.replace(
+        whole,
+        models=(side.arm.model,),
+        spent_flops=used.flops,
+        useful_flops=used.flops - used.truncated_flops,
+        waste=truncated,
+        device_hours=(used.gpu_s or used.cpu_s) / SECONDS_PER_HOUR or None,
+        device="GPU" if used.gpu_s else "CPU" if used.cpu_s else "",
+        samples=used.samples,
+        errors=used.errors,
+        completion_tokens=used.completion_tokens,
+        tokens_per_s=used.completion_tokens / used.busy_s if used.busy_s else None,
+    )
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
@@ -226,23 +284,25 @@ def _notes(jobs: Sequence[Job], resolved: Sequence[Resolved]) -> tuple[str, ...]
     return tuple(notes)
 
 
-def _scoring_notes(store: Store, jobs: Sequence[Job], judged: Sequence[tuple[Measures, int]]) -> tuple[str, ...]:
-    """What of each arm is not measured, or not yet."""
+def _scoring_notes(store: Store, sides: Sequence[_Side], measures: Sequence[Measures]) -> tuple[str, ...]:
+    """What of each job is not measured, or not yet; and what an arm of several has not on its own account."""
     notes: list[str] = []
-    for job, (found, num_scored) in zip(jobs, judged, strict=True):
-        num_samples = store.reads.count_rows(job.id, TaskKind.generate)
+    for job_id, found in {side.job.id: found for side, found in zip(sides, measures, strict=True)}.items():
+        # an arm of a comparison may stand for the same job as another: its samples count once
+        scored = {side.name if side.arm else "": len(side.samples.problem) for side in sides if side.job.id == job_id}
+        num_scored, num_samples = sum(scored.values()), store.reads.count_rows(job_id, TaskKind.generate)
+        if len(scored) > 1:
+            notes.append(f"{job_id} has several arms: each is told with its own samples, what was lost with none.")
         if found.missing_answers is not None:
-            notes.append(f"{job.id}: not measured, {found.missing_answers.reason}.")
+            notes.append(f"{job_id}: not measured, {found.missing_answers.reason}.")
         elif num_scored < num_samples:
-            notes.append(f"{job.id}: {num_scored:,} of {wording.plural(num_samples, 'sample')} scored so far.")
+            notes.append(f"{job_id}: {num_scored:,} of {wording.plural(num_samples, 'sample')} scored so far.")
     return tuple(notes)
 
 
 def _figures(
     store: Store,
-    jobs: Sequence[Job],
-    names: Sequence[str],
-    samples: Sequence[ScoredSamples],
+    sides: Sequence[_Side],
     lines: Sequence[MetricLine],
     *,
     measures: Sequence[Measures],
@@ -251,9 +311,9 @@ def _figures(
 ) -> tuple[Figure, ...]:
     colours = assign_colours([model.name for model in store.catalogue.models()])
     curves = [
-        coverage_curves(name, job.spec.models[0], scored, seed=job.spec.seed)
-        for job, name, scored, found in zip(jobs, names, samples, measures, strict=True)
-        if job.spec.allocation.is_even and found.has_answers and not is_unpriced(store.jobs.resolved(job.id).models)
+        coverage_curves(side.name, side.model, side.samples, seed=side.job.spec.seed)
+        for side, found in zip(sides, measures, strict=True)
+        if side.job.spec.allocation.is_even and found.has_answers and not is_unpriced(side.resolved.models)
     ]
 
     def of(metric: str) -> list[Curve]:
@@ -267,10 +327,7 @@ def _figures(
     drawn.append(figures.diversity_figure(of("diversity"), colours, accounting="exact", rule="exact text"))
     if has_steps:
         rates = next(line for line in lines if line.key == "false_positive_rate")
-        bars = [
-            _bar(name, job.spec.models[0], scored, rate)
-            for job, name, scored, rate in zip(jobs, names, samples, rates.values, strict=True)
-        ]
+        bars = [_bar(side.name, side.model, side.samples, rate) for side, rate in zip(sides, rates.values, strict=True)]
         drawn.append(figures.false_positive_figure(bars, colours, checker=checker))
     return tuple(drawn)
 

@@ -87,3 +87,14 @@ def test_arms_of_an_adaptive_job_have_no_metrics_at_k(drawn) -> None:
     assert "value" in first["realised_coverage"]
     assert "value" in metrics["summary"]["coverage"][0]["estimate"]
     assert "no fair race between them" in client.get(f"/jobs/{job_id}").text
+
+
+def test_comparison_of_one_job_of_several_arms_is_between_its_arms(drawn) -> None:
+    _, client, job_id = drawn
+    text = client.get(f"/compare/report.json?jobs={job_id}").json()
+    arms = text["arms"] if "arms" in text else text["comparison"]["arms"]
+    assert [(arm["name"], arm["samples"]) for arm in arms] == [(name, 12) for name in ARMS]
+    assert all(arm["useful_flops"] + sum(w["flops"] for w in arm["waste"]) == arm["spent_flops"] for arm in arms)
+    page = client.get(f"/compare?jobs={job_id}")
+    assert page.status_code == 200
+    assert "coached t=0.9" in page.text
