@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.context import AppContext, InspectModel, RenderPrompt
+from api.context import AppContext, InspectEndpoint, InspectModel, RenderPrompt
 from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
@@ -50,6 +50,7 @@ def create_app(
     wake: Callable[[], None],
     controller_status: Callable[[], ControllerStatus],
     inspect_model: InspectModel,
+    inspect_endpoint: InspectEndpoint,
     render_prompt: RenderPrompt,
 ) -> FastAPI:
     """The application over a store.
@@ -58,6 +59,7 @@ def create_app(
         wake: makes the control loop look at once; called after every write.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory; raises InvalidInput.
+        inspect_endpoint: completes a model that a server elsewhere draws for; raises InvalidInput.
         render_prompt: the first problem's prompt; raises InvalidInput.
     """
     app = FastAPI(title="isoflop", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None)
@@ -67,6 +69,7 @@ def create_app(
         wake=wake,
         controller_status=controller_status,
         inspect_model=inspect_model,
+        inspect_endpoint=inspect_endpoint,
         render_prompt=render_prompt,
         started_at=datetime.now(UTC),
     )

@@ -58,17 +58,37 @@ def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
 def register_model(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name in the catalogue, e.g. lab/small.")],
-    path: Annotated[Path, typer.Argument(help="Directory with config.json, safetensors and tokenizer.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Directory with config.json, safetensors and tokenizer; of an endpoint its tokenizer."),
+    ] = None,
     engine: Annotated[
         list[str] | None, typer.Option("--engine", metavar="FIELD=VALUE", help="e.g. max_num_seqs=64; repeatable.")
     ] = None,
     price: PriceOption = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--endpoint", metavar="FIELD=VALUE", help="base_url=http://127.0.0.1:8000/v1, model=NAME, ...; repeatable."
+        ),
+    ] = None,
+    context_len: Annotated[int | None, typer.Option(min=2, help="Of an endpoint without config.json.")] = None,
+    parameters: Annotated[int | None, typer.Option(min=1, help="Of an endpoint, where they are known.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Register a model directory; its cost is traced from its own code."""
-    options = _fields(engine or [])
+    """Register a model directory, whose cost is traced from its own code, or a server elsewhere (--endpoint)."""
+    options = _fields(engine) if engine else None
+    server = _fields(endpoint) if endpoint else None
     with client_of(context, is_json=as_json) as client:
-        model = client.models.register(name=name, path=path.absolute(), engine=options, price=_price(price))
+        model = client.models.register(
+            name=name,
+            path=None if path is None else path.absolute(),
+            engine=options,
+            price=_price(price),
+            endpoint=server,
+            context_len=context_len,
+            parameters=parameters,
+        )
         if as_json:
             print_json(model)
             return

@@ -32,17 +32,30 @@ class Models:
         self,
         *,
         name: str,
-        path: str | Path,
+        path: str | Path | None = None,
         engine: Mapping[str, Any] | None = None,
         price: Mapping[str, float] | None = None,
+        endpoint: Mapping[str, Any] | None = None,
+        context_len: int | None = None,
+        parameters: int | None = None,
     ) -> Document:
-        """Registers a model directory on the service's machine; tracing its cost may take a minute.
+        """Registers a model directory on the service's machine, or a server elsewhere; tracing may take a minute.
 
         Args:
+            endpoint: `base_url`, `model` and what `GET /openapi.json` lists, of a server that draws for it.
+            context_len: of an endpoint without config.json.
+            parameters: of an endpoint, where they are known.
             price: `input_usd`, `output_usd` and perhaps `cached_usd`, of a million tokens.
         """
-        body = {"name": name, "path": str(path), "engine": dict(engine or {})}
-        body |= {} if price is None else {"price": dict(price)}
+        given = {
+            "path": None if path is None else str(path),
+            "engine": None if engine is None else dict(engine),
+            "price": None if price is None else dict(price),
+            "endpoint": None if endpoint is None else dict(endpoint),
+            "context_len": context_len,
+            "parameters": parameters,
+        }
+        body = {"name": name} | {field: value for field, value in given.items() if value is not None}
         return self._transport.request("POST", "/v1/models", body=body).json()
 
     def list(self) -> Documents:

@@ -17,12 +17,14 @@ from service.errors import InvalidInput
 from service.experiments.report_source import Reports
 from service.job_metrics import MetricsCache
 from service.jobs import PromptSpec
-from service.models import EngineOptions, ModelSpec
+from service.models import EndpointSource, EngineOptions, ModelSpec
 from service.status import ControllerStatus
 from service.store import Store
 
 InspectModel = Callable[[str, Path, EngineOptions], ModelSpec]
 """Name, directory and engine options to a complete ModelSpec; raises InvalidInput."""
+InspectEndpoint = Callable[[EndpointSource], ModelSpec]
+"""What is said of a model elsewhere to a complete ModelSpec; raises InvalidInput."""
 RenderPrompt = Callable[[ModelSpec, PromptSpec, str, int], str]
 """Model, prompt, path of a problem set and seed to the first problem's prompt; raises InvalidInput."""
 
@@ -35,6 +37,7 @@ class AppContext:
         wake: makes the control loop look at once.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory and traces its FLOP coefficients.
+        inspect_endpoint: the same of what is known here of a model elsewhere.
         render_prompt: what the first problem's prompt looks like, through the model's own chat template if need be.
         started_at: when the application was made.
     """
@@ -44,6 +47,7 @@ class AppContext:
     wake: Callable[[], None]
     controller_status: Callable[[], ControllerStatus]
     inspect_model: InspectModel
+    inspect_endpoint: InspectEndpoint
     render_prompt: RenderPrompt
     started_at: datetime
     metrics: MetricsCache = field(default_factory=MetricsCache)

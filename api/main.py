@@ -20,10 +20,11 @@ from types import FrameType
 import uvicorn
 
 from api.app import create_app
-from api.local.model_files import inspect_model, render_prompt
+from api.local.model_files import inspect_endpoint, inspect_model, render_prompt
 from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
+from service.endpoints import read_keys
 from service.errors import AlreadyRunning, InvalidInput, IsoflopError, Unreachable
 from service.lock import DirectoryLock
 from service.planner import Options
@@ -52,6 +53,7 @@ class Service:
 
     def __init__(self, settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None) -> None:
         self.settings = settings
+        self._keys = read_keys(settings.endpoints, os.environ)
         self._use_ray = use_ray
         self._num_cpus = num_cpus or os.cpu_count() or 1
         self._lock = DirectoryLock(settings.data_dir)
@@ -75,6 +77,7 @@ class Service:
             wake=self._wake,
             controller_status=self._status,
             inspect_model=functools.partial(inspect_model, traces=settings.data_dir.absolute() / "traces"),
+            inspect_endpoint=functools.partial(inspect_endpoint, traces=settings.data_dir.absolute() / "traces"),
             render_prompt=render_prompt,
         )
         config = uvicorn.Config(
@@ -180,7 +183,7 @@ class Service:
         if not self._use_ray:
             from workers.local_cluster import LocalCluster
 
-            return LocalCluster()
+            return LocalCluster(keys=self._keys)
         from workers.ray_cluster import RayCluster  # ray takes a second to import; HTTP answers meanwhile
 
         is_stopping = self._stop.is_set
@@ -189,7 +192,12 @@ class Service:
             raise Unreachable("told to stop before Ray was started")
         if head is None:
             head = start_head(self._ray_dir, num_cpus=self._num_cpus, should_stop=is_stopping)
-        return RayCluster(address=head.address, token_path=head.token_path, silence_s=self.settings.host_silence_s)
+        return RayCluster(
+            address=head.address,
+            token_path=head.token_path,
+            silence_s=self.settings.host_silence_s,
+            keys=self._keys,
+        )
 
     # -- what the application is given
 

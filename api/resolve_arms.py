@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.chat_templates import check_chat_template
-from api.resolve_parts import check_max_tokens, prompt_document, sampling_document, to_prompt, to_sampling
+from api.resolve_parts import check_sampling, prompt_document, sampling_document, to_prompt, to_sampling
 from api.wire.job_document import JobDocument
 from service.errors import InvalidInput
 from service.jobs import Arm, PromptSpec
@@ -106,7 +106,7 @@ def check_arms(arms: Sequence[Arm], models: Sequence[ModelSpec]) -> None:
     known: dict[tuple[str, str], str] = {}
     for place, arm in enumerate(arms):
         model, where = by_name[arm.model], f"arms.{place}." if len(arms) > len(models) else ""
-        check_max_tokens(f"{where}sampling", arm.sampling, [model])
+        check_sampling(f"{where}sampling", arm.sampling, [model])
         check_chat_template(f"{where}prompt", arm.prompt, [model])
         # as the engine is told: what one document leaves to the model, another may say
         told = (arm.model, repr((arm.prompt, arm.sampling.resolved_for(model.sampling))))

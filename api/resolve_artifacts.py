@@ -108,6 +108,10 @@ def to_finetune(document: FinetuneDocument, store: Store) -> tuple[FinetuneSpec,
         raise InvalidInput(
             f"training.max_length: got {training.max_length}, allowed: 2 to {base.context_len}, the base's context"
         )
+    if base.endpoint is not None:
+        raise InvalidInput(
+            f"base: got {base.name!r}, whose weights are on a server elsewhere; allowed: one loaded here"
+        )
     if base.engine.simulated:
         raise InvalidInput(f"base: got {base.name!r}, a simulated model, which has no weights; allowed: a real one")
     spec = FinetuneSpec(

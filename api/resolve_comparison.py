@@ -14,7 +14,7 @@ from api.resolve_artifacts import to_training
 from api.resolve_judges import judge_document, to_judge
 from api.resolve_parts import (
     allocation_document,
-    check_max_tokens,
+    check_sampling,
     check_scorers,
     evaluate_document,
     prompt_document,
@@ -26,7 +26,7 @@ from api.resolve_parts import (
     to_sampling,
 )
 from api.wire.comparisons import ComparisonDocument, MatchDocument
-from service.currency import Budget, Currency
+from service.currency import Budget, Currency, missing_for
 from service.errors import InvalidInput
 from service.experiments.graph import count_nodes
 from service.experiments.nodes import budget_of, num_train_problems
@@ -43,6 +43,7 @@ from service.experiments.spec import (
 )
 from service.jobs import JobSpec
 from service.measures import Measures
+from service.models import ModelSpec
 from service.selection.spec import Duplicates, Keep
 from service.store import Store
 
@@ -195,19 +196,51 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
     if spec.judge is not None:
         _check_judge(spec, spec.judge, work)
+    for arm in spec.arms:
+        _check_match(spec, arm, work)
     asked = {*itertools.chain.from_iterable(arm.models for arm in spec.arms), *(each.base for each in spec.students)}
     check_chat_template("prompt", spec.prompt, [model for model in work.models if model.name in asked])
-    check_max_tokens("sampling", spec.sampling, work.models)
+    check_sampling("sampling", spec.sampling, work.models)
     for arm in spec.arms:
         if arm.sampling is not None:
             # students draw the later rounds
             drawing = [*arm.models, *(student.base for student in spec.students if arm.rounds > 1)]
-            check_max_tokens(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, drawing))
+            check_sampling(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, drawing))
     for student in spec.students:
-        if work.model(student.base).engine.simulated:
-            raise InvalidInput(f"students.{student.name}: base {student.base!r} is simulated and has no weights")
-        if work.model(student.base).base is not None:
-            raise InvalidInput(f"students.{student.name}: got checkpoint {student.base!r}, allowed: a registered model")
+        _check_base(f"students.{student.name}", work.model(student.base))
+
+
+def _check_base(field: str, base: ModelSpec) -> None:
+    if base.endpoint is not None:
+        raise InvalidInput(f"{field}: base {base.name!r} is an endpoint, whose weights are elsewhere")
+    if base.engine.simulated:
+        raise InvalidInput(f"{field}: base {base.name!r} is simulated and has no weights")
+    if base.base is not None:
+        raise InvalidInput(f"{field}: got checkpoint {base.name!r}, allowed: a registered model")
+
+
+_CURRENCIES = {
+    MatchBy.flops: Currency.flops,
+    MatchBy.nominal: Currency.flops,
+    MatchBy.flops_paper: Currency.flops_paper,
+    MatchBy.nominal_paper: Currency.flops_paper,
+    MatchBy.usd: Currency.usd,
+}
+
+
+def _check_match(spec: ComparisonSpec, arm: ArmSpec, work: ComparisonWork) -> None:
+    """Refuses matching by what a model of the arm or of the reference cannot be priced in."""
+    currency = _CURRENCIES.get(arm.match or spec.match)
+    if arm.name == spec.reference or currency is None:
+        return
+    reference = next(other for other in spec.arms if other.name == spec.reference)
+    drawing = [*reference.models, *arm.models, *(each.base for each in spec.students if arm.rounds > 1)]
+    for model in map(work.model, drawing):
+        if (missing := missing_for(currency, model.pricing)) is not None:
+            raise InvalidInput(
+                f"arms.{arm.name}: got match by {arm.match or spec.match} with {model.name}, which needs {missing}; "
+                "allowed: number, or what all models of the arm and of the reference can be priced in"
+            )
 
 
 def _check_judge(spec: ComparisonSpec, judge: JudgeSpec, work: ComparisonWork) -> None:
@@ -216,7 +249,7 @@ def _check_judge(spec: ComparisonSpec, judge: JudgeSpec, work: ComparisonWork) -
     if judge.keep is Keep.verified and not Measures.of(spec.scorers).has_steps:
         raise InvalidInput("judge.keep: 'verified' needs 'steps' among the scorers")
     check_chat_template("judge.prompt", judge.prompt, [work.model(judge.model)])
-    check_max_tokens("judge.sampling", judge.sampling, [work.model(judge.model)])
+    check_sampling("judge.sampling", judge.sampling, [work.model(judge.model)])
 
 
 def _as_job(spec: ComparisonSpec, arm: ArmSpec) -> JobSpec:

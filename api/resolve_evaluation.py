@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.resolve_parts import (
-    check_max_tokens,
+    check_sampling,
     check_scorers,
     evaluate_document,
     prompt_document,
@@ -46,7 +46,7 @@ def to_evaluation(document: EvaluationDocument, store: Store) -> tuple[Evaluatio
     check_scorers(job, problems.num_problems)
     if not Measures.of(spec.scorers).has_answers:
         raise InvalidInput(f"scorers: got {', '.join(spec.scorers) or 'none'}, allowed: one that judges answers")
-    check_max_tokens("sampling", spec.sampling, [model])
+    check_sampling("sampling", spec.sampling, [model])
     return spec, EvaluationWork(model=model, problems=to_resolved_set(problems))
 
 

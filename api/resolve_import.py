@@ -107,7 +107,7 @@ def _spec(document: ImportDocument, found: Looked, model: ModelSpec) -> ImportSp
         columns = tuple(column for column in columns if column.ours != "temperature")
         if "temperature" in document.columns:
             raise InvalidInput("sampling: got sampling and columns.temperature, allowed: one of them")
-    is_known = model.cost.is_known
+    is_known = bool(model.path)  # of an endpoint the tokenizer may be here, or not
     if "num_tokens" in document.columns or (not is_known and "num_tokens" in names):
         tokens = Tokens.column
     else:

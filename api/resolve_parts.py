@@ -12,6 +12,7 @@ from api.wire.job_document import AllocationDocument
 from api.wire.prompt_document import PromptDocument
 from api.wire.sampling_document import SamplingDocument, StructureDocument
 from service.allocation import STRATEGIES, strategy_for
+from service.endpoints import unsupported_fields
 from service.errors import InvalidInput, UnknownName
 from service.experiments.spec import EvaluateSpec, ResolvedSet
 from service.jobs import AllocationSpec, FewShot, JobSpec, PromptSpec
@@ -147,17 +148,24 @@ def to_resolved_set(problems: ProblemSet) -> ResolvedSet:
     )
 
 
-def check_max_tokens(field: str, sampling: SamplingSpec, models: Iterable[ModelSpec]) -> None:
-    """Refuses completions that leave no room for a prompt.
+def check_sampling(field: str, sampling: SamplingSpec, models: Iterable[ModelSpec]) -> None:
+    """Refuses completions that leave no room for a prompt, and what a server elsewhere cannot be told.
 
     Args:
         field: where the sampling stands in its document.
 
     Raises:
-        InvalidInput: `max_tokens` is as long as the context of a model, or longer.
+        InvalidInput: `max_tokens` is as long as the context of a model, or longer; or a field that a model's server has
+            no word for.
     """
     max_tokens = sampling.max_tokens
     for model in models:
+        endpoint = model.endpoint
+        if endpoint is not None and (lacks := unsupported_fields(endpoint, sampling.resolved_for(model.sampling))):
+            raise InvalidInput(
+                f"{field}: got {', '.join(lacks)} with {model.name}, whose server speaks plain OpenAI and cannot be "
+                "told; allowed: what changes nothing, or a model registered with dialect vllm or drops_unsupported"
+            )
         if max_tokens is not None and max_tokens >= model.context_len:
             raise InvalidInput(
                 f"{field}.max_tokens: got {max_tokens}, allowed: 1 to {model.context_len - 1}, for {model.name} has a "

@@ -24,6 +24,8 @@ class Settings(BaseSettings):
         database_url: SQLAlchemy URL; without one, SQLite under `data_dir`.
         host: address to listen on; loopback only, for there are no keys yet.
         roots: directories that models and problem files may be registered from.
+        endpoints: servers that models may be registered from: the environment variable of each one's key, or null where
+            it wants none, by address; JSON.
         max_body_bytes: largest request body.
         max_tick_age_s: /healthz fails when the control loop has been silent for longer.
         start_grace_s: ... but not in the first seconds of a start, while the cluster comes up.
@@ -39,6 +41,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
     roots: Annotated[tuple[Path, ...], NoDecode] = Field(default_factory=lambda: (Path.cwd(),))
+    endpoints: dict[str, str | None] = Field(default_factory=dict)
     max_body_bytes: int = Field(default=8 << 20, ge=1 << 10)
     max_tick_age_s: float = Field(default=30.0, gt=0)
     start_grace_s: float = Field(default=120.0, ge=0)

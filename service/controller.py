@@ -166,9 +166,11 @@ class Controller:
         elapsed_s = min(max(0.0, (now - self._looked_at).total_seconds()), LONGEST_PAUSE_S)
         self._looked_at = now
         progress: dict[str, tuple[int, float]] = {}
+        # one elsewhere has deadlines of its own, and may be told to wait for minutes
+        elsewhere = {spec.pool for job in snapshot.jobs for spec in job.models if spec.endpoint is not None}
         for view in snapshot.hosts:
             host = observation.hosts.get(view.name)
-            if host is None or view.kind is not HostKind.generator:
+            if host is None or view.kind is not HostKind.generator or view.model in elsewhere:
                 continue
             tokens, stalled_s = self._progress.get(view.name, (-1, 0.0))
             has_moved = host.total_tokens != tokens or host.running_requests == 0

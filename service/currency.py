@@ -110,14 +110,13 @@ def missing_for(currency: Currency, pricing: Pricing) -> str | None:
 
 
 def worst_case(currency: Currency, pricing: Pricing, *, prompt_tokens: int, max_tokens: int) -> float:
-    """Most that one sample can cost [cost units]: nothing cached, every allowed token sampled.
+    """Most that one sample can cost [cost units]: nothing cached, every allowed token sampled, each try charged.
 
     Raises:
         InvalidInput: as `actual_costs`.
     """
-    if currency.is_soft:
-        return 1.0
-    return actual(currency, pricing, prompt_tokens=prompt_tokens, cached_tokens=0, completion_tokens=max_tokens)
+    prompt, most = np.array([prompt_tokens], dtype=np.int64), np.array([max_tokens], dtype=np.int64)
+    return float(worst_cases(currency, pricing, prompt_tokens=prompt, max_tokens=most)[0])
 
 
 def actual(
@@ -139,7 +138,9 @@ def worst_cases(currency: Currency, pricing: Pricing, *, prompt_tokens: IntArray
     """`worst_case` of many samples, shape [n]."""
     if currency.is_soft:
         return np.ones(len(prompt_tokens))
-    return actual_costs(
+    # a budget in samples counts rows, and a lost try makes none
+    charges = 1 if currency is Currency.samples else pricing.max_charges
+    return charges * actual_costs(
         currency,
         pricing,
         prompt_tokens=prompt_tokens,

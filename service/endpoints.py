@@ -12,6 +12,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from service.errors import InvalidInput
+from service.sampling import FIELDS, OFF, SamplingSpec
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[!-~]+")
@@ -106,6 +107,36 @@ class EndpointOptions:
     def host(self) -> str:
         """Host and port of the server, for people."""
         return urlsplit(self.base_url).netloc
+
+
+_OPENAI_KNOWS = ("top_p",)
+"""Of the fields that a model's authors may set: what OpenAI's own API has a word for."""
+
+
+def unsupported_fields(options: EndpointOptions, sampling: SamplingSpec) -> list[str]:
+    """What the server cannot be told and would not do by itself; nothing where the options say to leave it out."""
+    if options.dialect is Dialect.vllm or options.drops_unsupported:
+        return []
+    resolved = sampling.resolved_for(OFF)
+    found = [name for name in FIELDS if name not in _OPENAI_KNOWS and getattr(resolved, name) != getattr(OFF, name)]
+    return found + ([] if resolved.structure is None else ["structure"])
+
+
+def read_keys(variables: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:
+    """The keys of all servers that want one, by address.
+
+    Args:
+        variables: the environment variable of each server's key, by address.
+
+    Raises:
+        InvalidInput: as `EndpointOptions` and `api_key_of`.
+    """
+    keys: dict[str, str] = {}
+    for url, variable in variables.items():
+        options = EndpointOptions(base_url=url, model="any", api_key_env=variable)
+        if (key := api_key_of(options, environment)) is not None:
+            keys[options.base_url] = key
+    return keys
 
 
 def api_key_of(options: EndpointOptions, environment: Mapping[str, str]) -> str | None:

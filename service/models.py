@@ -6,6 +6,7 @@ revision is a hash over the files, so that two directories with the same name ne
 
 from dataclasses import dataclass, field
 
+from service.endpoints import EndpointOptions
 from service.flops import ForwardCost
 from service.pricing import Price, Pricing
 from service.sampling import ModelSampling
@@ -34,19 +35,37 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSource:
+    """What an operator says of a model that a server elsewhere draws for.
+
+    Args:
+        path: directory with its tokenizer, and perhaps its config.json, which declares FLOPs; None without.
+        context_len: most tokens of prompt and completion together; None for what config.json says [tokens].
+        parameters: declare FLOPs in paper accounting; None where they are unknown, or config.json says more.
+    """
+
+    name: str
+    endpoint: EndpointOptions
+    path: str | None = None
+    context_len: int | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One generator model.
+    """One generator model: a directory of weights, or a server elsewhere that has them.
 
     Args:
         name: unique name in the catalogue.
-        path: directory with config.json, safetensors and tokenizer files.
-        revision: "sha256:<hex>" over the files' contents.
+        path: directory with config.json, safetensors and tokenizer files; of an endpoint one with its tokenizer, or "".
+        revision: "sha256:<hex>" over the files' contents; of an endpoint "endpoint:<hex>" over what names it.
         context_len: most tokens of prompt and completion together [tokens].
         cost: FLOP coefficients traced from the model's own code; `UNKNOWN_COST` or the size alone where there are none.
         sampling: defaults that its authors published.
         base: the registered model that this one is a finetuned checkpoint of; None for one that people registered.
         price: of its tokens in USD; None where nobody stated one. It says nothing of what the model is, so that one
             whose price has changed is the same model to an engine that has it loaded.
+        endpoint: the server that draws for it; None for a model that is loaded here.
     """
 
     name: str
@@ -58,11 +77,13 @@ class ModelSpec:
     sampling: ModelSampling = field(default_factory=ModelSampling)
     base: str | None = None
     price: Price | None = field(default=None, compare=False)
+    endpoint: EndpointOptions | None = None
 
     @property
     def pricing(self) -> Pricing:
         """What its tokens cost."""
-        return Pricing(cost=self.cost, price=self.price)
+        charges = 1 if self.endpoint is None else self.endpoint.max_lost_tries
+        return Pricing(cost=self.cost, price=self.price, max_charges=charges)
 
     @property
     def pool(self) -> str:

@@ -100,10 +100,12 @@ class Pricing:
     Args:
         cost: FLOP coefficients; `UNKNOWN_COST` or parameters alone where they were not traced.
         price: in USD; None where nobody stated one.
+        max_charges: how often a sample may have to be paid for: as often as a server elsewhere may lose it.
     """
 
     cost: ForwardCost
     price: Price | None = None
+    max_charges: int = 1
 
     def flops(self, prompt_tokens: IntArray, cached_tokens: IntArray, completion_tokens: IntArray) -> FloatArray:
         """FLOPs of many requests, exact accounting, shape [n]."""

@@ -1,6 +1,7 @@
 """Documents against code: what they name exists, and what exists and matters is named."""
 
 import ast
+import functools
 import json
 import re
 import shlex
@@ -21,6 +22,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.cli import app as command_line
 from api.dashboard.router import make_router
+from api.local.model_files import inspect_endpoint
 from api.wire.artifacts import FinetuneDocument, SelectionDocument, SourceDocument, TrainingDocument
 from api.wire.comparisons import ComparisonDocument, EvaluateDocument
 from api.wire.evaluations import EvaluationDocument
@@ -423,6 +425,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         wake=lambda: None,
         controller_status=lambda: status,
         inspect_model=refuse_models,
+        inspect_endpoint=functools.partial(inspect_endpoint, traces=Path("traces")),
         render_prompt=first_prompt,
     )
     with TestClient(app, base_url="http://127.0.0.1:8265") as opened:

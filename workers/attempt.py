@@ -10,7 +10,7 @@ the credit by a last bit.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from service.receipts import Receipt, Usage
 from service.work import AttemptSpec, GenerateWork, Indices
 from workers.engine_protocol import Finished
 from workers.prepared import Prepared
-from workers.samples import Drawn, IntArray, SampleSeeds, usage_of
+from workers.samples import Drawn, IntArray, SampleSeeds, prompt_tokens_of, usage_of
 
 _LOOKAHEAD_S = 10.0  # of device time: topped up at half of it, so the ledger gets a row in 5 s and engine
 _DRAINING_S = 2.0  # the same for an attempt whose last samples run: it takes a part of the engine, and soon none
@@ -203,12 +203,20 @@ class Attempt:
         self.inflight_worst -= sum(self._worst[problem] for problem, _ in self.in_flight.values())
         self.in_flight.clear()
 
-    def lose_in_flight(self) -> None:
-        """The engine is gone: nobody knows how far it came, so everything in flight is waste at its worst case."""
+    def lose_in_flight(self, charges: Mapping[str, int] | None = None) -> None:
+        """The engine is gone: nobody knows how far it came, so everything in flight is waste at its worst case.
+
+        Args:
+            charges: how often each request may have been paid for, by id, where the engine could still say.
+        """
         if self.prepared is None or not self.in_flight:
             return
-        max_tokens = self.prepared.max_tokens
-        self._waste([Drawn(p, i, "", int(max_tokens[p]), 0, "error", None) for p, i in self.in_flight.values()])
+        max_tokens, most = self.prepared.max_tokens, self.work.model.pricing.max_charges
+        lost: list[Drawn] = []
+        for request_id, (problem, sample_index) in self.in_flight.items():
+            number = most if charges is None else charges.get(request_id, 0)
+            lost += [Drawn(problem, sample_index, "", int(max_tokens[problem]), 0, "error", None)] * number
+        self._waste(lost)
         self.in_flight.clear()
         self.inflight_worst = 0
 
@@ -305,10 +313,12 @@ class Attempt:
     def _leave(self, finished: Sequence[Finished]) -> list[Drawn]:
         left: list[Drawn] = []
         lost: list[Drawn] = []
-        for request_id, text, completion_tokens, cached_tokens, reason, error, lost_tries in finished:
+        for request_id, text, completion_tokens, cached_tokens, reason, error, lost_tries, prompt_tokens in finished:
             problem, sample_index = self.in_flight.pop(request_id)
             self.inflight_worst -= self._worst[problem]
-            left.append(Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error))
+            left.append(
+                Drawn(problem, sample_index, text, completion_tokens, cached_tokens, reason, error, prompt_tokens)
+            )
             if lost_tries and self.prepared is not None:
                 max_tokens = int(self.prepared.max_tokens[problem])
                 lost += [Drawn(problem, sample_index, "", max_tokens, 0, "error", None)] * lost_tries
@@ -345,9 +355,9 @@ class Attempt:
 
     def _token_columns(self, drawn: Sequence[Drawn]) -> tuple[IntArray, IntArray, IntArray]:
         assert self.prepared is not None, "samples are drawn from an open attempt only"
-        problem, _, _, completion, cached, _, _ = zip(*drawn, strict=True)
+        problem, _, _, completion, cached, _, _, counted = zip(*drawn, strict=True)
         return (
-            self.prepared.prompt_tokens[list(problem)],
+            prompt_tokens_of(self.prepared, problem, counted),
             np.array(cached, dtype=np.int64),
             np.array(completion, dtype=np.int64),
         )

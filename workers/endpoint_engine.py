@@ -34,6 +34,11 @@ from workers.engine_protocol import EngineDead, Finished
 _STEP_S = 0.1
 _CLOSE_S = 10.0
 _OK = 200
+_KEY_REFUSED = (401, 403)
+_BUSY = (408, 429)
+_SERVER_ERROR = 500
+_CHECK_TRIES = 5
+_MODELS_SHOWN = 20
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -106,6 +111,16 @@ class EndpointEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
 
+    def check(self) -> None:
+        """Asks the server for its models: whether it answers, takes the key and has this one. A list it lacks is none.
+
+        Raises:
+            EngineDead: it does not answer, refuses the key, or lists other models only; the message says which.
+        """
+        asked = asyncio.run_coroutine_threadsafe(self._ask_models(), self._loop)
+        if (trouble := asked.result()) is not None:
+            raise EngineDead(self._redacted(f"{self._options.base_url}: {trouble}"), charges={})
+
     def add(
         self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
     ) -> None:
@@ -136,7 +151,8 @@ class EndpointEngine:
         finished = self._collect(_STEP_S if self._inside and self._error is None else 0.0)
         if self._error is not None and not finished:
             reason = str(self._error) if isinstance(self._error, EngineDead) else _text(self._error)
-            raise EngineDead(self._redacted(f"{self._options.base_url}: {reason}")) from self._error
+            charges = {name: each.tries.num_lost + each.is_at_server for name, each in self._inside.items()}
+            raise EngineDead(self._redacted(f"{self._options.base_url}: {reason}"), charges=charges) from self._error
         return finished
 
     def abort(self, request_ids: Iterable[str]) -> list[Finished]:
@@ -234,6 +250,38 @@ class EndpointEngine:
             for other in self._tasks.values():
                 other.cancel()
 
+    async def _ask_models(self) -> str | None:
+        """What is wrong with the server, if anything is."""
+        tries, trouble = Tries(self._options, self._rng), None
+        for _ in range(_CHECK_TRIES):
+            try:
+                response = await self._http.get("/models")
+            except httpx.RequestError as error:
+                trouble = Refused(f"the host does not answer: {_text(error)}")
+            else:
+                if response.status_code in _KEY_REFUSED:
+                    variable = self._options.api_key_env
+                    return f"the key is refused, {'none was sent' if variable is None else f'it is from {variable}'}"
+                if response.status_code == _OK:
+                    return self._missing_in(response)
+                if response.status_code not in _BUSY and response.status_code < _SERVER_ERROR:
+                    return None
+                trouble = Refused(f"the host answers with status {response.status_code}")
+            if (wait_s := tries.wait_after(trouble)) is None:
+                break
+            await self._sleep(wait_s)
+        return str(trouble)
+
+    def _missing_in(self, response: httpx.Response) -> str | None:
+        """That the server's list of models has others only."""
+        try:
+            known = [str(entry["id"]) for entry in response.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not known or self._options.model in known:
+            return None
+        return f"model {self._options.model!r} is unknown there; it serves {', '.join(known[:_MODELS_SHOWN])}"
+
     async def _shut(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -315,6 +363,8 @@ class EndpointEngine:
             error = f"the server ended the request: {served.finish_reason}"
         elif self._decode is None and served.prompt_tokens != request.num_prompt_tokens:
             error = f"the server counts {served.prompt_tokens} prompt tokens, {request.num_prompt_tokens} were sent"
+        elif served.prompt_tokens > request.num_prompt_tokens:
+            error = f"the server counts {served.prompt_tokens} prompt tokens, at most {request.num_prompt_tokens} are"
         elif served.completion_tokens > request.max_tokens:
             error = f"the server counts {served.completion_tokens} completion tokens, {request.max_tokens} were allowed"
         if error is not None:
@@ -328,6 +378,7 @@ class EndpointEngine:
             served.finish_reason,
             None,
             request.tries.num_lost,
+            None if self._decode is None else served.prompt_tokens,
         )
 
     def _failed(self, request: _Request, error: str) -> Finished:

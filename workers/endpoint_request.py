@@ -7,11 +7,10 @@ completion is drawn: what it knows is told, and what it cannot be told is refuse
 from collections.abc import Sequence
 from typing import Any
 
-from service.endpoints import Dialect, EndpointOptions
+from service.endpoints import Dialect, EndpointOptions, unsupported_fields
 from service.errors import InvalidInput
 from service.sampling import FIELDS, OFF, SamplingSpec, Structure
 
-_OPENAI_KNOWS = ("top_p",)
 _SEED_BITS = 31  # what servers in other languages take, too
 
 
@@ -45,10 +44,8 @@ def request_body(
         if resolved.structure is not None:
             body["structured_outputs"] = _structure(resolved.structure)
         return body
-    body |= {name: getattr(resolved, name) for name in _OPENAI_KNOWS}
-    unsupported = [n for n in FIELDS if n not in _OPENAI_KNOWS and getattr(resolved, n) != getattr(OFF, n)]
-    unsupported += [] if resolved.structure is None else ["structure"]
-    if unsupported and not options.drops_unsupported:
+    body["top_p"] = resolved.top_p
+    if unsupported := unsupported_fields(options, sampling):
         raise InvalidInput(
             f"{options.host} speaks plain OpenAI and cannot be told {', '.join(unsupported)}; allowed: leave them out, "
             "dialect vllm where the server knows it, or drops_unsupported"

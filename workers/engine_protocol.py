@@ -6,7 +6,7 @@ an InvalidInput that leaves the old ones in place; any other exception means tha
 in it. Must not import vllm, torch or ray.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from service.models import ModelSpec
@@ -14,7 +14,15 @@ from service.sampling import SamplingSpec
 
 
 class EngineDead(RuntimeError):
-    """The engine is lost with everything in it; its process has to end."""
+    """The engine is lost with everything in it; its process has to end.
+
+    Args:
+        charges: how often each request that was inside may have been paid for, by id; None where nobody can say.
+    """
+
+    def __init__(self, message: str, *, charges: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.charges = charges
 
 
 class Finished(NamedTuple):
@@ -27,6 +35,7 @@ class Finished(NamedTuple):
         error: why, when the reason is "error".
         lost_tries: tries before this answer, or in place of one, that brought nothing and may have cost up to the
             request's worst case each. Only a server elsewhere makes any.
+        prompt_tokens: as a server counts a prompt that went as text; None where they are those that were sent [tokens].
     """
 
     request_id: str
@@ -36,6 +45,7 @@ class Finished(NamedTuple):
     finish_reason: str
     error: str | None
     lost_tries: int = 0
+    prompt_tokens: int | None = None
 
 
 class Engine(Protocol):

@@ -25,7 +25,7 @@ from service.devices import ONE_CORE, Devices
 from service.errors import InvalidInput
 from service.work import AttemptSpec, GenerateWork
 from workers.attempt import Attempt
-from workers.engine_protocol import Engine
+from workers.engine_protocol import Engine, EngineDead
 from workers.host_attempts import HostAttempts
 from workers.in_flight import InFlight
 from workers.part_writer import PartWriter
@@ -172,7 +172,8 @@ class GeneratorHost:
         """Ends the host: saves what is finished, then reports `failed`. The engine thread's last act."""
         message = f"{type(error).__name__}: {error}"
         with self._lock:
-            lost = self._in_flight.lose(self._attempts)
+            charges = error.charges if isinstance(error, EngineDead) else None
+            lost = self._in_flight.lose(self._attempts, charges)
             for attempt in self._attempts:
                 self._writer.write_later(attempt)
             self._is_draining = True

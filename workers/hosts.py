@@ -6,11 +6,12 @@ and its process told to end, by itself. Must not import ray, vllm or torch: what
 """
 
 import dataclasses
+import functools
 import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,25 +99,58 @@ class Answer:
     process: Process
 
 
+Keys = Mapping[str, str]
+"""Keys of servers, by their addresses."""
+
 MakeHost = Callable[[HostSpec, Launch, str | None, int], RunnableHost]
 """Spec, launcher, node and `max_running` of a dispatcher to a host that is not started."""
 
 
-def make_host(spec: HostSpec, launch: Launch, node: str | None, max_running: int) -> RunnableHost:
-    """The host for `spec`, not started; `launch` runs the attempts of a dispatcher."""
+def with_keys(make: MakeHost, keys: Keys) -> MakeHost:
+    """The same maker, for hosts that speak to servers elsewhere; one that makes no such hosts is given none."""
+    return functools.partial(make, keys=keys) if keys else make  # pyright: ignore[reportCallIssue]
+
+
+def make_host(
+    spec: HostSpec, launch: Launch, node: str | None, max_running: int, *, keys: Keys | None = None
+) -> RunnableHost:
+    """The host for `spec`, not started; `launch` runs the attempts of a dispatcher.
+
+    Args:
+        keys: of servers elsewhere, by address.
+    """
     if spec.kind is HostKind.dispatcher:
         return DispatcherHost(launch=launch, max_running=max_running, node=node)
     if spec.kind is HostKind.trainer:
         return TrainerHost(node=node, devices=spec.devices)
     if spec.model is None:
         raise ValueError(f"{spec.name}: a generator needs a model, got None")
-    return GeneratorHost(engine_factory=engine_factory(spec), node=node, devices=spec.devices)
+    return GeneratorHost(engine_factory=engine_factory(spec, keys or {}), node=node, devices=spec.devices)
 
 
-def engine_factory(spec: HostSpec) -> Callable[[], Engine]:
+def keys_of(spec: HostSpec, keys: Keys) -> Keys:
+    """Those that the host needs and no others."""
+    endpoint = None if spec.model is None else spec.model.endpoint
+    return {} if endpoint is None else {url: key for url, key in keys.items() if url == endpoint.base_url}
+
+
+def engine_factory(spec: HostSpec, keys: Keys) -> Callable[[], Engine]:
     """Builds the engine of a generator when called; heavy imports happen then."""
     model = spec.model
     assert model is not None, "only a generator has an engine"
+    if (endpoint := model.endpoint) is not None:
+
+        def elsewhere() -> Engine:
+            from workers.endpoint_engine import EndpointEngine
+            from workers.prepare import decoder_of
+
+            engine = EndpointEngine(
+                endpoint, api_key=keys.get(endpoint.base_url), model=model, decode=decoder_of(model)
+            )
+            engine.check()
+            return engine
+
+        return elsewhere
     if model.engine.simulated:
 
         def simulated() -> Engine:

@@ -6,7 +6,7 @@ attempt accounts for. The engine thread alone changes anything here, and the hos
 import ray or vllm.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from workers.attempt import Attempt
 from workers.engine_protocol import Engine, Finished
@@ -120,13 +120,17 @@ class InFlight:
                 for request_id in ids:
                     del self._owner[request_id]
 
-    def lose(self, attempts: Iterable[Attempt]) -> dict[str, str]:
-        """Writes off what was inside an engine that is gone; of each attempt that had something, for people, what."""
+    def lose(self, attempts: Iterable[Attempt], charges: Mapping[str, int] | None = None) -> dict[str, str]:
+        """Writes off what was inside an engine that is gone; of each attempt that had something, for people, what.
+
+        Args:
+            charges: see `EngineDead`.
+        """
         lost: dict[str, str] = {}
         for attempt in attempts:
             if attempt.in_flight:
                 lost[attempt.id] = attempt.in_flight_text()
-                attempt.lose_in_flight()
+                attempt.lose_in_flight(charges)
         self._owner.clear()
         return lost
 

@@ -17,7 +17,7 @@ from service.cluster import HostReport, HostSpec, HostState, NodeStatus, Observa
 from service.receipts import Receipt
 from service.shards import find_receipts
 from workers.dispatcher import thread_launcher
-from workers.hosts import HostRunner, MakeHost, make_host, merged
+from workers.hosts import HostRunner, Keys, MakeHost, make_host, merged, with_keys
 
 NODE = "local"
 _CONNECTION = "local"
@@ -42,10 +42,11 @@ class LocalCluster:
     Args:
         make_host: builds a host that is not started.
         max_running: attempts that a dispatcher runs at the same time.
+        keys: of servers elsewhere, by address.
     """
 
-    def __init__(self, *, make_host: MakeHost = make_host, max_running: int = 1) -> None:
-        self._make_host = make_host
+    def __init__(self, *, make_host: MakeHost = make_host, max_running: int = 1, keys: Keys | None = None) -> None:
+        self._make_host = with_keys(make_host, keys or {})
         self._max_running = max_running
         self._pool = ThreadPoolExecutor(max_workers=max(1, max_running), thread_name_prefix="task")
         self._hosts: dict[str, _Local] = {}

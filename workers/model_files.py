@@ -59,6 +59,48 @@ class ModelFiles:
     sampling: ModelSampling
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerFiles:
+    """What is known here of a model whose weights are elsewhere.
+
+    Args:
+        revision: over names and contents of the files.
+        context_len: of config.json; None where that does not exist [tokens].
+        sampling: what generation_config.json says; nothing where it does not exist.
+    """
+
+    revision: str
+    context_len: int | None
+    sampling: ModelSampling
+
+
+def inspect_tokenizer(path: str | Path) -> TokenizerFiles:
+    """Checks a directory with a tokenizer, and perhaps a configuration, and says what is in it.
+
+    Raises:
+        InvalidInput: a file is missing, damaged, of an unknown kind or pickled; the message names it.
+    """
+    directory = Path(path)
+    _check_not_pickled(directory)
+    _check_tokenizer(directory)
+    context_len = None
+    if (directory / "config.json").is_file():
+        config = read_object(directory / "config.json")
+        _model_type(directory, config)
+        context_len = _context_len(directory, config)
+    return TokenizerFiles(
+        revision=_fingerprint(directory),
+        context_len=context_len,
+        sampling=_sampling(directory / "generation_config.json"),
+    )
+
+
+def _check_tokenizer(directory: Path) -> None:
+    if not any(all((directory / name).is_file() for name in names) for names in _TOKENIZERS):
+        allowed = "; ".join(" with ".join(names) for names in _TOKENIZERS)
+        raise InvalidInput(f"{directory}: no tokenizer; one of these is needed: {allowed}")
+
+
 def inspect_model(path: str | Path) -> ModelFiles:
     """Checks the directory and says what is in it.
 
@@ -72,9 +114,7 @@ def inspect_model(path: str | Path) -> ModelFiles:
     config = read_object(directory / "config.json")
     model_type = _model_type(directory, config)
     weights = check_weights(directory)
-    if not any(all((directory / name).is_file() for name in names) for names in _TOKENIZERS):
-        allowed = "; ".join(" with ".join(names) for names in _TOKENIZERS)
-        raise InvalidInput(f"{directory}: no tokenizer; one of these is needed: {allowed}")
+    _check_tokenizer(directory)
     return ModelFiles(
         model_type=model_type,
         context_len=_context_len(directory, config),

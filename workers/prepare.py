@@ -19,6 +19,7 @@ from jinja2.exceptions import TemplateError
 
 from service.currency import Currency, can_price, worst_cases
 from service.devices import ONE_CORE
+from service.endpoints import Dialect, PromptForm
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import PromptSpec
 from service.models import ModelSpec
@@ -132,6 +133,13 @@ def load_tokenizer(model: ModelSpec, prompt: PromptSpec) -> Tokenizer:
     Raises:
         InvalidInput: no tokenizer in the model's directory, or no chat template in it although the prompt uses one.
     """
+    if model.endpoint is not None and not model.path:
+        if prompt.use_chat_template:
+            raise InvalidInput(
+                f"model {model.name} is an endpoint without a tokenizer, so nobody knows its chat template; set "
+                "use_chat_template: false, or register it with the directory of its tokenizer as path"
+            )
+        return _Bytes()
     if model.engine.simulated:
         if prompt.use_chat_template:
             raise InvalidInput(f"simulated model {model.name} has no chat template; set use_chat_template: false")
@@ -148,6 +156,48 @@ def load_tokenizer(model: ModelSpec, prompt: PromptSpec) -> Tokenizer:
             "or register a model that has one"
         )
     return _HubTokenizer(tokenizer, prompt)
+
+
+def decoder_of(model: ModelSpec) -> Callable[[Sequence[int]], str] | None:
+    """Text of token ids as `load_tokenizer` made them, for servers that take text; None for those that take ids."""
+    if model.endpoint is None or model.endpoint.prompt_form is not PromptForm.text:
+        return None
+    if not model.path:
+        return _Bytes.decode
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model.path, trust_remote_code=False, local_files_only=True)
+    # a plain server begins the sequence by itself; vLLM's is told not to
+    begins = model.endpoint.dialect is Dialect.openai
+
+    def decode(token_ids: Sequence[int]) -> str:
+        has_begun = bool(begins and token_ids and token_ids[0] == tokenizer.bos_token_id)
+        text: str = tokenizer.decode(token_ids[1:] if has_begun else token_ids, skip_special_tokens=False)
+        return text
+
+    return decode
+
+
+class _Bytes:
+    """Of a model whose tokenizer only its server knows: one id a byte, so as many as tokens or more.
+
+    The server's count is what is settled. One more stands for a beginning of sequence, which servers put before a text.
+    """
+
+    BEGIN = 256
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self.BEGIN, *text.encode()] for text in texts]
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.encode()) for text in texts]
+
+    def apply_chat_template(self, messages: Sequence[Message]) -> str:
+        raise InvalidInput(f"an endpoint without a tokenizer has no chat template, got {len(messages)} messages")
+
+    @classmethod
+    def decode(cls, token_ids: Sequence[int]) -> str:
+        return bytes(token for token in token_ids if token != cls.BEGIN).decode()
 
 
 class _SimulatedBatches:

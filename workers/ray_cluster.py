@@ -32,7 +32,7 @@ from service.errors import InvalidInput, Unreachable
 from service.receipts import Receipt
 from service.shards import find_receipts
 from workers.host_link import HostLink
-from workers.hosts import Answer, MakeHost, Process, make_host, merged
+from workers.hosts import Answer, Keys, MakeHost, Process, keys_of, make_host, merged
 from workers.ray_hosts import HostSettings, ask_if_alive, create_actor
 
 _RETRY_S = 0.5
@@ -61,6 +61,7 @@ class RayCluster:
         stuck_s: ... and one that makes no token for this long after that ends without what runs [s].
         close_s: longest wait for a host's threads when it ends [s].
         unreachable_s: a host that does not answer for this long is `unreachable` [s].
+        keys: of servers elsewhere, by address; each host is told those that it needs.
 
     Raises:
         Unreachable: no cluster answers at this address.
@@ -80,6 +81,7 @@ class RayCluster:
         stuck_s: float = 300.0,
         close_s: float = 120.0,
         unreachable_s: float = 30.0,
+        keys: Keys | None = None,
     ) -> None:
         self._owns_connection = _connect(address, namespace, token_path)
         self._namespace = namespace
@@ -92,6 +94,7 @@ class RayCluster:
             close_s=close_s,
         )
         self._unreachable_s = unreachable_s
+        self._keys = keys or {}
         self._node = ray.get_runtime_context().get_node_id()
         self._connection = uuid.uuid4().hex
         self._calls = itertools.count(1)
@@ -194,7 +197,9 @@ class RayCluster:
         has_gpus = any(node.num_gpus for node in self._nodes)
         try:
             self._record(link, None, None)
-            link.handle = create_actor(spec, self._settings, namespace=self._namespace, has_gpus=has_gpus)
+            link.handle = create_actor(
+                spec, self._settings, namespace=self._namespace, has_gpus=has_gpus, keys=keys_of(spec, self._keys)
+            )
         except RayError as error:
             link.trouble = str(error)
             self._command(lambda: self._create(link, spec))

@@ -15,12 +15,13 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from service.cluster import HostKind, HostSpec, Orders
+from service.models import ModelSpec
 from service.shards import find_receipts
 from service.work import AttemptSpec
 from workers.dispatcher import Handle, Launch, Made, outcome_of
 from workers.engine import engine_environment
 from workers.host_attempts import Failure
-from workers.hosts import Answer, HostRunner, MakeHost, Process
+from workers.hosts import Answer, HostRunner, Keys, MakeHost, Process, with_keys
 from workers.trainer import Train, TrainerHost
 
 _CONCURRENCY = 8
@@ -57,12 +58,13 @@ class HostSettings:
 class HostActor:
     """One host in a process of its own. Every call is quick; loading and work go on in the host's threads."""
 
-    def __init__(self, spec: HostSpec, settings: HostSettings) -> None:
+    def __init__(self, spec: HostSpec, settings: HostSettings, keys: Keys) -> None:
         node = ray.get_runtime_context().get_node_id()
         if _trains_in_many(spec):
             host = TrainerHost(load=lambda: _load_ray_training(spec), node=node, devices=spec.devices)
         else:
-            host = settings.make_host(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
+            make = with_keys(settings.make_host, keys)
+            host = make(spec, ray_launcher(settings.task_cpus), node, settings.max_running)
         self._has_ended = False
         self._runner = HostRunner(
             host,
@@ -87,11 +89,16 @@ class HostActor:
         os._exit(0)
 
 
-def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_gpus: bool) -> Any:
-    """The detached actor of that name; made unless it lives already."""
+def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_gpus: bool, keys: Keys) -> Any:
+    """The detached actor of that name; made unless it lives already.
+
+    Args:
+        keys: of the servers that the host speaks to. They go as an argument, which Ray holds in memory while the actor
+            lives, and not by its environment, which Ray writes to logs and shows.
+    """
     environment = dict(_TASK_ENVIRONMENT)
     num_gpus = 0.0
-    if spec.kind is HostKind.generator and spec.model is not None and not spec.model.engine.simulated:
+    if spec.kind is HostKind.generator and spec.model is not None and _has_engine(spec.model):
         environment |= engine_environment(spec.model, threads=max(1, round(spec.num_cpus)))
         num_gpus = (spec.num_gpus or spec.model.engine.tensor_parallel_size) if has_gpus else 0.0
     elif spec.kind is HostKind.trainer:
@@ -111,7 +118,12 @@ def create_actor(spec: HostSpec, settings: HostSettings, *, namespace: str, has_
         num_gpus=num_gpus,
         runtime_env={"env_vars": environment},
     )
-    return actor.remote(spec, settings)
+    return actor.remote(spec, settings, keys)
+
+
+def _has_engine(model: ModelSpec) -> bool:
+    """Whether its weights are loaded here."""
+    return not model.engine.simulated and model.endpoint is None
 
 
 def _trains_in_many(spec: HostSpec) -> bool:

@@ -35,6 +35,17 @@ class Drawn(NamedTuple):
     cached_tokens: int
     finish_reason: str
     error: str | None
+    prompt_tokens: int | None = None
+    """Where a server counted its prompt by itself; else those that were prepared."""
+
+
+def prompt_tokens_of(prepared: Prepared, problems: Sequence[int], counted: Sequence[int | None]) -> IntArray:
+    """Prompt tokens of samples, shape [n]: as a server counted them, or as they were prepared."""
+    tokens = prepared.prompt_tokens[list(problems)].astype(np.int64)
+    for index, count in enumerate(counted):
+        if count is not None:
+            tokens[index] = count
+    return tokens
 
 
 class SampleSeeds:
@@ -109,10 +120,10 @@ def sample_table(
     time: Usage,
 ) -> tuple[pa.Table, Usage, Indices]:
     """One part: its rows, their sums, and which samples they are, shape [n, 2]. `time` is what drawing them took."""
-    problem, sample_index, text, completion, cached, reason, error = zip(*rows, strict=True)
+    problem, sample_index, text, completion, cached, reason, error, counted = zip(*rows, strict=True)
     problems = np.array(problem, dtype=np.int64)
     reasons = np.array(reason)
-    prompt_tokens = np.where(reasons == "error", 0, prepared.prompt_tokens[problems])
+    prompt_tokens = np.where(reasons == "error", 0, prompt_tokens_of(prepared, problem, counted))
     cached_tokens = np.array(cached, dtype=np.int64)
     completion_tokens = np.array(completion, dtype=np.int64)
     problem_ids = [prepared.problem_ids[index] for index in problem]

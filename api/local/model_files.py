@@ -6,13 +6,22 @@ In a process of its own each time: torch and transformers would stay in the serv
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from service.endpoints import PromptForm
+from service.errors import InvalidInput
 from service.flops import ForwardCost
+from service.forward_cost import UNKNOWN_COST
 from service.jobs import PromptSpec
-from service.models import EngineOptions, ModelSpec
+from service.models import EndpointSource, EngineOptions, ModelSpec
+from service.sampling import ModelSampling
 from service.shards import file_sha256
+
+if TYPE_CHECKING:
+    from workers.model_files import TokenizerFiles
 
 
 def inspect_model(name: str, path: Path, engine: EngineOptions, *, traces: Path) -> ModelSpec:
@@ -26,6 +35,54 @@ def inspect_model(name: str, path: Path, engine: EngineOptions, *, traces: Path)
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_inspect, name, path, engine, traces).result()
+
+
+def inspect_endpoint(source: EndpointSource, *, traces: Path) -> ModelSpec:
+    """A model that a server elsewhere draws for, complete.
+
+    Raises:
+        InvalidInput: nothing says how long its context is, prompts go as ids and no tokenizer is here, or a file is
+            missing, damaged or pickled.
+    """
+    if source.path is None:
+        return _of_endpoint(source, None, UNKNOWN_COST)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_inspect_endpoint, source, Path(source.path), traces).result()
+
+
+def _inspect_endpoint(source: EndpointSource, path: Path, traces: Path) -> ModelSpec:
+    from workers.model_files import inspect_tokenizer  # imports transformers
+
+    files = inspect_tokenizer(path)
+    cost = _traced(path / "config.json", traces) if files.context_len is not None else UNKNOWN_COST
+    return _of_endpoint(source, files, cost)
+
+
+def _of_endpoint(source: EndpointSource, files: "TokenizerFiles | None", cost: ForwardCost) -> ModelSpec:
+    endpoint = source.endpoint
+    if files is None and endpoint.prompt_form is PromptForm.token_ids:
+        raise InvalidInput(
+            "endpoint.prompt_form: got token_ids without a path to the model's tokenizer; allowed: text, or a path"
+        )
+    if source.parameters is not None:
+        if cost.is_known:
+            raise InvalidInput("parameters: got a number beside a path with config.json; allowed: one of them")
+        cost = ForwardCost.of_size(source.parameters)
+    context_len = source.context_len or (None if files is None else files.context_len)
+    if context_len is None:
+        raise InvalidInput("context_len: got nothing; needed without a config.json that says it: the server's limit")
+    named = json.dumps(
+        [endpoint.base_url, endpoint.model, endpoint.prompt_form, None if files is None else files.revision]
+    )
+    return ModelSpec(
+        name=source.name,
+        path=source.path or "",
+        revision=f"endpoint:{sha256(named.encode()).hexdigest()}",
+        context_len=context_len,
+        cost=cost,
+        sampling=ModelSampling() if files is None else files.sampling,
+        endpoint=endpoint,
+    )
 
 
 def render_prompt(model: ModelSpec, prompt: PromptSpec, problems_path: str, seed: int) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from api.context import Context, check_links, path_under_roots
+from api.context import AppContext, Context, check_links, path_under_roots
 from api.wire.catalogue import (
     ChangeModel,
+    EndpointDocument,
+    EngineDocument,
     ModelList,
     ModelOut,
     ProblemSetList,
@@ -15,7 +17,9 @@ from api.wire.catalogue import (
     RegisterModel,
     RegisterProblems,
 )
+from service.endpoints import EndpointOptions
 from service.errors import InvalidInput, NotFound, UnknownName
+from service.models import EndpointSource
 from service.problems import ProblemSource, register_problems
 
 router = APIRouter(prefix="/v1")
@@ -31,17 +35,50 @@ def list_models(context: Context) -> ModelList:
 def register_model(context: Context, body: RegisterModel) -> ModelOut:
     """Registers a model directory: its files are hashed and its FLOP coefficients traced from its own code.
 
+    With `endpoint` a server elsewhere draws for it. Its FLOPs are unknown unless declared, by a config.json under
+    `path` or by `parameters`; then it takes budgets in USD, tokens or samples. The server is one of ISOFLOP_ENDPOINTS.
+
     Registering the same content under the same name again changes nothing; other content under it is a conflict.
     """
-    path = path_under_roots(context.settings, body.path, field="path")
-    if not path.is_dir():
-        raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
-    check_links(context.settings, path)
-    spec = context.inspect_model(body.name, path, body.engine.to_options())
+    path = None if body.path is None else _model_dir(context, body.path)
+    if body.endpoint is not None:
+        spec = context.inspect_endpoint(
+            EndpointSource(
+                name=body.name,
+                endpoint=_endpoint(context, body.endpoint),
+                path=None if path is None else str(path),
+                context_len=body.context_len,
+                parameters=body.parameters,
+            )
+        )
+    else:
+        assert path is not None, "the document has one of the two"
+        spec = context.inspect_model(body.name, path, (body.engine or EngineDocument()).to_options())
     price = None if body.price is None else body.price.to_price()
     stored = context.store.catalogue.register_model(dataclasses.replace(spec, price=price))
     context.wake()
     return ModelOut.of(stored)
+
+
+def _model_dir(context: AppContext, text: str) -> Path:
+    path = path_under_roots(context.settings, text, field="path")
+    if not path.is_dir():
+        raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
+    check_links(context.settings, path)
+    return path
+
+
+def _endpoint(context: AppContext, document: EndpointDocument) -> EndpointOptions:
+    """The server with its key's variable, if the operator of this service has named it."""
+    options = document.to_options(None)
+    known = {url.rstrip("/"): variable for url, variable in context.settings.endpoints.items()}
+    if options.base_url not in known:
+        allowed = ", ".join(known) or "none yet"
+        raise InvalidInput(
+            f"endpoint.base_url: got {options.base_url!r}, allowed: {allowed}; servers are named in ISOFLOP_ENDPOINTS "
+            'when the service starts, e.g. {"http://127.0.0.1:8000/v1": null}'
+        )
+    return document.to_options(known[options.base_url])
 
 
 @router.patch("/models/{name:path}", tags=["models"])

@@ -1,13 +1,15 @@
 """Models, problem sets and pools as they come in and go out."""
 
+import dataclasses
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.wire.base import InputModel, Known, Name, PathText, Whole
+from api.wire.base import InputModel, Known, Name, PathText, Whole, refuse_unstorable
 from api.wire.jobs import PriceOut
+from service.endpoints import Dialect, EndpointOptions, PromptForm
 from service.flops import decode_flops
 from service.models import EngineOptions, ModelSpec
 from service.planner.plan import PoolView
@@ -16,6 +18,9 @@ from service.problems import ProblemSet
 
 DATASET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
 ColumnName = Literal["id", "question", "answer", "level", "structure"]
+
+
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 
 
 class EngineDocument(InputModel):
@@ -51,15 +56,82 @@ class PriceDocument(InputModel):
         return Price(**self.model_dump())
 
 
+class EndpointDocument(InputModel):
+    """An OpenAI-compatible server, and how it is treated. Its key is in the service's environment, never here."""
+
+    base_url: Annotated[str, Field(min_length=1, max_length=1000)] = Field(
+        description="What /completions is appended to; one of ISOFLOP_ENDPOINTS."
+    )
+    model: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(refuse_unstorable)] = Field(
+        description="The model's name there."
+    )
+    dialect: Literal["openai", "vllm"] = Field(
+        default="openai", description="vllm also knows top_k, min_p, repetition_penalty and structures."
+    )
+    prompt_form: Literal["token_ids", "text"] = Field(default="text", description="What prompts are sent as.")
+    stream: bool = Field(default=True, description="Whether tokens are sent as they come, so that stalls show.")
+    sends_seed: bool = Field(default=True, description="Whether each request carries its sample's seed.")
+    drops_unsupported: bool = Field(
+        default=False, description="Whether sampling that the dialect has no word for is left out, and not refused."
+    )
+    max_in_flight: Whole = Field(default=32, ge=1, le=4096, description="Requests at the server at the same time.")
+    requests_per_minute: Positive | None = Field(default=None, description="No more are begun; no limit without.")
+    tokens_per_minute: Positive | None = Field(default=None, description="Prompt and most completion tokens together.")
+    connect_timeout_s: Positive = 10.0
+    read_timeout_s: Positive = Field(default=120.0, description="Longest silence within a try [s].")
+    deadline_s: Positive = Field(default=1800.0, description="Longest time of a try [s].")
+    max_refused_tries: Whole = Field(
+        default=10, ge=1, le=1000, description="Of a request that the server did no work for (429, 503)."
+    )
+    max_lost_tries: Whole = Field(
+        default=2, ge=1, le=100, description="Of one that it may have charged for; each sample reserves as many."
+    )
+
+    def to_options(self, api_key_env: str | None) -> EndpointOptions:
+        """The same inside.
+
+        Args:
+            api_key_env: the variable of the server's key.
+        """
+        return EndpointOptions(
+            **self.model_dump(exclude={"dialect", "prompt_form"}),
+            dialect=Dialect(self.dialect),
+            prompt_form=PromptForm(self.prompt_form),
+            api_key_env=api_key_env,
+        )
+
+
 class RegisterModel(InputModel):
-    """A model directory: config.json, safetensors, tokenizer."""
+    """A model directory (config.json, safetensors, tokenizer), or a server elsewhere that draws."""
 
     name: Name
-    path: PathText = Field(description="A directory on the service's machine, under one of its roots.")
-    engine: EngineDocument = Field(default_factory=EngineDocument)
+    path: PathText | None = Field(
+        default=None,
+        description="A directory on the service's machine, under one of its roots; with `endpoint` one with the "
+        "model's tokenizer, whose config.json, if there is one, declares its FLOPs.",
+    )
+    engine: EngineDocument | None = Field(default=None, description="How it is loaded; only without `endpoint`.")
+    endpoint: EndpointDocument | None = Field(default=None, description="The server that draws for it.")
+    context_len: Whole | None = Field(
+        default=None, ge=2, le=10_000_000, description="Of an endpoint without config.json [tokens]."
+    )
+    parameters: Whole | None = Field(
+        default=None, ge=1, le=10**15, description="Of an endpoint: declares its FLOPs in paper accounting."
+    )
     price: PriceDocument | None = Field(
         default=None, description="Without one nothing of the model can be budgeted in USD."
     )
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.endpoint is None:
+            given = [name for name in ("context_len", "parameters") if getattr(self, name) is not None]
+            if self.path is None or given:
+                got = ", ".join(given) if given else "neither"
+                raise PydanticCustomError("source", "a path, or an endpoint and what belongs to it", {"got": got})
+        elif self.engine is not None:
+            raise PydanticCustomError("source", "engine or endpoint", {"got": "both"})
+        return self
 
 
 class ChangeModel(InputModel):
@@ -121,6 +193,7 @@ class ModelOut(BaseModel):
     name: str
     path: str
     revision: str = Field(description="Hash over the files' contents.")
+    source: Literal["path", "endpoint"]
     context_len: int
     parameters: int | None = Field(description="Null where unknown.")
     active_parameters: int | None
@@ -132,6 +205,7 @@ class ModelOut(BaseModel):
     )
     price: PriceOut | None = Field(description="Of its tokens; null where nobody stated one.")
     engine: EngineOut
+    endpoint: dict[str, Any] | None = Field(description="The server that draws for it; null for a model loaded here.")
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "ModelOut":
@@ -148,6 +222,8 @@ class ModelOut(BaseModel):
             flops_per_token=decode_flops(cost, spec.context_len // 2) if cost.is_traced else None,
             cost=cost.to_json() if cost.is_traced else None,
             price=PriceOut.of(spec.price),
+            source="path" if spec.endpoint is None else "endpoint",
+            endpoint=None if spec.endpoint is None else dataclasses.asdict(spec.endpoint),
             engine=EngineOut(**{name: value for name, value in options.items() if name in EngineOut.model_fields}),
         )
 

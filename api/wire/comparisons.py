@@ -27,7 +27,7 @@ def _refuse_device_time(value: object) -> object:
 
 
 By = Annotated[
-    Literal["flops", "flops_paper", "nominal", "nominal_paper", "number"], BeforeValidator(_refuse_device_time)
+    Literal["flops", "flops_paper", "usd", "nominal", "nominal_paper", "number"], BeforeValidator(_refuse_device_time)
 ]
 Label = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """Name of an arm or a student: several of them make the key of a node, which the database keeps in 400 characters."""
@@ -50,7 +50,7 @@ class MatchDocument(InputModel):
 
     by: By = Field(
         default="flops",
-        description="`flops` and `flops_paper`: each arm gets what the reference usefully spent, measured; "
+        description="`flops`, `flops_paper` and `usd`: each arm gets what the reference usefully spent, measured; "
         "`nominal` and `nominal_paper`: the samples that cost as much at the stated lengths; `number`: as many "
         "samples a problem.",
     )

@@ -94,6 +94,8 @@ def budget_of(
         return Budget(currency=Currency.samples, limit=max(1, round(drawn * ratio)))
     if reference is None or not reference.is_done:
         return None
+    if by is MatchBy.usd:
+        return Budget(currency=Currency.usd, limit=to_amount(Currency.usd, reference.useful_nano_usd))
     if by is MatchBy.flops:
         return Budget(currency=Currency.flops, limit=to_amount(Currency.flops, reference.useful_flops))
     limit = to_amount(Currency.flops_paper, reference.useful_flops_paper)

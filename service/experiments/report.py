@@ -25,6 +25,7 @@ class Teacher(StrEnum):
     smaller = "smaller"
     equal = "equal"
     mixed = "mixed"
+    unknown = "unknown"
 
 
 class Stage(StrEnum):
@@ -65,6 +66,7 @@ class ArmFacts:
     spent: float
     currency: str
     useful_flops_paper: float
+    useful_usd: float
     rows: int | None
     repeats: float | None
     judge_flops: float = 0.0
@@ -210,6 +212,8 @@ def teacher(base: ModelSpec, models: tuple[ModelSpec, ...]) -> Teacher:
     """Whose samples they are for a student made of `base`."""
     if all(model.name == base.name for model in models):
         return Teacher.itself
+    if not all(model.cost.is_known for model in models):
+        return Teacher.unknown
     sizes = [model.cost.parameters for model in models]
     if all(size > base.cost.parameters for size in sizes):
         return Teacher.larger
@@ -231,7 +235,7 @@ def planned_samples(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, nu
     """Samples a problem that equal compute buys by the paper's rule: the reference's times the ratio of parameters.
 
     The rule takes lengths to be equal and prompts to be free (arXiv 2408.16737, section 3); nominal matching says it
-    itself.
+    itself. Where USD are matched it is the ratio of output prices.
     """
     reference = next(item for item in spec.arms if item.name == spec.reference)
     both = (arm, reference)
@@ -242,8 +246,15 @@ def planned_samples(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, nu
         return float(num_samples)
     if by.is_nominal:
         return num_samples * nominal_ratio(spec, work, arm, by)
-    own, theirs = (work.model(item.models[0]).cost.parameters for item in both)
-    return num_samples * theirs / own
+    own, theirs = (_rate(work.model(item.models[0]), by) for item in both)
+    return num_samples * theirs / own if own and theirs else None
+
+
+def _rate(model: ModelSpec, by: MatchBy) -> float:
+    """What a completion token costs by the paper's rules, up to a factor; 0 where nobody knows."""
+    if by is MatchBy.usd:
+        return 0.0 if model.price is None else model.price.output_usd
+    return float(model.cost.parameters)
 
 
 def repeats(training: TrainingSpec, rows: int | None) -> float | None:

@@ -3,6 +3,7 @@
 Computes no statistics; a number without its basis is not written.
 """
 
+import math
 from collections.abc import Sequence
 
 from service import wording
@@ -60,6 +61,20 @@ def data_rows(bought: BudgetBought) -> list[Row]:
                 [wording.flops(fact.useful_flops_paper) for fact in facts],
                 "2 x parameters x completion tokens of samples that ended by themselves.",
                 [f"differs by {gap}" for gap in gaps],
+            )
+        )
+    if not any(math.isnan(fact.useful_usd) for fact in facts):
+        matched = [fact.match is MatchBy.usd for fact in facts]
+        first.append(
+            row(
+                "useful USD",
+                "absolute",
+                [wording.usd(fact.useful_usd) for fact in facts],
+                "Price of prompt and completion tokens of samples that ended by themselves.",
+                [
+                    f"differs by {wording.percent(gap_of(fact, bought), digits=2)}" if is_matched else ""
+                    for fact, is_matched in zip(facts[1:], matched[1:], strict=True)
+                ],
             )
         )
     last = [

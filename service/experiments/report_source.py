@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from service.artifacts import Artifact
 from service.checkpoints import read_document
-from service.currency import stated_amount
+from service.currency import Currency, stated, stated_amount
 from service.experiments.graph import cell, count_nodes
 from service.experiments.nodes import Child
 from service.experiments.report import (
@@ -227,6 +227,7 @@ def _facts(
         granted=stated_amount(account.currency, account.limit or 0),
         spent=stated_amount(account.currency, account.used),
         currency=account.currency.value,
+        useful_usd=stated(Currency.usd, sum(row.nano_usd for row in usage if row.outcome == "useful")),
         useful_flops_paper=sum(row.flops_paper for row in usage if row.outcome == "useful"),
         rows=found.rows,
         repeats=repeats(spec.training, found.rows),

@@ -21,6 +21,7 @@ TEACHER_WORDS = {
     Teacher.smaller: "a smaller model",
     Teacher.equal: "a model of its size",
     Teacher.mixed: "several models",
+    Teacher.unknown: "a model of unknown size",
 }
 STAGE_WORDS = {
     Stage.draw: "draw samples",

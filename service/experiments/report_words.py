@@ -19,6 +19,7 @@ NO_DIFFERENCE = "no difference"
 MATCH_WORDS = {
     MatchBy.flops: "useful FLOPs",
     MatchBy.flops_paper: "useful FLOPs (paper)",
+    MatchBy.usd: "useful USD",
     MatchBy.nominal: "FLOPs at stated lengths",
     MatchBy.nominal_paper: "FLOPs (paper) at stated lengths",
     MatchBy.number: "number of samples",
@@ -110,9 +111,11 @@ def _matching(facts: ArmFacts, bought: BudgetBought) -> str:
 
 
 def gap_of(facts: ArmFacts, bought: BudgetBought) -> float:
-    """How far an arm's useful FLOPs are from the reference's, relative to them, in the accounting that matched it."""
+    """How far an arm's useful FLOPs are from the reference's, relative to them, in what matched it."""
     if facts.match in (MatchBy.flops_paper, MatchBy.nominal_paper):
         value, reference = facts.useful_flops_paper, bought.facts[0].useful_flops_paper
+    elif facts.match is MatchBy.usd:
+        value, reference = facts.useful_usd, bought.facts[0].useful_usd
     else:
         by_name = {arm.name: arm.useful_flops for arm in bought.data.arms}
         value, reference = by_name[facts.arm], bought.data.arms[0].useful_flops

@@ -18,13 +18,14 @@ class MatchBy(StrEnum):
     """What is equal between arms.
 
     `flops` and `flops_paper`: an arm gets what the reference arm usefully spent, measured, in exact or in paper
-    accounting. `nominal` and `nominal_paper`: it gets the samples that would cost as much if every prompt and
-    completion had the stated length, known before anything runs. `number`: as many samples a problem, whatever they
-    cost.
+    accounting; `usd`: as many USD, by the price of each model's tokens. `nominal` and `nominal_paper`: it gets the samples
+    that would cost as much if every prompt and completion had the stated length, known before anything runs. `number`:
+    as many samples a problem, whatever they cost.
     """
 
     flops = "flops"
     flops_paper = "flops_paper"
+    usd = "usd"
     nominal = "nominal"
     nominal_paper = "nominal_paper"
     number = "number"

@@ -45,8 +45,10 @@ def places_of(draft: Draft, host: HostView) -> int:
 
 
 def places_taken(draft: Draft, pool: str) -> int:
-    """Places one engine of the pool takes: as many GPUs as it is spread over, or one core."""
+    """Places one engine of the pool takes: as many GPUs as it is spread over, or one core; elsewhere none here."""
     spec = model_spec(draft, pool)
+    if spec is not None and spec.endpoint is not None:
+        return 0
     return spec.engine.tensor_parallel_size if spec is not None and has_gpus(draft) else 1
 
 

@@ -35,7 +35,9 @@ def scale_pools(draft: Draft) -> None:
         pool = draft.pools[name]
         target = pool.replicas if name in wanted else min(pool.minimum, pool.replicas)
         needed = places_taken(draft, name)
-        while len(draft.staying_hosts(HostKind.generator, name)) < target and free_places(draft) >= needed:
+        while len(draft.staying_hosts(HostKind.generator, name)) < target and (
+            not needed or free_places(draft) >= needed
+        ):
             _start_engine(draft, name)
 
 
@@ -65,8 +67,10 @@ def _start_engine(draft: Draft, pool: str) -> None:
     if spec is None:
         return
     name = f"generate-{_slug(pool)}-{draft.num_hosts_ever + 1}"
-    num_gpus = float(spec.engine.tensor_parallel_size) if has_gpus(draft) else 0.0
-    draft.start_host(HostSpec(name=name, kind=HostKind.generator, model=spec, num_cpus=0.5, num_gpus=num_gpus))
+    is_here = spec.endpoint is None
+    num_gpus = float(spec.engine.tensor_parallel_size) if has_gpus(draft) and is_here else 0.0
+    num_cpus = 0.5 if is_here else 0.1
+    draft.start_host(HostSpec(name=name, kind=HostKind.generator, model=spec, num_cpus=num_cpus, num_gpus=num_gpus))
 
 
 def _ensure_dispatcher(draft: Draft) -> None:

@@ -52,7 +52,7 @@ class Catalogue:
             known = _find(connection, schema.models, spec.name)
             if known is not None:
                 stored = from_json(ModelSpec, known)
-                if (stored.revision, stored.engine, stored.base) != (spec.revision, spec.engine, spec.base):
+                if _identity(stored) != _identity(spec):
                     raise Conflict(
                         f"model {spec.name!r} is registered with revision {stored.revision[:19]} and other content or "
                         f"engine options; got revision {spec.revision[:19]}; register it under another name"
@@ -212,6 +212,12 @@ class Catalogue:
     def _documents(self, table: Table, *order: Column[Any]) -> list[str]:
         with self._engine.begin() as connection:
             return list(connection.execute(select(table.c.document).order_by(*order)).scalars())
+
+
+def _identity(spec: ModelSpec) -> tuple[object, ...]:
+    """What registering a model again must not change."""
+    declared = None if spec.endpoint is None else (spec.cost, spec.context_len)
+    return spec.revision, spec.engine, spec.base, spec.endpoint, declared
 
 
 def _find(connection: Any, table: Table, name: str) -> str | None:

@@ -1,5 +1,6 @@
 """The API over a real store: SQLite and Parquet under tmp_path, no cluster, a controller that only says it is alive."""
 
+import functools
 import json
 import shutil
 import threading
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from api.local.model_files import inspect_endpoint
 from service.config import Settings
 from service.controller import Controller
 from service.errors import InvalidInput
@@ -138,6 +140,7 @@ def make_world(tmp_path: Path, empty_database: Path) -> World:
         wake=made.wake,
         controller_status=lambda: made.status,
         inspect_model=_inspect,
+        inspect_endpoint=functools.partial(inspect_endpoint, traces=Path("traces")),
         render_prompt=first_prompt,
     )
     return made
