@@ -46,11 +46,11 @@ def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
                 _price_words(model["price"]),
                 wording.count(model["context_len"]),
                 model["revision"][:19],
-                model["path"],
+                _source(model),
             )
             for model in found
         ]
-        header = ("model", "parameters", "FLOPs a token", "USD a million", "context", "revision", "path")
+        header = ("model", "parameters", "FLOPs a token", "USD a million", "context", "revision", "source")
         print_lines(table(header, rows, right=(1, 2, 3, 4)))
 
 
@@ -109,6 +109,11 @@ def price_model(
     with client_of(context, is_json=as_json) as client:
         model = client.models.change(name, price=None if price == ["none"] else _fields(price))
         print_json(model) if as_json else typer.echo(_model_words(model))
+
+
+def _source(model: dict[str, Any]) -> str:
+    endpoint = model["endpoint"]
+    return model["path"] if endpoint is None else f"{endpoint['model']} at {endpoint['base_url']}"
 
 
 def _price(texts: list[str] | None) -> dict[str, Any] | None:

@@ -84,7 +84,7 @@ def _fields(document: "Document") -> list[tuple[str, object]]:
 
 
 def _spent(document: "Document") -> str:
-    return wording.flops(sum(document["flops_by_stage"].values()))
+    return wording.flops_of_all(document["flops_by_stage"].values())
 
 
 def _result_lines(results: "Document") -> list[str]:

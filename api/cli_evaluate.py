@@ -45,7 +45,7 @@ def evaluations(
 
 def _fields(document: "Document") -> list[tuple[str, object]]:
     made = document["document"]
-    spent = wording.flops(sum(document["flops_by_stage"].values()))
+    spent = wording.flops_of_all(document["flops_by_stage"].values())
     return [
         ("model", made["model"]),
         ("problems", made["problems"]),

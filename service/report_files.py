@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from service.figures import Figure
 from service.report import Comparison
@@ -44,7 +46,25 @@ def to_json(comparison: Comparison, figures: tuple[Figure, ...] = ()) -> str:
         "rows": [dataclasses.asdict(row) for row in comparison_rows(comparison)],
         "tables": {figure.key: dataclasses.asdict(figure.table) for figure in figures},
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, default=encode, allow_nan=False) + "\n"
+    return as_json(document)
+
+
+def as_json(document: object) -> str:
+    """A report's document as JSON text, with null for what cannot be told."""
+    return json.dumps(_known(document), indent=2, ensure_ascii=False, default=encode, allow_nan=False) + "\n"
+
+
+def _known(value: Any) -> Any:
+    """The same document with None in the place of NaN, which JSON has no form for."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        entries: Mapping[Any, Any] = value
+        return {name: _known(entry) for name, entry in entries.items()}
+    if isinstance(value, list | tuple):
+        items: Sequence[Any] = value
+        return [_known(item) for item in items]
+    return value
 
 
 def encode(value: object) -> str:

@@ -271,13 +271,15 @@ def _gap_text(gap: float) -> str:
 
 def _match_text(value: float, reference: float) -> str:
     gap = _gap(value, reference)
+    if math.isnan(gap):
+        return wording.UNKNOWN
     return (
         f"matched to {_gap_text(gap)}" if gap <= MATCHED_WITHIN else f"not matched, {_relative_text(value, reference)}"
     )
 
 
 def _relative_text(value: float | None, reference: float | None) -> str:
-    if value is None or not reference or math.isnan(value):
+    if value is None or not reference or math.isnan(value) or math.isnan(reference):
         return wording.UNKNOWN
     percent = 100 * (value / reference - 1)
     return f"{percent:+.2f} %" if abs(percent) < 10 else f"{percent:+.0f} %"

@@ -5,6 +5,7 @@ Owns no meaning, only form: units stay visible, intervals stand in brackets, a s
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -152,6 +153,15 @@ def amount(value: float, currency: str) -> str:
         return f"{value:,.0f} {unit if value != 1 else unit.removesuffix('s')}"
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{mantissa}e{int(exponent)} {unit}"
+
+
+def flops_of_all(values: Iterable[float | None]) -> str:
+    """The sum of what is known, and that some is not: `1.31e12 and unknown`."""
+    found = list(values)
+    known = [value for value in found if value is not None and not math.isnan(value)]
+    if len(known) == len(found):
+        return flops(sum(known))
+    return f"{flops(sum(known))} and {UNKNOWN}" if any(known) else UNKNOWN
 
 
 def quantity(value: float | None, currency: str) -> str:

@@ -196,6 +196,10 @@ class EndpointEngine:
         """Pieces of text that have come so far, each a token or a few; 0 where answers are not streamed [tokens]."""
         return sum(request.completion.num_pieces for request in self._inside.values())
 
+    def disconnect(self) -> None:
+        """Drops what is inside, and ends the thread."""
+        self.close()
+
     def close(self) -> None:
         """Drops what is inside, and ends the thread. The engine is of no use afterwards."""
         if self._loop.is_closed():

@@ -211,6 +211,9 @@ class VllmEngine:
         # in this process by construction, see `engine_environment`
         return self._engine.engine_core.engine_core  # type: ignore[attr-defined]
 
+    def disconnect(self) -> None:
+        """Has no connections."""
+
     def close(self) -> None:
         """Frees the engine's memory. The engine is of no use afterwards."""
         self._engine.engine_core.shutdown()

@@ -92,3 +92,7 @@ class Engine(Protocol):
     def unfinished_tokens(self) -> int:
         """Completion tokens sampled so far by the requests inside [tokens]: how progress shows before any ends."""
         ...
+
+    def disconnect(self) -> None:
+        """Lets go of connections to elsewhere; it is of no use afterwards. Memory goes with the process."""
+        ...

@@ -15,6 +15,7 @@ failed attempt on a host that seems to live would pass for the attempt's own fau
 sees `failed`. Must not import ray or vllm.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -199,10 +200,13 @@ class GeneratorHost:
 
     def _run_engine(self) -> None:
         self.load()
-        while not (self._is_closing and self.is_drained):
-            if not self.step_once():
-                self._wake.wait(_IDLE_WAIT_S)
-                self._wake.clear()
+        assert self._engine is not None, "load() makes it"
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._engine.disconnect)
+            while not (self._is_closing and self.is_drained):
+                if not self.step_once():
+                    self._wake.wait(_IDLE_WAIT_S)
+                    self._wake.clear()
         self._writer.end_later()
 
     def _swap(self, engine: Engine, attempt: Attempt) -> None:

@@ -19,7 +19,7 @@ import psutil
 
 from service.cluster import HostKind, HostReport, HostSpec, HostState, Orders, Stop, StopMode
 from workers.dispatcher import DispatcherHost, Launch
-from workers.engine_protocol import Engine
+from workers.engine_protocol import Engine, EngineDead
 from workers.generator import GeneratorHost
 from workers.trainer import TrainerHost
 
@@ -147,7 +147,11 @@ def engine_factory(spec: HostSpec, keys: Keys) -> Callable[[], Engine]:
             engine = EndpointEngine(
                 endpoint, api_key=keys.get(endpoint.base_url), model=model, decode=decoder_of(model)
             )
-            engine.check()
+            try:
+                engine.check()
+            except EngineDead:
+                engine.close()
+                raise
             return engine
 
         return elsewhere

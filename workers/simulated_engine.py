@@ -179,6 +179,9 @@ class SimulatedEngine:
         """Requests running or waiting."""
         return len(self._running) + len(self._waiting)
 
+    def disconnect(self) -> None:
+        """Has no connections."""
+
     def unfinished_tokens(self) -> int:
         """Completion tokens of the running requests so far [tokens]."""
         return sum(self._tokens_so_far(*running) for running in self._running.values())

@@ -5,7 +5,6 @@ Every form takes its words from `report_text`; JSON has the numbers behind them 
 
 import dataclasses
 import io
-import json
 import zipfile
 from collections.abc import Sequence
 
@@ -14,7 +13,7 @@ from service.experiments.report_tables import Table
 from service.experiments.report_text import ReportText, report_text
 from service.figures import Figure
 from service.figures.png import render_png
-from service.report_files import encode, markdown_row
+from service.report_files import as_json, markdown_row
 from service.report_html import inlined, make_environment
 from service.report_words import arm_heading
 
@@ -72,7 +71,7 @@ def to_json(report: Report, figures: Sequence[Figure]) -> str:
         },
         "figures": {figure.key: dataclasses.asdict(figure.table) | {"title": figure.title} for figure in figures},
     }
-    return json.dumps(document, indent=2, ensure_ascii=False, default=encode, allow_nan=False) + "\n"
+    return as_json(document)
 
 
 def to_zip(report: Report, figures: Sequence[Figure], *, plotly_js: str) -> bytes:

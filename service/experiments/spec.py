@@ -18,7 +18,7 @@ class MatchBy(StrEnum):
     """What is equal between arms.
 
     `flops` and `flops_paper`: an arm gets what the reference arm usefully spent, measured, in exact or in paper
-    accounting; `usd`: as many USD, by the price of each model's tokens. `nominal` and `nominal_paper`: it gets the samples
+    accounting; `usd`: as many USD, by its price. `nominal` and `nominal_paper`: it gets the samples
     that would cost as much if every prompt and completion had the stated length, known before anything runs. `number`:
     as many samples a problem, whatever they cost.
     """

@@ -31,6 +31,7 @@ from workers.local_cluster import LocalCluster
 from workers.prepare import first_prompt
 
 NUM_PROBLEMS = 6
+ENDPOINTS = {"http://127.0.0.1:8000/v1/": "LAB_KEY", "https://open.example/v1": None}
 CONTEXT_LEN = 256
 COST = ForwardCost(
     body_flops_per_token=2e5,
@@ -124,7 +125,7 @@ def make_world(tmp_path: Path, empty_database: Path) -> World:
         for i in range(NUM_PROBLEMS)
     ]
     (root / "sums.jsonl").write_text("\n".join(lines))
-    settings = Settings(data_dir=tmp_path / "data", roots=(root,), max_body_bytes=1 << 20)
+    settings = Settings(data_dir=tmp_path / "data", roots=(root,), max_body_bytes=1 << 20, endpoints=ENDPOINTS)
     settings.data_dir.mkdir()
     shutil.copy(empty_database, settings.data_dir / "isoflop.db")
     store = Store.open(settings.url)

@@ -54,6 +54,78 @@ def test_register_model_with_a_price_shows_it_and_another_price_goes_by_patch(wo
     assert client.patch("/v1/models/nope", json={"price": None}).status_code == 404
 
 
+SERVER = {"base_url": "http://127.0.0.1:8000/v1", "model": "big"}
+
+
+def test_register_endpoint_is_a_model_of_unknown_flops_that_takes_usd(client: TestClient, job_document) -> None:
+    price = {"input_usd": 3.5, "output_usd": 10.5}
+    body = {"name": "lab/api", "endpoint": SERVER, "context_len": 4096, "price": price}
+
+    model = client.post("/v1/models", json=body).json()
+    document = job_document(models=["lab/api"], sampling={"max_tokens": 64})
+    plan = client.post("/v1/jobs?dry_run=true", json=document | {"budget": {"usd": 2}}).json()
+    refused = client.post("/v1/jobs", json=document | {"budget": {"flops": 1e12}})
+
+    assert (model["source"], model["path"], model["context_len"]) == ("endpoint", "", 4096)
+    assert [model[name] for name in ("parameters", "flops_per_token", "cost")] == [None] * 3
+    assert (model["endpoint"]["prompt_form"], model["endpoint"]["api_key_env"]) == ("text", "LAB_KEY")
+    assert model["revision"].startswith("endpoint:")
+    # two tries may be charged
+    assert plan["cost_per_sample"][0]["worst_case_to"] == 2 * ((4096 - 64) * 3500 + 64 * 10500) / 1e9
+    assert "lab/api, which needs FLOP coefficients, which are unknown; allowed: tokens" in refused.json()["detail"]
+    assert client.get("/v1/pools/lab/api").json()["replicas"] == 1
+    assert client.get("/models").status_code == 200
+    assert client.post("/v1/models", json=body).status_code == 201
+    assert client.post("/v1/models", json=body | {"context_len": 1024}).status_code == 409
+
+
+def test_register_endpoint_with_parameters_has_paper_accounting_alone(client: TestClient, job_document) -> None:
+    body = {"name": "api", "endpoint": SERVER, "context_len": 256, "parameters": 27_000_000_000}
+    client.post("/v1/models", json=body)
+    document = job_document(models=["api"], budget={"flops": 1e15}, sampling={"max_tokens": 64})
+
+    exact = client.post("/v1/jobs?dry_run=true", json=document)
+    paper = client.post("/v1/jobs?dry_run=true", json=document | {"accounting": "paper"})
+
+    assert exact.status_code == 422
+    assert "allowed: flops with accounting paper, tokens, samples_per_problem" in exact.json()["detail"]
+    assert paper.json()["cost_per_sample"][0]["worst_case_to"] == 2 * 2 * 27e9 * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"endpoint": SERVER | {"base_url": "http://evil.example/v1"}},
+            "allowed: http://127.0.0.1:8000/v1, https://open",
+        ),
+        ({"endpoint": SERVER | {"base_url": "http://u:p@127.0.0.1:8000/v1"}}, "credentials in it"),
+        ({"endpoint": SERVER | {"api_key_env": "PATH"}}, "unknown field"),
+        ({"endpoint": SERVER | {"prompt_form": "token_ids"}}, "allowed: text, or a path"),
+        ({"endpoint": SERVER | {"max_lost_tries": 0}}, "greater than or equal to 1"),
+        ({"context_len": None}, "context_len: got nothing"),
+        ({"engine": {}}, "engine or endpoint"),
+        ({"endpoint": None}, "a path, or an endpoint"),
+        ({"path": "/etc"}, "allowed: a path under"),
+    ],
+)
+def test_register_endpoint_that_does_not_do_is_422(client: TestClient, change: dict[str, object], said: str) -> None:
+    response = client.post("/v1/models", json={"name": "api", "endpoint": SERVER, "context_len": 256} | change)
+
+    assert response.status_code == 422
+    assert said in response.text
+
+
+def test_endpoint_cannot_be_trained_and_is_not_told_what_it_does_not_know(client: TestClient, job_document) -> None:
+    client.post("/v1/models", json={"name": "api", "endpoint": SERVER, "context_len": 256})
+    document = job_document(models=["api"], sampling={"max_tokens": 64, "top_k": 5})
+
+    response = client.post("/v1/jobs", json=document | {"budget": {"tokens": 100_000}})
+
+    assert response.status_code == 422
+    assert "got top_k with api, whose server speaks plain OpenAI" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("change", [{"input_usd": -1}, {"input_usd": "1"}, {"cached_usd": 2}, {"input_usd": 1e-9}])
 def test_price_that_is_none_is_422(client: TestClient, change: dict[str, object]) -> None:
     response = client.patch("/v1/models/small", json={"price": {"input_usd": 1, "output_usd": 1} | change})

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.endpoints import EndpointOptions, api_key_of
+from service.endpoints import EndpointOptions, api_key_of, read_keys
 from service.errors import InvalidInput
 
 SECRET = "sk-secret"
@@ -68,3 +68,11 @@ def test_key_that_is_none_is_refused_and_not_shown(environment: dict[str, str]) 
         api_key_of(options(api_key_env="KEY"), environment)
 
     assert SECRET not in str(caught.value)
+
+
+def test_keys_are_read_by_address_and_one_that_is_missing_is_named() -> None:
+    variables = {"https://a.example/v1/": "A_KEY", "http://127.0.0.1:8000/v1": None}
+
+    assert read_keys(variables, {"A_KEY": SECRET, "OTHER": "x"}) == {"https://a.example/v1": SECRET}
+    with pytest.raises(InvalidInput, match=r"A_KEY: holds the key of https://a.example/v1, got nothing"):
+        read_keys(variables, {})

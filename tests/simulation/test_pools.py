@@ -5,6 +5,7 @@ import itertools
 
 from service.cluster import HostKind, HostState
 from service.currency import Budget, Currency
+from service.endpoints import EndpointOptions
 from service.jobs import JobSpec, Phase, Resolved
 from tests.simulation.world import Simulation
 
@@ -34,6 +35,23 @@ def test_two_models_on_two_places_load_once_each(tmp_path):
     simulation.run(make_two_model_job(simulation, num_cpus=2.0))
     hosts = [host for host in simulation.store.reads.hosts() if host.kind is HostKind.generator]
     assert sorted(str(host.model) for host in hosts) == ["m", "n"]
+
+
+def test_endpoint_takes_no_place_of_a_model_that_is_loaded_here(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40)
+    elsewhere = dataclasses.replace(
+        simulation.model, name="n", endpoint=EndpointOptions(base_url="http://127.0.0.1:1/v1", model="n")
+    )
+    simulation.store.catalogue.register_model(elsewhere)
+    simulation.cluster.num_cpus = 1.0
+    spec = JobSpec(name="two", problems="p", models=("m", "n"), budget=Budget(currency=Currency.samples, limit=40 * 4))
+    resolved = Resolved(
+        models=(simulation.model, elsewhere), problems_path="problems", num_problems=40, problems_fingerprint="f"
+    )
+    job = simulation.run(simulation.store.jobs.submit(spec, resolved, now=simulation.start))
+    assert job.phase is Phase.succeeded
+    hosts = [host for host in simulation.store.reads.hosts() if host.kind is HostKind.generator]
+    assert sorted(str(host.model) for host in hosts) == ["m", "n"]  # each once: neither had to leave for the other
 
 
 def test_pool_with_a_minimum_loads_before_any_job(tmp_path):

@@ -19,12 +19,16 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "_Server"  # type: ignore[assignment]
 
+    def do_GET(self) -> None:
+        code, models = self.server.fake.models
+        self.send(code, json.dumps({"data": [{"id": name} for name in models]}).encode())
+
     def do_POST(self) -> None:
         fake = self.server.fake
         self.document: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fault = fake.enter(self)
         try:
-            (fault or completes())(self)
+            (fault or completes(fake.says))(self)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
@@ -79,6 +83,8 @@ class FakeFaultyServer:
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.released = threading.Event()
+        self.says: str | None = None
+        self.models: tuple[int, list[str]] = (200, ["there"])
         self.documents: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.peak = 0

@@ -119,11 +119,78 @@ def test_stream_without_its_last_word_is_whole_with_reason_and_usage() -> None:
 
 
 def test_prompt_goes_as_text_where_the_server_takes_no_ids() -> None:
-    with faulty(fake.completes("t")) as server, engine_at(server.url, prompt_form=PromptForm.text) as engine:
+    counted = fake.completes("t", usage={"prompt_tokens": 2})
+    with faulty(counted) as server, engine_at(server.url, prompt_form=PromptForm.text) as engine:
         add(engine)
+        finished = collect(engine)["1"]
 
-        assert collect(engine)["1"].error is None
+    assert (finished.error, finished.prompt_tokens) == (None, 2)  # the server's own count
     assert server.documents[0]["prompt"] == "7 8 9"
+
+
+def test_text_that_the_server_counts_as_more_than_was_reserved_is_an_error() -> None:
+    counted = fake.completes("t", usage={"prompt_tokens": 4})
+    with faulty(counted) as server, engine_at(server.url, prompt_form=PromptForm.text) as engine:
+        add(engine)
+        finished = collect(engine)["1"]
+
+    assert "counts 4 prompt tokens, at most 3 are" in str(finished.error)
+    assert finished.lost_tries == 1
+
+
+@pytest.mark.parametrize(("code", "models"), [(200, ["other", "there"]), (200, []), (404, [])])
+def test_check_of_a_server_that_has_the_model_or_no_list_says_nothing(code: int, models: list[str]) -> None:
+    with faulty() as server, engine_at(server.url) as engine:
+        server.models = (code, models)
+
+        engine.check()
+
+
+@pytest.mark.parametrize(
+    ("code", "models", "said"),
+    [
+        (200, ["a", "b"], "model 'there' is unknown there; it serves a, b"),
+        (401, [], "the key is refused, it is from KEY_OF_TEST"),
+        (503, [], "the host answers with status 503"),
+    ],
+)
+def test_check_says_what_is_wrong_with_the_server(code: int, models: list[str], said: str) -> None:
+    with faulty() as server, engine_at(server.url) as engine:
+        server.models = (code, models)
+
+        with pytest.raises(EngineDead, match=said) as caught:
+            engine.check()
+    assert KEY not in str(caught.value)
+
+
+def test_check_of_a_host_that_does_not_answer_waits_and_says_so() -> None:
+    time = VirtualTime()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    refused = pytest.raises(EngineDead, match="the host does not answer")
+    with engine_at(f"http://127.0.0.1:{port}/v1", time) as engine, refused:
+        engine.check()
+
+    assert len(time.slept) == 5
+
+
+def test_key_that_is_refused_midway_charges_what_other_requests_had_lost() -> None:
+    released = threading.Event()
+
+    def stalls(handler: fake.Handler) -> None:
+        released.wait(30)
+        fake.hangs_up(handler)
+
+    with faulty(stalls, fake.says_of_key(401)) as server, engine_at(server.url, max_in_flight=2) as engine:
+        add(engine, "1")
+        server.wait_for(1)
+        add(engine, "2")
+        with pytest.raises(EngineDead) as caught:
+            collect(engine)
+        released.set()
+
+    assert caught.value.charges is not None
+    assert caught.value.charges["1"] == 1  # it was at the server, which may have worked
 
 
 def test_prompts_as_text_without_a_tokenizer_are_refused() -> None:

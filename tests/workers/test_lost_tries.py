@@ -1,5 +1,6 @@
 """Tries that a server may have charged for: an attempt pays for them, and shows them as waste."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.workers import fake_faulty_server as fake
 from tests.workers.fake_faulty_server import FakeFaultyServer
 from tests.workers.generator_rig import MODEL, Rig, planned, written
 from workers.endpoint_engine import EndpointEngine
-from workers.engine_protocol import Finished
+from workers.engine_protocol import EngineDead, Finished
 from workers.simulated_engine import SimulatedEngine, SimulatedTokenizer
 
 MAX_TOKENS = 40
@@ -48,6 +49,35 @@ def test_finished_sample_pays_for_the_tries_before_it_at_their_worst(tmp_path: P
     assert (report.wasted.samples, report.wasted.completion_tokens) == (10, 10 * MAX_TOKENS)
     assert report.inflight_worst == 0
     assert sorted(written(report)) == planned([[1, 0, 5]])
+
+
+def test_sample_of_an_endpoint_reserves_every_try_that_may_be_charged(tmp_path: Path) -> None:
+    options = EndpointOptions(base_url="http://127.0.0.1:1/v1", model="there", max_lost_tries=3)
+    rig = Rig(tmp_path)
+    rig.prepare()
+    spec = rig.spec([[1, 0, 5]], currency=Currency.usd)
+    elsewhere = dataclasses.replace(spec.work.model, endpoint=options)  # type: ignore[union-attr]
+    spec = dataclasses.replace(spec, work=dataclasses.replace(spec.work, model=elsewhere))  # type: ignore[type-var]
+    worst = 3 * rig.worst(1, Currency.usd)
+    rig.begin(spec, credit=2 * worst)
+
+    rig.host.step_once()
+
+    assert (rig.report().admitted, rig.report().inflight_worst, rig.report().next_worst) == (2, 2 * worst, worst)
+
+
+def test_engine_that_is_lost_charges_what_it_says_of_each_request(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.prepare()
+    rig.begin(rig.spec([[1, 0, 3]], currency=Currency.tokens), credit=1e15)
+    rig.host.step_once()
+    attempt = next(iter(rig.host._attempts))  # pyright: ignore[reportPrivateUsage]
+    first, second, _ = attempt.in_flight
+
+    rig.host.fail(EngineDead("the key is refused", charges={first: 2, second: 1}))
+
+    assert attempt.used == 3 * rig.worst(1, Currency.tokens)
+    assert attempt.wasted.samples == 3
 
 
 def test_budget_in_samples_counts_rows_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from service.currency import Currency, worst_case
+from service.endpoints import EndpointOptions, PromptForm
 from service.errors import CorruptFile, InvalidInput
 from service.jobs import FewShot, PromptSpec
 from service.models import EngineOptions, ModelSpec
@@ -19,7 +20,7 @@ from service.sampling import SamplingSpec
 from service.shards import check_file
 from service.work import PrepareWork
 from tests.workers.generate_attempts import COST, PRICE
-from workers.prepare import first_prompt, prepare
+from workers.prepare import decoder_of, first_prompt, load_tokenizer, prepare
 from workers.prepared import read_prepared
 
 PRICING = Pricing(cost=COST, price=PRICE)
@@ -37,6 +38,20 @@ def model(path: str = "", *, context_len: int = 64, simulated: bool = True) -> M
         price=PRICE,
         engine=EngineOptions(simulated=simulated),
     )
+
+
+def test_prompt_of_an_endpoint_without_a_tokenizer_is_reserved_by_its_bytes() -> None:
+    options = EndpointOptions(base_url="http://127.0.0.1:1/v1", model="m", prompt_form=PromptForm.text)
+    elsewhere = dataclasses.replace(model(simulated=False), endpoint=options)
+    tokenizer, decode = load_tokenizer(elsewhere, PromptSpec()), decoder_of(elsewhere)
+
+    (ids,) = tokenizer.encode_batch(["größer"])
+
+    assert len(ids) == len("größer".encode()) + 1  # and one that begins the sequence
+    assert decode is not None
+    assert decode(ids) == "größer"
+    with pytest.raises(InvalidInput, match="use_chat_template: false"):
+        load_tokenizer(elsewhere, PromptSpec(use_chat_template=True))
 
 
 def write_problems(directory: Path, questions: tuple[str, ...] = QUESTIONS) -> str:

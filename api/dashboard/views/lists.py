@@ -105,7 +105,7 @@ def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
             pages.ModelLine(
                 name=spec.name,
                 colour=colours[spec.name],
-                source=spec.path,
+                source=spec.path if spec.endpoint is None else f"{spec.endpoint.model} at {spec.endpoint.base_url}",
                 revision=spec.revision,
                 parameters=spec.cost.parameters if spec.cost.is_known else None,
                 context_len=spec.context_len,

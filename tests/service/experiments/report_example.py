@@ -109,6 +109,7 @@ def facts(name: str, match: MatchBy | None, *, samples: float, rows: int | None)
         spent=1.3098e12,
         currency="flops",
         useful_flops_paper=6.1e11,
+        useful_usd=0.0123,
         rows=rows,
         repeats=None if rows is None else 6400 / rows,
     )

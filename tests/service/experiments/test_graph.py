@@ -5,9 +5,9 @@ from collections import Counter
 
 from service.artifacts import checkpoint_model
 from service.checkpoints import checkpoint_steps
-from service.currency import Currency
+from service.currency import Budget, Currency
 from service.experiments.graph import best_checkpoint, count_nodes, due_nodes, planned_nodes
-from service.experiments.nodes import Child, Node
+from service.experiments.nodes import Child, Node, budget_of
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
@@ -300,6 +300,16 @@ def test_round_is_drawn_by_the_best_checkpoint_of_the_one_before() -> None:
         assert spec.models == (before.name,)
         assert spec.stage == "generate"
         assert before.pool == "small"
+
+
+def test_arm_matched_by_usd_gets_what_the_reference_usefully_spent() -> None:
+    arm = ArmSpec(name="small", models=("small",), match=MatchBy.usd)
+    reference = Child(id="job-1", phase=Phase.succeeded, useful_nano_usd=86_400_123.0)
+
+    found = budget_of(make_spec(), WORK, arm, 4, reference)
+
+    assert found == Budget(currency=Currency.usd, limit=86_400_123)
+    assert budget_of(make_spec(), WORK, arm, 4, None) is None
 
 
 def test_rounds_share_the_budget_and_the_steps_to_the_last_unit() -> None:
