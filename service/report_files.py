@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from service.figures import Figure
 from service.report import Comparison
@@ -59,10 +59,10 @@ def _known(value: Any) -> Any:
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):
-        entries: Mapping[Any, Any] = value
+        entries = cast("Mapping[Any, Any]", value)
         return {name: _known(entry) for name, entry in entries.items()}
     if isinstance(value, list | tuple):
-        items: Sequence[Any] = value
+        items = cast("Sequence[Any]", value)
         return [_known(item) for item in items]
     return value
 

@@ -192,6 +192,9 @@ class _Bytes:
     def count_batch(self, texts: Sequence[str]) -> list[int]:
         return [len(text.encode()) for text in texts]
 
+    def counts_add_up(self) -> bool:
+        return True
+
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         raise InvalidInput(f"an endpoint without a tokenizer has no chat template, got {len(messages)} messages")
 
