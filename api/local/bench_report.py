@@ -162,7 +162,9 @@ def _submit(store: Store, name: str, problems: Path, num_problems: int, samples:
 def _committed(store: Store, job: Job, shards: Iterable[Shard]) -> Iterator[Shard]:
     """Passes shards on, each once the database has it and its scores."""
     for number, shard in enumerate(shards):
-        drawn = Task(id=f"{job.id}-{2 * number}", job_id=job.id, kind=TaskKind.generate, order=2 * number, model="m")
+        drawn = Task(
+            id=f"{job.id}-{2 * number}", job_id=job.id, kind=TaskKind.generate, order=2 * number, model="m", arm="m"
+        )
         source = ShardRef(attempt_id=drawn.attempt_id, part=0, path=shard.samples.path, sha256=shard.samples.sha256)
         scored = Task(
             id=f"{job.id}-{2 * number + 1}",
@@ -170,9 +172,10 @@ def _committed(store: Store, job: Job, shards: Iterable[Shard]) -> Iterator[Shar
             kind=TaskKind.score,
             order=2 * number + 1,
             model="m",
+            arm="m",
             source=source,
         )
-        usage = Usage(samples=shard.samples.rows, flops=1e9 * shard.samples.rows, busy_s=1.0)
+        usage = Usage(samples=shard.samples.rows, flops=1e9 * shard.samples.rows, busy_s=1.0, cpu_s=1.0)
         plan = Plan(
             tasks=(TaskWrite(before=None, after=drawn), TaskWrite(before=None, after=scored)),
             parts=(_part(drawn, shard.samples), _part(scored, shard.scores)),
