@@ -183,8 +183,12 @@ class HostSpec:
 
     @property
     def devices(self) -> Devices:
-        """What it holds: its GPUs, or a core. A dispatcher holds nothing, each of its attempts a core while it runs."""
-        if self.kind is HostKind.dispatcher:
+        """What it holds: its GPUs, or a core.
+
+        A dispatcher holds nothing, each of its attempts a core while it runs; nor does what waits for another server.
+        """
+        is_elsewhere = self.model is not None and self.model.endpoint is not None
+        if self.kind is HostKind.dispatcher or is_elsewhere:
             return NO_DEVICES
         return Devices(gpus=round(self.num_gpus)) if self.num_gpus else ONE_CORE
 

@@ -47,6 +47,7 @@ _NEEDS = {
     Currency.flops: "FLOP coefficients, which are unknown",
     Currency.flops_paper: "the number of parameters, which is unknown",
     Currency.usd: "a price, which was never stated",
+    Currency.gpu_hours: "an engine here, but its server is elsewhere",
 }
 
 
@@ -100,7 +101,9 @@ def can_price(currency: Currency, pricing: Pricing) -> bool:
             return pricing.cost.is_known
         case Currency.usd:
             return pricing.price is not None
-        case Currency.tokens | Currency.samples | Currency.gpu_hours:
+        case Currency.gpu_hours:
+            return not pricing.is_elsewhere
+        case Currency.tokens | Currency.samples:
             return True
 
 

@@ -82,8 +82,9 @@ class ModelSpec:
     @property
     def pricing(self) -> Pricing:
         """What its tokens cost."""
-        charges = 1 if self.endpoint is None else self.endpoint.max_lost_tries
-        return Pricing(cost=self.cost, price=self.price, max_charges=charges)
+        if self.endpoint is None:
+            return Pricing(cost=self.cost, price=self.price)
+        return Pricing(cost=self.cost, price=self.price, max_charges=self.endpoint.max_lost_tries, is_elsewhere=True)
 
     @property
     def pool(self) -> str:

@@ -101,11 +101,13 @@ class Pricing:
         cost: FLOP coefficients; `UNKNOWN_COST` or parameters alone where they were not traced.
         price: in USD; None where nobody stated one.
         max_charges: how often a sample may have to be paid for: as often as a server elsewhere may lose it.
+        is_elsewhere: whether a server elsewhere draws, so that no device here works for it.
     """
 
     cost: ForwardCost
     price: Price | None = None
     max_charges: int = 1
+    is_elsewhere: bool = False
 
     def flops(self, prompt_tokens: IntArray, cached_tokens: IntArray, completion_tokens: IntArray) -> FloatArray:
         """FLOPs of many requests, exact accounting, shape [n]."""

@@ -8,11 +8,12 @@ process that is gone, what came after its last word is not known: up to `METER_S
 import dataclasses
 
 from service.cluster import AttemptReport, HostReport, HostState
-from service.devices import ONE_CORE, Devices
+from service.devices import NO_DEVICES, ONE_CORE, Devices
 from service.planner.draft import Draft
 from service.planner.plan import HostView
 from service.receipts import Usage
 from service.tasks import Task
+from service.work import TaskKind
 
 METER_S = 10.0
 
@@ -50,6 +51,9 @@ def lost_time(draft: Draft, task: Task) -> Usage:
 
 
 def devices_of(draft: Draft, task: Task) -> Devices:
-    """What the task's host holds; a core where it holds nothing of its own, or is not known any more."""
+    """What the task's host holds; a core where it is not known any more, or the task itself holds one there."""
+    job = draft.jobs.get(task.job_id)
+    if task.kind is TaskKind.generate and job is not None and job.model_of(task.arm).endpoint is not None:
+        return NO_DEVICES
     host = draft.hosts.get(str(task.host))
     return host.devices if host is not None and host.devices.count else ONE_CORE

@@ -65,6 +65,7 @@ def test_register_endpoint_is_a_model_of_unknown_flops_that_takes_usd(client: Te
     document = job_document(models=["lab/api"], sampling={"max_tokens": 64})
     plan = client.post("/v1/jobs?dry_run=true", json=document | {"budget": {"usd": 2}}).json()
     refused = client.post("/v1/jobs", json=document | {"budget": {"flops": 1e12}})
+    no_device = client.post("/v1/jobs", json=document | {"budget": {"gpu_hours": 1}})
 
     assert (model["source"], model["path"], model["context_len"]) == ("endpoint", "", 4096)
     assert [model[name] for name in ("parameters", "flops_per_token", "cost")] == [None] * 3
@@ -73,6 +74,7 @@ def test_register_endpoint_is_a_model_of_unknown_flops_that_takes_usd(client: Te
     # two tries may be charged
     assert plan["cost_per_sample"][0]["worst_case_to"] == 2 * ((4096 - 64) * 3500 + 64 * 10500) / 1e9
     assert "lab/api, which needs FLOP coefficients, which are unknown; allowed: tokens" in refused.json()["detail"]
+    assert "got gpu_hours with lab/api, which needs an engine here" in no_device.json()["detail"]
     assert client.get("/v1/pools/lab/api").json()["replicas"] == 1
     assert client.get("/models").status_code == 200
     assert client.post("/v1/models", json=body).status_code == 201

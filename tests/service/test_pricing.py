@@ -88,18 +88,17 @@ def test_ledger_keeps_nano_usd_and_people_read_usd() -> None:
 @pytest.mark.parametrize(
     ("pricing", "priced"),
     [
-        (Pricing(cost=COST), {"flops", "flops_paper", "tokens", "samples"}),
-        (Pricing(cost=COST, price=PRICE), {"flops", "flops_paper", "tokens", "samples", "usd"}),
-        (Pricing(cost=UNKNOWN_COST, price=PRICE), {"tokens", "samples", "usd"}),
-        (Pricing(cost=ForwardCost.of_size(9_000), price=None), {"flops_paper", "tokens", "samples"}),
+        (Pricing(cost=COST), {"flops", "flops_paper", "tokens", "samples", "gpu_hours"}),
+        (Pricing(cost=COST, price=PRICE), {"flops", "flops_paper", "tokens", "samples", "usd", "gpu_hours"}),
+        (Pricing(cost=UNKNOWN_COST, price=PRICE, is_elsewhere=True), {"tokens", "samples", "usd"}),
+        (Pricing(cost=ForwardCost.of_size(9_000), is_elsewhere=True), {"flops_paper", "tokens", "samples"}),
     ],
 )
 def test_currencies_of_a_model_are_those_it_can_be_priced_in(pricing: Pricing, priced: set[str]) -> None:
     tokens = {name: np.array([3]) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
 
-    # device time is measured, whatever drew: it needs nothing of a model
-    assert {currency.value for currency in Currency if can_price(currency, pricing)} == priced | {"gpu_hours"}
-    for currency in set(Currency) - {Currency(name) for name in (*priced, "gpu_hours")}:
+    assert {currency.value for currency in Currency if can_price(currency, pricing)} == priced
+    for currency in set(Currency) - {Currency(name) for name in priced}:
         with pytest.raises(InvalidInput, match=f"{currency}: a sample's cost needs"):
             actual_costs(currency, pricing, **tokens)
 

@@ -52,6 +52,8 @@ def test_endpoint_takes_no_place_of_a_model_that_is_loaded_here(tmp_path):
     assert job.phase is Phase.succeeded
     hosts = [host for host in simulation.store.reads.hosts() if host.kind is HostKind.generator]
     assert sorted(str(host.model) for host in hosts) == ["m", "n"]  # each once: neither had to leave for the other
+    used = {row.model: row.cpu_s for row in simulation.store.reads.usage(job_id=job.id) if row.stage == "generate"}
+    assert used["n"] == 0.0 < used["m"]  # no device here works for a server elsewhere
 
 
 def test_pool_with_a_minimum_loads_before_any_job(tmp_path):
