@@ -56,6 +56,11 @@ class Price:
             # what is reserved assumes that nothing is cached
             raise InvalidInput(f"price.cached_usd: got {self.cached_usd}; allowed: at most input_usd, {self.input_usd}")
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no sample ever costs anything."""
+        return self.input_usd == self.output_usd == 0
+
     def nano_usd(self, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int:
         """Price of one request, rounded up [nano-USD].
 

@@ -5,10 +5,12 @@ comparison asks for the same nodes again. Which of them are due is for `graph`.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.currency import Budget, Currency, to_amount
+from service.errors import InvalidInput
 from service.experiments.spec import (
     ArmSpec,
     ComparisonSpec,
@@ -84,6 +86,9 @@ def budget_of(
     Args:
         num_samples: samples a problem of the reference arm.
         reference: the reference arm's draw.
+
+    Raises:
+        InvalidInput: the reference's amount is unknown or nothing, or the arm is free in what it is matched by.
     """
     by = arm.match or spec.match
     drawn = num_samples * num_train_problems(spec, work)
@@ -92,14 +97,32 @@ def budget_of(
     if by.is_nominal:
         ratio = nominal_ratio(spec, work, arm, by)
         return Budget(currency=Currency.samples, limit=max(1, round(drawn * ratio)))
+    if by is MatchBy.usd and arm.allocation.max_samples is None:
+        _check_not_free(work, arm)
     if reference is None or not reference.is_done:
         return None
-    if by is MatchBy.usd:
-        return Budget(currency=Currency.usd, limit=to_amount(Currency.usd, reference.useful_nano_usd))
-    if by is MatchBy.flops:
-        return Budget(currency=Currency.flops, limit=to_amount(Currency.flops, reference.useful_flops))
-    limit = to_amount(Currency.flops_paper, reference.useful_flops_paper)
-    return Budget(currency=Currency.flops_paper, limit=limit)
+    currency, useful = {
+        MatchBy.usd: (Currency.usd, reference.useful_nano_usd),
+        MatchBy.flops: (Currency.flops, reference.useful_flops),
+        MatchBy.flops_paper: (Currency.flops_paper, reference.useful_flops_paper),
+    }[by]
+    if not useful > 0:  # or NaN, which compares as nothing does
+        got = "an amount that cannot be told" if math.isnan(useful) else "nothing"
+        raise InvalidInput(
+            f"arms.{arm.name}: {reference.id} of the reference {spec.reference} usefully spent {got} in {by.value}, "
+            "so nothing can be matched to it; allowed: another match, or a reference that costs something in it"
+        )
+    return Budget(currency=currency, limit=to_amount(currency, useful))
+
+
+def _check_not_free(work: ComparisonWork, arm: ArmSpec) -> None:
+    """No amount of USD would ever end what such an arm draws."""
+    prices = {name: work.model(name).price for name in arm.models}
+    if free := [name for name, price in prices.items() if price is not None and price.is_free]:
+        raise InvalidInput(
+            f"arms.{arm.name}: got match by usd with {', '.join(free)}, which is free, so that its draw would never "
+            "end; allowed: another match, or allocation.max_samples"
+        )
 
 
 def nominal_ratio(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, by: MatchBy) -> float:

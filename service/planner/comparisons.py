@@ -6,6 +6,7 @@ children from what is wanted of the comparison. One thing is passed on once only
 children go on. So a child that people pause under a comparison that runs stays paused, and the comparison waits for it.
 """
 
+from service.errors import InvalidInput
 from service.experiments.graph import due_nodes, due_of_evaluation
 from service.experiments.nodes import Child, Node
 from service.experiments.spec import ComparisonSpec, ComparisonWork, EvaluationSpec, EvaluationWork
@@ -58,7 +59,11 @@ def _go_on(draft: Draft, artifact: ArtifactView, active: list[Child]) -> None:
     # the phase is as of the last tick: it was paused and is not any more
     if artifact.phase is Phase.paused and any(child.desired is Desired.pause for child in active):
         draft.want_of_children(artifact.id, Desired.run)
-    due = _due(draft, artifact, num_done=len(artifact.children) - len(active))
+    try:
+        due = _due(draft, artifact, num_done=len(artifact.children) - len(active))
+    except InvalidInput as error:  # what its children came to leaves an arm without a budget
+        fail_artifact(draft, artifact.id, str(error))
+        return _end(draft, draft.artifacts[artifact.id], active, has_just_failed=True)
     for node in due[: max(0, MAX_ACTIVE_CHILDREN - len(active))]:
         draft.submit_node(artifact.id, node)
     draft.change_artifact(artifact.id, phase=Phase.running if due or active else Phase.succeeded)

@@ -2,7 +2,8 @@
 
 A node is found by its document: one that was made, or is being made, for another comparison or by hand with the very
 same document is taken instead of a new one, so that a comparison that is run again costs nothing, and a longer one
-only what it has more.
+only what it has more. A draw is taken only at the prices of today, for what it usefully spent in USD is what others may
+be matched to.
 """
 
 import dataclasses
@@ -105,7 +106,8 @@ def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
         & jobs.c.phase.not_in(_GONE)
         & (jobs.c.desired != Desired.cancel.value)
     )
-    child_id = connection.execute(select(jobs.c.id).where(same).order_by(jobs.c.number).limit(1)).scalar()
+    found = connection.execute(select(jobs.c.id, jobs.c.resolved).where(same).order_by(jobs.c.number))
+    child_id = next((id_ for id_, resolved in found if _is_priced_alike(node, resolved)), None)
     if child_id is None:
         child_id = _insert(connection, node, now)
     else:
@@ -113,6 +115,15 @@ def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
     values = {"comparison_id": write.comparison_id, "key": node.key, "child_id": child_id}
     connection.execute(insert(schema.children).values(**values))
     say_paused(connection, child_id, now, (write.comparison_id,))
+
+
+def _is_priced_alike(node: Node, resolved: str) -> bool:
+    """Whether a job that is the same by its document drew, or draws, at the prices that the node's models have."""
+    if not isinstance(node.spec, JobSpec) or node.spec.stage != "generate":
+        return True
+    assert isinstance(node.work, Resolved), "a job's names stand for a Resolved"
+    theirs = from_json(Resolved, resolved)
+    return {one.name: one.price for one in theirs.models} == {one.name: one.price for one in node.work.models}
 
 
 def _insert(connection: Connection, node: Node, now: datetime) -> str:

@@ -3,9 +3,12 @@
 import dataclasses
 from collections import Counter
 
+import pytest
+
 from service.artifacts import checkpoint_model
 from service.checkpoints import checkpoint_steps
 from service.currency import Budget, Currency
+from service.errors import InvalidInput
 from service.experiments.graph import best_checkpoint, count_nodes, due_nodes, planned_nodes
 from service.experiments.nodes import Child, Node, budget_of
 from service.experiments.spec import (
@@ -23,6 +26,7 @@ from service.experiments.spec import (
 from service.finetunes import FinetuneSpec, TrainingSpec
 from service.jobs import AllocationSpec, JobSpec, Phase, Resolved
 from service.models import ModelSpec
+from service.pricing import Price
 from service.selection.spec import Keep, SelectionSpec
 from service.work import FinetuneWork, SelectWork
 from tests.simulation.world import COST
@@ -310,6 +314,16 @@ def test_arm_matched_by_usd_gets_what_the_reference_usefully_spent() -> None:
 
     assert found == Budget(currency=Currency.usd, limit=86_400_123)
     assert budget_of(make_spec(), WORK, arm, 4, None) is None
+
+
+def test_arm_that_is_free_is_not_matched_by_usd_unless_a_cap_ends_it() -> None:
+    free = ComparisonWork(models=(LARGE, dataclasses.replace(SMALL, price=Price(input_usd=0, output_usd=0))), sets=SETS)
+    arm = ArmSpec(name="small", models=("small",), match=MatchBy.usd)
+
+    with pytest.raises(InvalidInput, match="small: got match by usd with small, which is free"):
+        budget_of(make_spec(), free, arm, 4, None)
+    capped = dataclasses.replace(arm, allocation=AllocationSpec(strategy="until_correct", max_samples=8))
+    assert budget_of(make_spec(), free, capped, 4, None) is None
 
 
 def test_rounds_share_the_budget_and_the_steps_to_the_last_unit() -> None:

@@ -1,21 +1,25 @@
 """Comparisons on a real database: children are submitted, shared, paused and cancelled."""
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from service.artifacts import Artifact
 from service.cluster import NodeStatus, Observation
+from service.currency import Currency
 from service.experiments.graph import count_nodes
 from service.experiments.nodes import Child
+from service.experiments.spec import ComparisonWork, MatchBy
 from service.jobs import Desired, Phase
 from service.planner import Options, Plan, Seen, plan
 from service.planner.comparisons import MAX_ACTIVE_CHILDREN
 from service.planner.plan import Due
+from service.pricing import Price
 from service.store import Store, schema
 from tests.service.experiments.test_graph import LARGE, LARGE_ARM, SMALL, STAR, WORK, Graph, make_spec
 
@@ -27,8 +31,10 @@ class Desk:
         self.store, self.now = store, datetime(2026, 1, 1, tzinfo=UTC)
         self.last = Plan()
 
-    def compare(self, **changes: object) -> Artifact:
-        return self.store.artifacts.submit(make_spec(**changes), WORK, now=self.now)
+    def compare(self, *, price: Price | None = None, **changes: object) -> Artifact:
+        models = tuple(dataclasses.replace(model, price=price) for model in WORK.models)
+        work = ComparisonWork(models=models, sets=WORK.sets)
+        return self.store.artifacts.submit(make_spec(**changes), work, now=self.now)
 
     def tick(self) -> None:
         self.now += timedelta(seconds=1)
@@ -56,11 +62,15 @@ class Desk:
             rows = connection.execute(select(children).where(children.c.comparison_id == comparison.id)).mappings()
             return {row["key"]: row["child_id"] for row in rows}
 
-    def end(self, job_id: str, phase: Phase) -> None:
-        """As if the job had run: what its tasks would write is of no interest here."""
+    def end(self, job_id: str, phase: Phase, *, nano_usd: float | None = None) -> None:
+        """As if the job had run: of what its tasks would write, only what it usefully spent is of interest here."""
+        counts = ("samples", "errors", "truncated", "prompt_tokens", "cached_tokens", "completion_tokens", "busy_s")
+        used = {"flops": 3e9, "flops_paper": 2e9, "nano_usd": nano_usd} | dict.fromkeys(counts, 1)
+        key = {"job_id": job_id, "model": "m", "stage": "generate", "outcome": "useful", "bucket": self.now}
         with self.store.engine.begin() as connection:
             values = {"phase": phase.value, "ended_at": self.now, "num_samples": 10, "num_correct": 5}
             connection.execute(update(schema.jobs).where(schema.jobs.c.id == job_id).values(**values))
+            connection.execute(insert(schema.usage).values(**key, **used))
 
     def wanted(self, comparison: Artifact) -> set[str]:
         jobs = schema.jobs
@@ -108,6 +118,43 @@ def test_comparison_asked_again_takes_the_same_children(desk: Desk) -> None:
 
     assert desk.children(again) == desk.children(first)
     assert len(desk.store.jobs.list()) == 4
+
+
+def test_comparison_after_a_change_of_price_draws_anew_and_takes_what_was_evaluated(desk: Desk) -> None:
+    first = desk.compare()
+    desk.tick()
+    desk.end(desk.children(first)["draw/large@4"], Phase.succeeded)
+    priced = [desk.compare(price=Price(input_usd=1.0, output_usd=2.0), match=MatchBy.usd, seeds=(s,)) for s in (0, 1)]
+    desk.tick()
+
+    draws, greedy = (
+        [desk.children(one)[key] for one in (first, *priced)] for key in ("draw/large@4", "greedy/base/small")
+    )
+    assert draws[0] != draws[1] == draws[2]
+    assert len(set(greedy)) == 1
+    desk.end(draws[1], Phase.succeeded, nano_usd=1234.0)
+    desk.tick()
+    budget = desk.store.jobs.get(desk.children(priced[0])["draw/small@4"]).spec.budget
+    assert (budget.currency, budget.limit) == (Currency.usd, 1234)
+
+
+@pytest.mark.parametrize(("nano_usd", "got"), [(None, "an amount that cannot be told"), (0.0, "nothing")])
+def test_comparison_that_nothing_can_be_matched_to_fails_alone(desk: Desk, nano_usd: float | None, got: str) -> None:
+    failing, other = desk.compare(match=MatchBy.usd), desk.compare(match=MatchBy.number, seed=1)
+    desk.tick()
+    drawn = desk.children(failing)["draw/large@4"]
+    desk.end(drawn, Phase.succeeded, nano_usd=nano_usd)
+    desk.tick()
+    for child in desk.children(failing).values():
+        desk.end(child, Phase.cancelled) if child != drawn else None
+    desk.tick()
+
+    ended = desk.store.artifacts.get(failing.id)
+    assert ended.phase is Phase.failed
+    assert ended.error is not None
+    assert f"{drawn} of the reference large usefully spent {got} in usd" in ended.error
+    assert "draw/small@4" not in desk.children(failing)
+    assert desk.store.artifacts.get(other.id).phase is Phase.running
 
 
 def test_comparison_has_a_bounded_number_of_active_children(desk: Desk) -> None:
