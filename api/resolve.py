@@ -247,6 +247,8 @@ def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
     check_priced("budget", currency, models)
     if currency.is_soft:
         return
+    if currency is Currency.usd:
+        _check_ends(spec, models)
     model_by_name = {model.name: model for model in models}
     cheapest = {
         arm.name: cost_bounds(currency, model_by_name[arm.model], arm.sampling.max_tokens)[0] for arm in spec.all_arms
@@ -259,4 +261,15 @@ def _check_budget(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
             f"{wording.amount(stated(currency, cheapest[name]), currency)}, what one sample of {name} may cost with "
             "the cheapest possible prompt; every sample reserves its worst case, so lower sampling.max_tokens or raise "
             "the budget"
+        )
+
+
+def _check_ends(spec: JobSpec, models: Iterable[ModelSpec]) -> None:
+    """Refuses a budget in USD that a free model would never spend; `collect` may ask for more than can be solved."""
+    free = [model.name for model in models if model.price is not None and model.price.is_free]
+    if free and spec.allocation.max_samples is None:
+        raise InvalidInput(
+            f"budget: got usd with {', '.join(free)}, which is free, so that the budget would never end the job; "
+            "allowed: a price above 0, another budget such as samples_per_problem, or allocation.max_samples with "
+            "until_correct or adastar"
         )

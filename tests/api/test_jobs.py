@@ -224,6 +224,33 @@ def test_submit_budget_in_usd_without_a_price_says_what_could_be_used(
     )
 
 
+@pytest.mark.parametrize(
+    ("price", "allocation", "status"),
+    [
+        ((0, 0), {}, 422),
+        ((0, 0), {"equal": "budget"}, 422),
+        ((0, 0), {"collect": 3}, 422),
+        ((0, 0), {"strategy": "until_correct", "max_samples": 4}, 201),
+        ((0, 2), {}, 201),
+        ((2, 0), {}, 201),
+    ],
+)
+def test_submit_budget_in_usd_with_a_free_model_needs_a_cap(
+    client: TestClient,
+    job_document: Document,
+    price: tuple[float, float],
+    allocation: dict[str, object],
+    status: int,
+) -> None:
+    client.patch("/v1/models/small", json={"price": {"input_usd": price[0], "output_usd": price[1]}})
+
+    response = client.post("/v1/jobs", json=job_document(budget={"usd": 1}, allocation=allocation))
+
+    assert response.status_code == status
+    if status == 422:
+        assert response.json()["detail"].startswith("budget: got usd with small, which is free, so that the budget")
+
+
 def test_job_in_usd_keeps_the_price_it_was_submitted_with(world, client: TestClient, job_document: Document) -> None:
     client.patch("/v1/models/small", json={"price": {"input_usd": 0.5, "output_usd": 2, "cached_usd": 0.05}})
     document = job_document(budget={"usd": 0.01}, sampling={"max_tokens": 64})
