@@ -311,7 +311,7 @@ def rebuild_state(store: Store, job: JobView, read_receipt: Callable[[str], Rece
             state.plan(job.spec.arm_index(task.arm), runs)
     for part in store.reads.parts(job.id, TaskKind.generate):
         used = in_currency(job.account.currency, part.usage)
-        state.spend(job.spec.arm_index(part.arm), part.usage.samples, used)
+        state.spend(job.spec.arm_index(part.arm), part.usage.samples, part.usage.errors, used)
     for part in store.reads.parts(job.id, TaskKind.score):
         delta = read_receipt(part.path).delta
         if delta is not None:

@@ -78,6 +78,7 @@ class AllocationState:
         self.num_unique = np.zeros(num_problems, dtype=np.int32)
         self.num_planned_by_arm = np.zeros(num_arms, dtype=np.int64)
         self.num_drawn_by_arm = np.zeros(num_arms, dtype=np.int64)
+        self.num_errors_by_arm = np.zeros(num_arms, dtype=np.int64)
         self.cost_by_arm = np.zeros(num_arms)
         self.num_counted = 0
         self.visits = visits or Visits.none(num_problems)
@@ -90,9 +91,14 @@ class AllocationState:
         np.add.at(self.planned[arm], runs[:, 0], runs[:, 2])
         self.num_planned_by_arm[arm] += int(runs[:, 2].sum())
 
-    def spend(self, arm: int, num_samples: int, cost: float) -> None:
-        """Counts what committed samples cost, in cost units of the job's budget."""
-        self.num_drawn_by_arm[arm] += num_samples
+    def spend(self, arm: int, num_rows: int, num_errors: int, cost: float) -> None:
+        """Counts committed rows, those of them that stand for an error and cost nothing, and the cost of the others.
+
+        Args:
+            cost: in cost units of the job's budget.
+        """
+        self.num_drawn_by_arm[arm] += num_rows - num_errors
+        self.num_errors_by_arm[arm] += num_errors
         self.cost_by_arm[arm] += cost
 
     def exclude(self, problems: Indices) -> None:

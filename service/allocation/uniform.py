@@ -93,23 +93,29 @@ class Uniform:
         if state.num_arms == 1:
             return NO_BOUND
         total_drawn, total_cost = int(state.num_drawn_by_arm.sum()), float(state.cost_by_arm.sum())
+        # rows of problems that cannot be asked cost nothing and show nothing of what a sample costs
+        asked = state.num_planned_by_arm - state.num_errors_by_arm
         if not total_drawn or total_cost <= 0.0:
             # by budget nobody can tell who is ahead, until every arm has shown what its samples cost
-            behind = 0 if self.is_by_budget else int(state.num_planned_by_arm.min())
-            return FIRST_LEAD - (int(state.num_planned_by_arm[arm]) - behind)
-        # an arm that has drawn nothing yet is taken for an average one
+            if self.is_by_budget:
+                return FIRST_LEAD - int(asked[arm])
+            return FIRST_LEAD - int(state.num_planned_by_arm[arm] - state.num_planned_by_arm.min())
+        # an arm that has drawn nothing yet, or nothing that cost anything, is taken for an average one
         means = np.full(state.num_arms, total_cost / total_drawn)
-        has_drawn = (state.num_drawn_by_arm > 0) & (state.cost_by_arm > 0)
-        means[has_drawn] = state.cost_by_arm[has_drawn] / state.num_drawn_by_arm[has_drawn]
-        costs = state.cost_by_arm + (state.num_planned_by_arm - state.num_drawn_by_arm) * means
+        has_drawn = state.num_drawn_by_arm > 0
+        has_cost = has_drawn & (state.cost_by_arm > 0)
+        means[has_cost] = state.cost_by_arm[has_cost] / state.num_drawn_by_arm[has_cost]
+        costs = state.cost_by_arm + (asked - state.num_drawn_by_arm) * means
         share = GROUPED_SHARE if self.is_grouped else LEAD_SHARE
         lead = max(0.0, self.limit - float(costs.sum())) / (share * state.num_arms)
         if not self.is_by_budget:
             ahead = int(state.num_planned_by_arm[arm] - state.num_planned_by_arm.min())
             return max(MIN_LEAD, int(lead / means.mean())) - ahead
         if not has_drawn[arm]:
-            return FIRST_LEAD - int(state.num_planned_by_arm[arm])
-        ahead_samples = float(costs[arm] - costs.min()) / means[arm]
+            return FIRST_LEAD - int(asked[arm])
+        # one whose samples cost nothing is behind whatever it draws, and would hold the others back for ever
+        behind = costs[has_cost | ~has_drawn].min()
+        ahead_samples = float(costs[arm] - behind) / means[arm]
         share_left = (self.limit / state.num_arms - costs[arm]) / means[arm]
         return int(np.ceil(min(max(MIN_LEAD, lead / means[arm]) - ahead_samples, share_left)))
 

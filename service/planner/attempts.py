@@ -83,7 +83,8 @@ def _settle(draft: Draft, task: Task, job: JobView, receipt: Receipt) -> None:
         num_errors=draft.jobs[job.id].num_errors + receipt.usage.errors,
     )
     arm = job.spec.arm_index(task.arm)
-    draft.change_state(StateChange(job_id=job.id, arm=arm, spent=(receipt.usage.samples, used)))
+    spent = (receipt.usage.samples, receipt.usage.errors, used)
+    draft.change_state(StateChange(job_id=job.id, arm=arm, spent=spent))
     create_score(draft, task, receipt)
 
 

@@ -321,7 +321,7 @@ class StateChange:
 
     Args:
         arm: index among the job's arms.
-        spent: samples that were drawn, and what they cost [cost units of the budget].
+        spent: rows that were committed, errors among them, and what all cost [cost units of the budget].
     """
 
     job_id: str
@@ -329,7 +329,7 @@ class StateChange:
     planned: Runs | None = None
     excluded: Indices | None = None
     delta: ScoreDelta | None = None
-    spent: tuple[int, float] | None = None
+    spent: tuple[int, int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ def test_restart_finds_the_state_of_every_arm_again(tmp_path):
         rebuild_state(simulation.store, view, simulation.cluster.read_receipt),
         simulation.controller.state_of(job.id),
     )
-    for name in ("planned", "scored", "correct", "num_planned_by_arm", "num_drawn_by_arm"):
+    for name in ("planned", "scored", "correct", "num_planned_by_arm", "num_drawn_by_arm", "num_errors_by_arm"):
         assert np.array_equal(getattr(found, name), getattr(kept, name))
     assert (kept.num_drawn_by_arm > 0).all()
     assert found.cost_by_arm == pytest.approx(kept.cost_by_arm)
