@@ -4,7 +4,7 @@ Handlers write rows and call `wake`; they never touch the cluster. Must not impo
 directory is injected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +76,40 @@ def path_under_roots(settings: Settings, text: str, *, field: str) -> Path:
     if not any(path.is_relative_to(root) for root in settings.roots):
         raise InvalidInput(f"{field}: got {str(path)!r}, allowed: a path under {allowed} (ISOFLOP_ROOTS)")
     return path
+
+
+def servers_of(settings: Settings) -> dict[str, str | None]:
+    """The servers that prompts may be sent to: variables of keys, by addresses without a slash at their ends."""
+    return {url.rstrip("/"): variable for url, variable in settings.endpoints.items()}
+
+
+def check_server(settings: Settings, field: str, base_url: str) -> None:
+    """Refuses a server that the operator of this service has not named.
+
+    Args:
+        field: where it stands, and whose it is.
+
+    Raises:
+        InvalidInput: the message says which are.
+    """
+    known = servers_of(settings)
+    if base_url not in known:
+        allowed = ", ".join(known) or "none yet"
+        raise InvalidInput(
+            f"{field}: got {base_url!r}, allowed: {allowed}; servers are named in ISOFLOP_ENDPOINTS "
+            'when the service starts, e.g. {"http://127.0.0.1:8000/v1": null}'
+        )
+
+
+def check_servers(settings: Settings, models: Iterable[ModelSpec]) -> None:
+    """Refuses models of servers that were named when they were registered and are not any more.
+
+    Raises:
+        InvalidInput: naming model and server.
+    """
+    for model in models:
+        if model.endpoint is not None:
+            check_server(settings, f"models: server of {model.name}", model.endpoint.base_url)
 
 
 def check_links(settings: Settings, directory: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import psutil
 
 from service.cluster import HostKind, HostReport, HostSpec, HostState, Orders, Stop, StopMode
+from service.errors import InvalidInput
 from workers.dispatcher import DispatcherHost, Launch
 from workers.engine_protocol import Engine, EngineDead
 from workers.generator import GeneratorHost
@@ -135,7 +136,11 @@ def keys_of(spec: HostSpec, keys: Keys) -> Keys:
 
 
 def engine_factory(spec: HostSpec, keys: Keys) -> Callable[[], Engine]:
-    """Builds the engine of a generator when called; heavy imports happen then."""
+    """Builds the engine of a generator when called; heavy imports happen then.
+
+    Raises:
+        InvalidInput: when called, where the model's server wants a key and none is there.
+    """
     model = spec.model
     assert model is not None, "only a generator has an engine"
     if (endpoint := model.endpoint) is not None:
@@ -144,9 +149,14 @@ def engine_factory(spec: HostSpec, keys: Keys) -> Callable[[], Engine]:
             from workers.endpoint_engine import EndpointEngine
             from workers.prepare import decoder_of
 
-            engine = EndpointEngine(
-                endpoint, api_key=keys.get(endpoint.base_url), model=model, decode=decoder_of(model)
-            )
+            key = keys.get(endpoint.base_url)
+            if endpoint.api_key_env is not None and key is None:
+                # nothing is sent, not even without the key: the operator may have taken the server from the list
+                raise InvalidInput(
+                    f"{model.name}: needs the key of {endpoint.base_url}, got none; allowed: that server in "
+                    f"ISOFLOP_ENDPOINTS with {endpoint.api_key_env}, when the service starts"
+                )
+            engine = EndpointEngine(endpoint, api_key=key, model=model, decode=decoder_of(model))
             try:
                 engine.check()
             except EngineDead:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from api.context import AppContext, Context, check_links, path_under_roots
+from api.context import AppContext, Context, check_links, check_server, path_under_roots, servers_of
 from api.wire.catalogue import (
     ChangeModel,
     EndpointDocument,
@@ -71,14 +71,8 @@ def _model_dir(context: AppContext, text: str) -> Path:
 def _endpoint(context: AppContext, document: EndpointDocument) -> EndpointOptions:
     """The server with its key's variable, if the operator of this service has named it."""
     options = document.to_options(None)
-    known = {url.rstrip("/"): variable for url, variable in context.settings.endpoints.items()}
-    if options.base_url not in known:
-        allowed = ", ".join(known) or "none yet"
-        raise InvalidInput(
-            f"endpoint.base_url: got {options.base_url!r}, allowed: {allowed}; servers are named in ISOFLOP_ENDPOINTS "
-            'when the service starts, e.g. {"http://127.0.0.1:8000/v1": null}'
-        )
-    return document.to_options(known[options.base_url])
+    check_server(context.settings, "endpoint.base_url", options.base_url)
+    return document.to_options(servers_of(context.settings)[options.base_url])
 
 
 @router.patch("/models/{name:path}", tags=["models"])

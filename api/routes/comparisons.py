@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.comparison_report import report_file
 from api.comparison_views import comparison_out, results_out
-from api.context import AppContext, Context
+from api.context import AppContext, Context, check_servers
 from api.resolve_comparison import comparison_document, to_comparison
 from api.routes.artifacts import Cursor, Limit, artifact_page, submit_artifact, want_of_artifact
 from api.routes.jobs import IdempotencyKey
@@ -30,6 +30,7 @@ def submit_comparison(
 ) -> ComparisonOut | ComparisonDryRun:
     """Submits a comparison. What an earlier one has made of the very same documents is taken from there."""
     spec, work = to_comparison(body, context.store)
+    check_servers(context.settings, work.models)
     if dry_run:
         response.status_code = 200
         return ComparisonDryRun(document=comparison_document(spec), nodes=count_nodes(spec))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from api.context import Context
+from api.context import Context, check_servers
 from api.evaluation_views import evaluation_out, evaluation_results_out
 from api.resolve_evaluation import to_evaluation
 from api.routes.artifacts import Cursor, Limit, artifact_page, submit_artifact, want_of_artifact
@@ -20,6 +20,7 @@ def submit_evaluation(
 ) -> EvaluationOut:
     """Measures a model or a student's checkpoint. Jobs that measured the very same before are taken."""
     spec, work = to_evaluation(body, context.store)
+    check_servers(context.settings, [work.model])
     artifact = submit_artifact(context, response, spec, work, idempotency_key, "/v1/evaluations")
     return evaluation_out(context.store, artifact)
 

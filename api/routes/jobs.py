@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from api.arm_views import arm_outs, arm_plans
 from api.artifact_views import shared_fields
-from api.context import AppContext, Context
+from api.context import AppContext, Context, check_servers
 from api.estimate import sample_costs
 from api.progress import Progress, job_progress, jobs_progress
 from api.resolve import document_of, to_job_spec
@@ -53,6 +53,7 @@ def submit_job(
 ) -> JobOut | DryRunOut:
     """Submits a job. Everything that can be wrong with the document is refused here, not later."""
     spec, resolved = to_job_spec(body, context.store)
+    check_servers(context.settings, resolved.models)
     if dry_run:
         response.status_code = 200
         currency = spec.budget.currency

@@ -128,6 +128,21 @@ def test_endpoint_cannot_be_trained_and_is_not_told_what_it_does_not_know(client
     assert "got top_k with api, whose server speaks plain OpenAI" in response.json()["detail"]
 
 
+def test_endpoint_whose_server_is_not_allowed_any_more_is_sent_nothing(world, client: TestClient, job_document) -> None:
+    client.post("/v1/models", json={"name": "api", "endpoint": SERVER, "context_len": 256})
+    world.settings.endpoints.pop("http://127.0.0.1:8000/v1/")
+    bodies = {
+        "jobs": job_document(models=["small", "api"], sampling={"max_tokens": 64}),
+        "evaluations": {"model": "api", "problems": "sums/train"},
+    }
+
+    for kind, body in bodies.items():
+        response = client.post(f"/v1/{kind}", json=body)
+
+        assert response.status_code == 422, kind
+        assert "server of api: got 'http://127.0.0.1:8000/v1', allowed: https://open.ex" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("change", [{"input_usd": -1}, {"input_usd": "1"}, {"cached_usd": 2}, {"input_usd": 1e-9}])
 def test_price_that_is_none_is_422(client: TestClient, change: dict[str, object]) -> None:
     response = client.patch("/v1/models/small", json={"price": {"input_usd": 1, "output_usd": 1} | change})

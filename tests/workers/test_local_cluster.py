@@ -20,7 +20,11 @@ from service.cluster import (
     Stop,
     StopMode,
 )
-from workers.hosts import HostRunner, Process, make_host, merged
+from service.endpoints import EndpointOptions
+from service.errors import InvalidInput
+from service.models import ModelSpec
+from tests.workers.generate_attempts import COST
+from workers.hosts import HostRunner, Process, engine_factory, make_host, merged
 from workers.local_cluster import LocalCluster
 
 
@@ -219,6 +223,15 @@ def test_generator_without_a_model_is_refused_by_name() -> None:
     spec = HostSpec(name="gen-1", kind=HostKind.generator)
     with pytest.raises(ValueError, match="gen-1: a generator needs a model"):
         make_host(spec, lambda _: pytest.fail("nothing to launch"), None, 1)
+
+
+def test_engine_of_a_server_that_wants_a_key_is_not_made_without_one() -> None:
+    endpoint = EndpointOptions(base_url="http://127.0.0.1:1/v1", model="m", api_key_env="LAB_KEY")
+    model = ModelSpec(name="api", path="", revision="r", context_len=64, cost=COST, endpoint=endpoint)
+    spec = HostSpec(name="gen-1", kind=HostKind.generator, model=model)
+
+    with pytest.raises(InvalidInput, match=r"api: needs the key of http://127.0.0.1:1/v1, got none"):
+        engine_factory(spec, {"http://127.0.0.1:2/v1": "other"})()
 
 
 def test_local_cluster_closed_leaves_no_thread_of_its_hosts() -> None:
