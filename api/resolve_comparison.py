@@ -6,7 +6,7 @@ Must not import workers.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.chat_templates import check_chat_template
@@ -198,9 +198,10 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
         _check_judge(spec, spec.judge, work)
     for arm in spec.arms:
         _check_match(spec, arm, work)
-    asked = {*itertools.chain.from_iterable(arm.models for arm in spec.arms), *(each.base for each in spec.students)}
-    check_chat_template("prompt", spec.prompt, [model for model in work.models if model.name in asked])
-    check_sampling("sampling", spec.sampling, work.models)
+    check_chat_template("prompt", spec.prompt, _models_of(spec, work, spec.arms))
+    check_sampling(
+        "sampling", spec.sampling, _models_of(spec, work, [arm for arm in spec.arms if arm.sampling is None])
+    )
     for arm in spec.arms:
         if arm.sampling is not None:
             # students draw the later rounds
@@ -208,6 +209,12 @@ def _check(spec: ComparisonSpec, work: ComparisonWork) -> None:
             check_sampling(f"arms.{arm.name}.sampling", arm.sampling, map(work.model, drawing))
     for student in spec.students:
         _check_base(f"students.{student.name}", work.model(student.base))
+
+
+def _models_of(spec: ComparisonSpec, work: ComparisonWork, arms: Iterable[ArmSpec]) -> list[ModelSpec]:
+    """Models of the arms, and bases of students, who are measured as the comparison says; not the judge."""
+    asked = {*itertools.chain.from_iterable(arm.models for arm in arms), *(each.base for each in spec.students)}
+    return [model for model in work.models if model.name in asked]
 
 
 def _check_base(field: str, base: ModelSpec) -> None:

@@ -107,6 +107,45 @@ def test_comparison_that_no_tick_could_carry_out_is_refused(
     assert words in response.text
 
 
+SERVER = {"base_url": "http://127.0.0.1:8000/v1", "model": "big"}
+
+
+@pytest.fixture
+def elsewhere(compared: World) -> World:
+    """With a model at a server that is told neither top_k nor min_p."""
+    with compared.client() as client:
+        body = {"name": "api", "endpoint": SERVER, "context_len": 256}
+        assert client.post("/v1/models", json=body).status_code == 201
+    return compared
+
+
+def test_sampling_that_a_model_never_draws_with_is_not_held_against_it(elsewhere: World) -> None:
+    judge = {"model": "api", "sampling": {"max_tokens": 40}}
+    match = {"reference": "first", "samples_per_problem": 2, "by": "number"}
+    judged = document(sampling={"max_tokens": 40, "top_k": 20}, judge=judge, select={"keep": "judged"}, match=match)
+    drawing = judged | {"arms": [arm(), arm(name="second", models=["api"], sampling={"max_tokens": 40})]}
+    shared = judged | {"arms": [arm(), arm(name="second", models=["api"])]}
+
+    with elsewhere.client() as client:
+        answers = [
+            client.post("/v1/comparisons", params={"dry_run": True}, json=body) for body in (judged, drawing, shared)
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 422], [answer.text for answer in answers]
+    assert "sampling: got top_k with api" in answers[2].text
+
+
+def test_comparison_that_would_send_prompts_to_a_server_not_allowed_any_more_is_refused(elsewhere: World) -> None:
+    elsewhere.settings.endpoints.pop("http://127.0.0.1:8000/v1/")
+    judged = document(judge={"model": "api", "sampling": {"max_tokens": 40}}, select={"keep": "judged"})
+
+    with elsewhere.client() as client:
+        response = client.post("/v1/comparisons", json=judged)
+
+    assert response.status_code == 422
+    assert "server of api: got 'http://127.0.0.1:8000/v1', allowed: https://open.ex" in response.json()["detail"]
+
+
 def test_rounds_and_lengths_come_back_as_they_were_asked_for(compared: World) -> None:
     asked = document(
         match={"reference": "first", "samples_per_problem": 2, "by": "nominal"} | LENGTHS,
