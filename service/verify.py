@@ -5,7 +5,7 @@ prove the files, token counts the FLOPs, the plan the rows, and the sums the led
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from service.forward_cost import ForwardCost
 from service.manifest import MANIFEST_VERSION
 from service.pricing import Price, Pricing
 from service.receipts import Usage
+from service.sampling import FIELDS, OFF
 from service.shards import check_file, file_sha256, read_receipt
+from service.spec_ids import document_id
 from service.tasks import expand_runs
 from service.work import Runs
 
@@ -118,7 +120,7 @@ def _verify(directory: Path, manifest: dict[str, Any]) -> VerifyReport:
         _check(directory / prepared["path"], prepared["sha256"], found)
     _verify_ids(found)
     if manifest["job"].get("imported") is None:  # whose samples say for themselves how they were drawn
-        _verify_arms(found)
+        _verify_arms(manifest, found)
     planned, withdrawn = _verify_plan(manifest, plan, found)
     _verify_scores(directory, manifest, found)
     _verify_ledger(manifest, currency, found)
@@ -245,12 +247,33 @@ def _arm_of(entry: dict[str, Any]) -> str:
     return str(entry.get("arm", entry["model"]))
 
 
-def _verify_arms(found: _Found) -> None:
-    """An arm draws with one model, one prompt and one sampling, and no other arm does with the same."""
+def _asked(manifest: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
+    """Model, prompt_id and sampling_id of each arm that the job spells out; none of a job whose arms are its models."""
+    own = {model["name"]: model.get("sampling", {}) for model in manifest["models"]}
+    asked: dict[str, tuple[str, str, str]] = {}
+    for arm in manifest["job"].get("arms", ()):
+        values = {
+            name: next(
+                each[name] for each in (arm["sampling"], own[arm["model"]], asdict(OFF)) if each.get(name) is not None
+            )
+            for name in FIELDS
+        }
+        asked[arm["name"]] = (arm["model"], document_id(arm["prompt"]), document_id(arm["sampling"] | values))
+    return asked
+
+
+def _verify_arms(manifest: dict[str, Any], found: _Found) -> None:
+    """An arm draws with the one model, prompt and sampling of its document, and no other arm does with the same."""
+    asked = _asked(manifest)
     arm_of: dict[tuple[str, str, str], str] = {}
     for arm, drawn_with in found.drawn_with.items():
         if len(drawn_with) > 1:
             found.faults.append(f"arm {arm}: drawn in {len(drawn_with)} ways, by model, prompt_id and sampling_id")
+        if asked and (others := drawn_with - {asked.get(arm)}):
+            found.faults.append(
+                f"arm {arm}: drawn with {', '.join(map(str, sorted(others)))}, its document says {asked.get(arm)}, by "
+                "model, prompt_id and sampling_id"
+            )
         for one in drawn_with:
             if (other := arm_of.setdefault(one, arm)) != arm:
                 found.faults.append(f"arms {other} and {arm}: drawn with the same model, prompt_id and sampling_id")

@@ -1,5 +1,7 @@
 """A job of four arms that really ran: simulated engine, real files, real scorers; what is told and made of each."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +52,22 @@ def test_arms_are_told_apart_in_rows_numbers_and_metrics(drawn) -> None:
     assert [(arm["name"], arm["num_scored"]) for arm in metrics["arms"]] == [(name, 12) for name in ARMS]
     assert sum(arm["summary"]["num_correct"] for arm in metrics["arms"]) == metrics["summary"]["num_correct"]
     assert verify_directory(Path(job_dir(str(world.settings.data_dir), job_id))).faults == ()
+
+
+def test_verify_finds_arms_whose_shards_go_by_each_others_names(drawn, tmp_path: Path) -> None:
+    world, _, job_id = drawn
+    copy = tmp_path / job_id
+    shutil.copytree(job_dir(str(world.settings.data_dir), job_id), copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    swapped = {ARMS[0]: ARMS[1], ARMS[1]: ARMS[0]}
+    for entry in (*manifest["tasks"], *manifest["shards"]):
+        entry["arm"] = swapped.get(entry["arm"], entry["arm"])
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    faults = verify_directory(copy).faults
+
+    assert sorted(fault.split(": drawn with")[0] for fault in faults) == [f"arm {name}" for name in ARMS[:2]]
+    assert all("its document says ('simulated', " in fault for fault in faults)
 
 
 def test_page_shows_every_arm_with_its_metrics_and_curves(drawn) -> None:
