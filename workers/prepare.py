@@ -54,6 +54,10 @@ class Tokenizer(Protocol):
         """Whether a text has as many tokens as its pieces (`workers.token_pieces`)."""
         ...
 
+    def gives_back(self, text: str, token_ids: Sequence[int]) -> bool:
+        """Whether the ids are that text again, apart from what begins a sequence."""
+        ...
+
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         """Messages as one text that ends where the model's answer begins."""
         ...
@@ -92,7 +96,10 @@ def prepare(work: PrepareWork, out_dir: str | Path, progress: Callable[[int, int
     for start in range(0, len(prompts), _BATCH):
         token_ids += tokenizer.encode_batch(prompts[start : start + _BATCH])
         progress(len(token_ids), len(prompts))
-    errors = [_error(len(ids), work.model) for ids in token_ids]
+    errors = [
+        _error(len(ids), work.model) or _changed(tokenizer, prompt, ids, work.model)
+        for prompt, ids in zip(prompts, token_ids, strict=True)
+    ]
     kept = [ids if error is None else [] for ids, error in zip(token_ids, errors, strict=True)]
     max_tokens = np.array([_max_tokens(work, len(ids)) for ids in kept], dtype=np.int64)
     return write_prepared(
@@ -172,10 +179,15 @@ def decoder_of(model: ModelSpec) -> Callable[[Sequence[int]], str] | None:
 
     def decode(token_ids: Sequence[int]) -> str:
         has_begun = bool(begins and token_ids and token_ids[0] == tokenizer.bos_token_id)
-        text: str = tokenizer.decode(token_ids[1:] if has_begun else token_ids, skip_special_tokens=False)
-        return text
+        return _text_of(tokenizer, token_ids[1:] if has_begun else token_ids)
 
     return decode
+
+
+def _text_of(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """All of the text, where many a tokenizer would by itself leave out spaces that were there."""
+    text: str = tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
 
 
 class _Bytes:
@@ -194,6 +206,9 @@ class _Bytes:
 
     def counts_add_up(self) -> bool:
         return True
+
+    def gives_back(self, text: str, token_ids: Sequence[int]) -> bool:
+        return self.decode(token_ids) == text
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         raise InvalidInput(f"an endpoint without a tokenizer has no chat template, got {len(messages)} messages")
@@ -218,6 +233,9 @@ class _SimulatedBatches:
 
     def counts_add_up(self) -> bool:
         return True
+
+    def gives_back(self, text: str, token_ids: Sequence[int]) -> bool:
+        return True  # no server is sent them
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         raise InvalidInput(f"a simulated model has no chat template, got {len(messages)} messages")
@@ -246,6 +264,12 @@ class _HubTokenizer:
     def counts_add_up(self) -> bool:
         backend: Any = getattr(self._tokenizer, "backend_tokenizer", None)
         return backend is not None and counts_add_up(json.loads(backend.to_str()))
+
+    def gives_back(self, text: str, token_ids: Sequence[int]) -> bool:
+        bos: Any = getattr(self._tokenizer, "bos_token_id", None)
+        if bos is not None and token_ids and token_ids[0] == bos:
+            token_ids, text = token_ids[1:], text.removeprefix(str(self._tokenizer.bos_token))
+        return _text_of(self._tokenizer, token_ids) == text
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         # the document refuses names that the library takes for itself
@@ -293,6 +317,16 @@ def _error(num_tokens: int, model: ModelSpec) -> str | None:
     if num_tokens > longest:
         return f"prompt has {num_tokens} tokens; with a context of {longest + 1} at most {longest} leave room for one"
     return None
+
+
+def _changed(tokenizer: Tokenizer, prompt: str, token_ids: Sequence[int], model: ModelSpec) -> str | None:
+    if model.endpoint is None or model.endpoint.prompt_form is not PromptForm.text:
+        return None
+    if tokenizer.gives_back(prompt, token_ids):
+        return None
+    return (
+        "prompt is another text after the model's tokenizer, and its server takes text; rows would not hold what it saw"
+    )
 
 
 def _max_tokens(work: PrepareWork, num_tokens: int) -> int:

@@ -256,6 +256,35 @@ def test_missing_tokenizer_is_refused(tmp_path: Path) -> None:
         prepare(work(tmp_path, model=model(str(tmp_path / "empty"), simulated=False)), tmp_path / "out", no_progress)
 
 
+def text_endpoint(path: str) -> ModelSpec:
+    options = EndpointOptions(base_url="http://127.0.0.1:1/v1", model="m", prompt_form=PromptForm.text)
+    return dataclasses.replace(model(path, simulated=False), endpoint=options)
+
+
+def test_text_that_a_server_is_sent_keeps_the_spaces_that_a_tokenizer_would_clean_up(tmp_path: Path) -> None:
+    words = ["<unk>", "<bos>", "one", "two", ",", "!"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", unk_token="<unk>", clean_up_tokenization_spaces=True
+    )
+    fast.save_pretrained(tmp_path / "model")
+    elsewhere = text_endpoint(str(tmp_path / "model"))
+    path = write_problems(tmp_path / "model", ("one , two !", "one  two", "three"))
+    prompt = PromptSpec(template="{question}", add_bos=True)
+
+    prepared = read_prepared(
+        prepare(work(tmp_path, model=elsewhere, prompt=prompt, problems_path=path), tmp_path / "out", no_progress).path
+    )
+
+    decode = decoder_of(elsewhere)
+    assert decode is not None
+    assert decode(prepared.tokens(0)) == prepared.prompts.to_pylist()[0] == "one , two !"
+    # what the tokenizer does not give back is not drawn for: the server would see something else
+    assert set(prepared.errors) == {1, 2}
+    assert "prompt is another text" in prepared.errors[1]
+
+
 def test_prepare_twice_keeps_the_first_file(tmp_path: Path) -> None:
     first = prepare(work(tmp_path), tmp_path / "out", no_progress)
 
