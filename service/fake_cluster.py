@@ -4,6 +4,8 @@ It keeps the contract of hosts (`service.fake_host`) and knows the truth (`servi
 ever spent, reported or not. No number it produces is a measurement.
 """
 
+import dataclasses
+
 from service.cluster import HostKind, HostSpec, HostState, NodeStatus, Observation, Orders
 from service.fake_host import FakeHost
 from service.fake_world import FakeRecord, FakeWorld
@@ -15,6 +17,10 @@ class FakeCluster:
 
     def __init__(self, world: FakeWorld, *, num_cpus: float = 2.0, num_gpus: float = 0.0) -> None:
         self.world, self.num_cpus, self.num_gpus = world, num_cpus, num_gpus
+        self.nodes: tuple[NodeStatus, ...] = ()
+        """In place of the one node with all cores and GPUs."""
+        self.node_of: dict[str, str] = {}
+        """Which node a host says that it is on, by name; others do not say."""
         self.hosts: dict[str, FakeHost] = {}
         self.record = FakeRecord(world)
         self.now = 0.0
@@ -101,6 +107,9 @@ class FakeCluster:
 
     def _facts(self) -> Observation:
         return Observation(
-            hosts={name: host.report() for name, host in self.hosts.items()},
-            nodes=(NodeStatus(id="node", num_cpus=self.num_cpus, num_gpus=self.num_gpus),),
+            hosts={
+                name: dataclasses.replace(host.report(), node=self.node_of.get(name))
+                for name, host in self.hosts.items()
+            },
+            nodes=self.nodes or (NodeStatus(id="node", num_cpus=self.num_cpus, num_gpus=self.num_gpus),),
         )

@@ -36,7 +36,7 @@ def scale_pools(draft: Draft) -> None:
         target = pool.replicas if name in wanted else min(pool.minimum, pool.replicas)
         needed = places_taken(draft, name)
         while len(draft.staying_hosts(HostKind.generator, name)) < target and (
-            not needed or free_places(draft) >= needed
+            not needed or free_places(draft, needed) >= needed
         ):
             _start_engine(draft, name)
 

@@ -9,6 +9,7 @@ Consumes what waits and what hosts do; produces orders to leave, and places that
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +18,16 @@ from service.allocation import strategy_for
 from service.cluster import HostKind
 from service.planner.demand import pending_finetunes, pending_pools, wanted_pools, wants_engine
 from service.planner.draft import Draft
-from service.planner.places import free_places, has_gpus, num_places, place_holders, places_of, places_taken
+from service.planner.places import (
+    Room,
+    free_places,
+    has_gpus,
+    most_on_one_node,
+    place_holders,
+    places_of,
+    places_taken,
+    rooms,
+)
 from service.planner.plan import HostView
 from service.work import TaskKind
 
@@ -54,20 +64,21 @@ def take_turns(draft: Draft) -> None:
     """Grants free places to those who have waited longest, and has others leave where none is free."""
     if draft.seen.is_draining:
         return
-    claims = find_claims(draft)
-    free = free_places(draft)
-    leaving = sum(places_of(draft, host) for host in place_holders(draft) if host.is_stopping)
+    claims, promised = find_claims(draft), 0
     for claim in claims:
-        missing = claim.num_places - free
-        if missing <= 0:
+        found = rooms(draft, claim.num_places)
+        if not claim.num_places or any(room.free >= claim.num_places for room in found):
             draft.granted.add(claim.pool)
             draft.num_reserved += claim.num_places
-            free -= claim.num_places
-        elif (leaving := leaving + _make_room(draft, claim, missing - leaving)) >= missing:
-            # what is free is kept for it as well, or smaller ones would take it again and again
-            draft.num_reserved += max(0, free)
-            leaving -= missing
-            free = 0
+            continue
+        missing = next((lack for room in found if (lack := _secure(draft, claim, room, promised)) is not None), None)
+        if missing is None and not _is_overtaken_enough(draft, claim):
+            continue
+        # what is free is kept for it as well, or smaller ones would take it again and again
+        draft.num_reserved += max(0, free_places(draft))
+        if missing is None:
+            break  # engines go on until enough of them have had their turns
+        promised += missing
     _note_waiting(draft, [claim for claim in claims if claim.pool not in draft.granted])
 
 
@@ -86,15 +97,35 @@ def find_claims(draft: Draft) -> list[Claim]:
         has_given_way = any(host.kind is HostKind.trainer for host in draft.hosts.values())
         since = draft.now if has_given_way else min(task.created_at or draft.now for task in finetunes)
         claims.append(Claim(pool=None, since=since, num_places=1))
-    most = num_places(draft)
+    most = most_on_one_node(draft)
     return sorted((claim for claim in claims if claim.num_places <= most), key=lambda claim: claim.since)
 
 
 def must_yield(draft: Draft, host: HostView) -> bool:
     """Whether a host must take nothing new, for its turn is over and somebody waits for its place."""
-    if not any(holder.name == host.name for holder in place_holders(draft)):
+    wanted = 0
+    for claim in find_claims(draft):
+        if claim.pool in draft.granted or not claim.num_places:
+            continue
+        wanted += claim.num_places
+        for room in rooms(draft, claim.num_places):
+            if _is_over(draft, host, claim) and _would_help(draft, host, claim, room, wanted):
+                return True
+    return False
+
+
+def _would_help(draft: Draft, host: HostView, claim: Claim, room: Room, wanted: int) -> bool:
+    """Whether what waits lacks this host's place, and would then have all that it needs.
+
+    Args:
+        wanted: places that it and those before it need.
+    """
+    if all(holder.name != host.name for holder in room.holders):
         return False
-    return any(_is_over(draft, host, claim) for claim in find_claims(draft))
+    at_hand = room.free + room.leaving
+    others = [holder for holder in room.holders if holder.name != host.name and _reason_to_leave(draft, holder, claim)]
+    gained = sum(places_of(draft, holder) for holder in (host, *others))
+    return at_hand < wanted and claim.num_places <= at_hand + gained
 
 
 def turn_s(draft: Draft, holder: str | None, waiting: str | None) -> float:
@@ -133,11 +164,28 @@ def _until(draft: Draft, host: HostView, claim: Claim) -> str:
     return f"{host.name} while it has work, at most {left} more"
 
 
-def _make_room(draft: Draft, claim: Claim, missing: int) -> int:
+def _is_overtaken_enough(draft: Draft, claim: Claim) -> bool:
+    """Whether it has waited for a whole turn of anybody, while others that need less were served."""
+    longest = max((turn_s(draft, host.model, claim.pool) for host in place_holders(draft)), default=0.0)
+    return (draft.now - claim.since).total_seconds() >= longest
+
+
+def _secure(draft: Draft, claim: Claim, room: Room, promised: int) -> int | None:
+    """Places that are not free yet but about to be, with which the room is enough; None if it cannot be had now.
+
+    Args:
+        promised: places about to be free that are for those before it.
+    """
+    missing = claim.num_places - room.free
+    lacking = missing - max(0, room.leaving - promised)
+    return missing if _make_room(draft, claim, room.holders, lacking) >= lacking else None
+
+
+def _make_room(draft: Draft, claim: Claim, holders: Sequence[HostView], missing: int) -> int:
     """Has hosts leave until `missing` more places are about to be free; none if that many cannot be; how many are."""
     if missing <= 0:
         return 0
-    leave = [(reason, host) for host in place_holders(draft) if (reason := _reason_to_leave(draft, host, claim))]
+    leave = [(reason, host) for host in holders if (reason := _reason_to_leave(draft, host, claim))]
     # those without work first, then whoever has had a place for longest
     leave.sort(key=lambda item: (item[0][0], item[1].ready_at or item[1].created_at))
     chosen: list[tuple[tuple[int, str], HostView]] = []
@@ -158,7 +206,7 @@ def _make_room(draft: Draft, claim: Claim, missing: int) -> int:
 
 def _reason_to_leave(draft: Draft, host: HostView, claim: Claim) -> tuple[int, str] | None:
     """Why the host may make room, with its rank: lower ones leave first. None if it stays."""
-    if host.is_stopping or not host.has_been_ready or host.model == claim.pool:
+    if host.is_stopping or not host.has_been_ready or host.model == claim.pool or not places_of(draft, host):
         return None
     is_idle = host.idle_since is not None and not draft.tasks_on(host.name)  # it may just have been given one
     is_wanted = bool(pending_finetunes(draft)) if host.model is None else host.model in wanted_pools(draft)

@@ -22,6 +22,7 @@ from service.planner.grouping import grouped
 from service.planner.imports import advance_import
 from service.planner.isolation import take_apart
 from service.planner.leases import is_early, lease, name_waiting
+from service.planner.places import missing_places
 from service.planner.plan import HostView, JobView, StateChange
 from service.tasks import Task, TaskState, count_samples, move
 from service.work import Runs, TaskKind
@@ -204,11 +205,16 @@ def lease_tasks(draft: Draft) -> None:
             continue
         host = _free_host(draft, task, kept_free)
         if host is None:
-            name_waiting(draft, task, f"an engine for {task.model}" if is_generate else "a dispatcher")
+            name_waiting(draft, task, _engine_of(draft, task) if is_generate else "a dispatcher")
             # a suspect waits for an engine to itself; younger tasks must not keep it from becoming free
             kept_free |= {host.name for host in _serving(draft, task)[:1] if task.is_suspect}
         else:
             lease(draft, task, host, job_attempt)
+
+
+def _engine_of(draft: Draft, task: Task) -> str:
+    """What a generate task waits for, for people."""
+    return f"an engine for {task.model}{missing_places(draft, pool_of(draft, task))}"
 
 
 def _free_host(draft: Draft, task: Task, kept_free: Collection[str]) -> HostView | None:

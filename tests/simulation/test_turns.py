@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from service.cluster import HostKind
+from service.cluster import HostKind, NodeStatus
 from service.currency import Budget, Currency, to_amount
+from service.endpoints import EndpointOptions
 from service.finetunes import FinetuneSpec, TrainingSpec
 from service.jobs import AllocationSpec, Job, JobSpec, Phase, Resolved
 from service.models import EngineOptions
@@ -82,6 +83,13 @@ def run(simulation: Simulation, *jobs: Job, finetunes: tuple[str, ...] = (), mos
             assert set(phases) == {Phase.succeeded}, [event.message for event in store.reads.events()[-8:]]
             return
     raise AssertionError([event.message for event in store.reads.events()[-20:]])
+
+
+def advance(simulation: Simulation, seconds: float) -> None:
+    until = simulation.cluster.now + seconds
+    while simulation.cluster.now < until:
+        simulation.cluster.advance(0.5)
+        simulation.controller.tick()
 
 
 def starts(simulation: Simulation) -> list[str]:
@@ -227,3 +235,60 @@ def test_places_are_limited_by_the_operator_and_never_shared(tmp_path, gpus, pla
 
     assert len(simulation.engines()) == expected
     assert len(jobs) == 2
+
+
+def test_engine_over_two_places_is_not_overtaken_for_ever_by_small_ones_whose_turns_never_end_together(tmp_path):
+    simulation = make_world(tmp_path, places=None, gpus=2.0)
+    add_model(simulation, "o")
+    add_model(simulation, "large", tensor_parallel_size=2)
+    for name in ("m", "n", "o"):
+        submit(simulation, name, samples=200_000)
+        advance(simulation, TURN_S / 2)
+    asked_at, large = simulation.cluster.now, submit(simulation, "large", samples=40)
+    advance(simulation, 2.5 * TURN_S)
+    # a turn in which others come first, and one in which those that have a place end theirs
+    assert first_sample_at(simulation, large) - asked_at < 2.5 * TURN_S
+
+
+def test_model_that_takes_no_place_never_leaves_for_one_that_does(tmp_path):
+    simulation = make_world(tmp_path)
+    server = EndpointOptions(base_url="http://127.0.0.1:1/v1", model="e")
+    elsewhere = dataclasses.replace(simulation.model, name="e", revision="endpoint:0", endpoint=server)
+    simulation.store.catalogue.register_model(elsewhere)
+    for name in ("e", "m", "n"):
+        submit(simulation, name, samples=100_000)
+    advance(simulation, 3 * TURN_S)
+    assert starts(simulation)[:4] == ["e", "m", "n", "m"]
+    assert starts(simulation).count("e") == 1
+
+
+@pytest.mark.parametrize("nodes", [[2.0], [1.0, 1.0]])
+def test_engine_that_fits_on_no_node_disturbs_nobody_and_says_what_it_lacks(tmp_path, nodes):
+    simulation = make_world(tmp_path, places=1, gpus=sum(nodes))
+    simulation.cluster.nodes = tuple(
+        NodeStatus(id=str(number), num_cpus=2.0, num_gpus=gpus) for number, gpus in enumerate(nodes)
+    )
+    add_model(simulation, "large", tensor_parallel_size=2)
+    submit(simulation, "m", samples=100_000)
+    submit(simulation, "large", samples=40)
+    advance(simulation, 3 * TURN_S)
+    assert starts(simulation) == ["m"]
+    said = [event.message for event in simulation.store.reads.events() if event.kind == "waiting"]
+    assert said[0].endswith("large, which needs 2 places on one node; the most that one has: 1")
+
+
+def test_engine_over_two_gpus_goes_where_one_node_has_both(tmp_path):
+    simulation = make_world(tmp_path, places=None, gpus=4.0)
+    simulation.cluster.nodes = tuple(NodeStatus(id=name, num_cpus=2.0, num_gpus=2.0) for name in "ab")
+    simulation.cluster.node_of.update({"generate-m-2": "a", "generate-n-3": "b"})
+    add_model(simulation, "large", tensor_parallel_size=2)
+    for name in ("m", "n"):
+        submit(simulation, name, samples=20_000)
+    advance(simulation, 3.0)
+    large = submit(simulation, "large", samples=40)
+    advance(simulation, 3.0)
+    assert starts(simulation) == ["m", "n"]  # two GPUs are free, one on each node
+    advance(simulation, 2 * TURN_S)
+    assert simulation.store.jobs.get(large.id).phase is Phase.succeeded
+    leaving = [event.message for event in simulation.store.reads.events() if event.kind == "turn_taken"]
+    assert leaving[0].startswith("generate-m-2 leaves for large")  # one of them is enough
