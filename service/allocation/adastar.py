@@ -38,6 +38,7 @@ class AdaStar:
     seed: int
     max_samples: int | None
     is_adaptive: bool = False  # within a round nothing but the end depends on scores, and that is `collect`'s
+    is_cascade: bool = False
 
     @classmethod
     def for_job(cls, spec: JobSpec, num_problems: int) -> "AdaStar":

@@ -26,6 +26,11 @@ class Collect:
         """Scores say when it is over."""
         return True
 
+    @property
+    def is_cascade(self) -> bool:
+        """As the strategy says."""
+        return self.strategy.is_cascade
+
     def next_runs(self, state: AllocationState, *, arm: int, max_samples: int) -> Runs:
         """What the strategy says, at most as many as answers are missing."""
         room = self.most_now(state)

@@ -148,6 +148,11 @@ class Strategy(Protocol):
         """Whether scores change what comes next, so that tasks must stay small."""
         ...
 
+    @property
+    def is_cascade(self) -> bool:
+        """Whether the first arm may have all that is asked for, so that a cheap one goes before a dear one."""
+        ...
+
 
 NO_BOUND = 1 << 30
 """Samples, more than any task has."""

@@ -43,6 +43,7 @@ class Uniform:
     is_by_budget: bool = False
     is_grouped: bool = False
     is_adaptive: bool = False
+    is_cascade: bool = False
 
     @classmethod
     def for_job(cls, spec: JobSpec, num_problems: int) -> "Uniform":

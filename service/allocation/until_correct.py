@@ -28,6 +28,7 @@ class UntilCorrect:
     target: int
     max_samples: int | None
     is_adaptive: bool = True
+    is_cascade: bool = True
 
     @classmethod
     def for_job(cls, spec: JobSpec, num_problems: int) -> "UntilCorrect":

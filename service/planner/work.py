@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from service import wording
-from service.allocation import strategy_for
+from service.allocation import AllocationState, Strategy, strategy_for
 from service.cluster import HostKind, HostState, Stop, StopMode
 from service.currency import from_amount, stated, stated_amount
 from service.jobs import Arm, Desired, Phase
@@ -105,7 +105,9 @@ def _create_generate(draft: Draft, job: JobView) -> None:
     is_waiting = False
     pools = {arm.name: job.model_of(arm.name).pool for arm in job.spec.all_arms}
     num_sharing, left = Counter(pools.values()), strategy.most_now(state)
-    for index, arm in enumerate(job.spec.all_arms):
+    arms = job.spec.all_arms
+    for num_asked, index in enumerate(_order_of_arms(state, strategy)):
+        arm = arms[index]
         pool = pools[arm.name]
         num_engines = max(1, len(draft.staying_hosts(HostKind.generator, pool)))
         open_tasks = [task for task in draft.job_tasks(job.id, TaskKind.generate) if task.arm == arm.name]
@@ -117,7 +119,8 @@ def _create_generate(draft: Draft, job: JobView) -> None:
         rate = draft.seen.rates.get(arm.model, draft.seen.rates.get(pool))
         batch = job.model_of(arm.name).engine.max_num_seqs
         size = _task_size(draft, job, rate, num_engines, strategy.is_adaptive, batch)
-        runs = strategy.next_runs(state, arm=index, max_samples=min(size, left))
+        share = left if strategy.is_cascade else -(-left // (len(arms) - num_asked))
+        runs = strategy.next_runs(state, arm=index, max_samples=min(size, share))
         left -= count_samples(runs)
         if count_samples(runs):
             _new_task(draft, job.id, TaskKind.generate, arm, runs)
@@ -129,6 +132,12 @@ def _create_generate(draft: Draft, job: JobView) -> None:
     elif not is_waiting and not has_open_work and not draft.has_state_change(job.id):
         # Nothing is out, nothing just came in, and the strategy asks for nothing: it would wait for ever.
         draft.change_job(job.id, closing="plan complete")
+
+
+def _order_of_arms(state: AllocationState, strategy: Strategy) -> list[int]:
+    """Who is asked first where there may not be enough for all: whoever has least, or the first of a cascade."""
+    arms = range(state.num_arms)
+    return list(arms) if strategy.is_cascade else sorted(arms, key=lambda arm: int(state.num_planned_by_arm[arm]))
 
 
 def supplying(draft: Draft, tasks: Iterable[Task]) -> list[Task]:

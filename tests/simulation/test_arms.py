@@ -139,3 +139,13 @@ def test_poisonous_problem_is_refused_for_all_arms_with_its_prompts(tmp_path):
     by_arm = simulation.samples_by_arm(job)
     assert all({problem for problem, _ in pairs} == set(range(8)) for pairs in by_arm.values())
     simulation.audit_rows(job)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "adastar"])
+def test_collect_asks_all_arms_for_as_much(tmp_path, strategy):
+    simulation = Simulation(tmp_path, num_problems=600, solve_rate=(0.6, 0.4))
+    budget = Budget(currency=Currency.samples, limit=600 * 20)
+    job = simulation.run(simulation.submit(budget=budget, strategy=strategy, arms=make_arms(), collect=60))
+    counts = [len(pairs) for pairs in simulation.samples_by_arm(job).values()]
+    assert len(counts) == 4
+    assert max(counts) - min(counts) <= 16
