@@ -144,6 +144,7 @@ def _arm_metrics(
     found: list[ArmMetrics] = []
     for index, arm in enumerate(arms if len(arms) > 1 else ()):
         mine = samples.rows(arm_of_row == index)
+        its_models = [model for model in models if model.name == arm.model]
         num_scored, even = len(mine.problem), None if job.spec.allocation.is_even else 0
         found.append(
             ArmMetrics(
@@ -151,7 +152,7 @@ def _arm_metrics(
                 model=arm.model,
                 temperature=arm.sampling.temperature,
                 num_scored=num_scored,
-                summary=_summary(job, models, mine, even=even, resamples=resamples) if num_scored else None,
+                summary=_summary(job, its_models, mine, even=even, resamples=resamples) if num_scored else None,
             )
         )
     return tuple(found)
@@ -175,9 +176,22 @@ def load_samples_by_arm(
     arm_of_row = np.repeat(
         np.array([index_by_name[shard.arm] for shard in shards], dtype=np.int64), [shard.rows for shard in shards]
     )
-    # arms number their samples each for itself: in turns, as they take them, none has the number of another
-    numbers = samples.sample_index * len(index_by_name) + arm_of_row
-    return dataclasses.replace(samples, sample_index=numbers.astype(samples.sample_index.dtype)), arm_of_row
+    if len(index_by_name) > 1:
+        samples = dataclasses.replace(samples, sample_index=_numbers_over_arms(samples, arm_of_row))
+    return samples, arm_of_row
+
+
+def _numbers_over_arms(samples: ScoredSamples, arm_of_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Numbers within a problem, from 0 without a gap, as arms took turns at it; each numbers its own for itself.
+
+    The first sample of a problem is number 0 whichever arm drew it: where arms share visits, most have none of theirs.
+    """
+    order = np.lexsort((arm_of_row, samples.sample_index, samples.problem))
+    counts = np.bincount(samples.problem, minlength=samples.num_problems)
+    starts = np.cumsum(counts) - counts
+    numbers = np.empty(len(order), dtype=np.int32)
+    numbers[order] = np.arange(len(order)) - np.repeat(starts, counts)
+    return numbers
 
 
 def load_samples(

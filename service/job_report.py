@@ -21,6 +21,7 @@ from service.job_metrics import load_samples_by_arm
 from service.jobs import DRAWING_STAGES, Job, Resolved, is_unpriced
 from service.jobs import Arm as JobArm
 from service.measures import LINES_WITHOUT_STEPS, Measures, only_measured_line
+from service.models import ModelSpec
 from service.receipts import Usage
 from service.report import Arm, Comparison, MetricLine, Waste
 from service.sample_columns import Judge
@@ -152,6 +153,11 @@ class _Side:
         """What decides its colour."""
         return self.job.spec.models[0] if self.arm is None else self.arm.model
 
+    @property
+    def models(self) -> list[ModelSpec]:
+        """What drew its samples: what is not known of another arm's model hides nothing of this one."""
+        return [model for model in self.resolved.models if self.arm is None or model.name == self.arm.model]
+
 
 def _sides(
     store: Store,
@@ -175,8 +181,7 @@ def _sides(
 
 
 def _report_arm(store: Store, side: _Side, *, document: str) -> Arm:
-    models = [model for model in side.resolved.models if side.arm is None or model.name == side.arm.model]
-    parameters = max(model.cost.parameters for model in models)
+    parameters = max(model.cost.parameters for model in side.models)
     if side.arm is None:
         return _arm(store, side.job, side.name, parameters=parameters, document=document)
     parts = store.reads.parts(side.job.id, TaskKind.generate)
@@ -313,7 +318,7 @@ def _figures(
     curves = [
         coverage_curves(side.name, side.model, side.samples, seed=side.job.spec.seed)
         for side, found in zip(sides, measures, strict=True)
-        if side.job.spec.allocation.is_even and found.has_answers and not is_unpriced(side.resolved.models)
+        if side.job.spec.allocation.is_even and found.has_answers and not is_unpriced(side.models)
     ]
 
     def of(metric: str) -> list[Curve]:

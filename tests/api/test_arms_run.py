@@ -1,17 +1,22 @@
 """A job of four arms that really ran: simulated engine, real files, real scorers; what is told and made of each."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
+from service.forward_cost import UNKNOWN_COST
+from service.job_report import compare_jobs
+from service.models import EngineOptions
 from service.planner.submit import job_dir
 from service.verify import verify_directory
-from tests.api.conftest import World, make_world, work_off
+from tests.api.conftest import World, make_world, model_spec, work_off
 
 ARMS = ["plain t=0.3", "plain t=0.9", "coached t=0.3", "coached t=0.9"]
 DOCUMENT = {
@@ -116,3 +121,35 @@ def test_comparison_of_one_job_of_several_arms_is_between_its_arms(drawn) -> Non
     page = client.get(f"/compare?jobs={job_id}")
     assert page.status_code == 200
     assert "coached t=0.9" in page.text
+
+
+def test_first_sample_of_a_problem_is_whichever_arm_drew_it(drawn) -> None:
+    world, client, _ = drawn
+    document = DOCUMENT | {"allocation": {"strategy": "adastar"}, "budget": {"samples_per_problem": 1}}
+    job_id = client.post("/v1/jobs", json=document).json()["id"]
+    work_off(world)
+
+    summary = client.get(f"/v1/jobs/{job_id}/metrics").json()["summary"]
+
+    assert summary["num_samples"] == summary["num_problems"] == 6
+    (at_one,) = summary["coverage"]
+    assert at_one["estimate"]["value"] == pytest.approx(summary["realised_coverage"]["value"])
+
+
+def test_model_of_unknown_flops_hides_those_of_no_other_arm(drawn) -> None:
+    world, client, _ = drawn
+    unknown = model_spec("unknown", engine=EngineOptions(simulated=True))
+    world.store.catalogue.register_model(dataclasses.replace(unknown, cost=UNKNOWN_COST))
+    document = {key: DOCUMENT[key] for key in ("problems", "budget", "scorers")}
+    document |= {"models": ["simulated", "unknown"], "sampling": {"max_tokens": 40}}
+    job_id = client.post("/v1/jobs", json=document).json()["id"]
+    work_off(world)
+
+    known, hidden = (arm["summary"] for arm in client.get(f"/v1/jobs/{job_id}/metrics").json()["arms"])
+    assert "value" in known["flops_per_problem"]
+    assert "reason" in hidden["flops_per_problem"]
+    _, figures = compare_jobs(
+        world.store, [job_id], title="t", documents={job_id: ""}, versions=(), now=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    assert {row[0] for row in figures[0].table.rows} == {"simulated"}
+    assert figures[0].title in client.get(f"/jobs/{job_id}").text

@@ -204,7 +204,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         metrics=metric_views(summary, measures, is_uniform=job.spec.allocation.is_even),
         figures=(
             *(() if job.spec.imported else (_burn_down(job, parts, progress),)),
-            *(() if is_unpriced(resolved.models) else _quality(job, found, colours)),
+            *_quality(job, resolved, found, colours),
             lengths.figure(parts, colours),
         ),
         waste=_waste(store.reads.usage(job_id=job_id)),
@@ -220,9 +220,14 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     )
 
 
-def _quality(job: Job, found: JobMetrics, colours: Mapping[str, str]) -> tuple[figures.Figure, ...]:
+def _quality(job: Job, resolved: Resolved, found: JobMetrics, colours: Mapping[str, str]) -> tuple[figures.Figure, ...]:
+    """Curves against FLOPs, of arms whose FLOPs are known."""
     if found.arms:
-        return arm_figures(job, found.arms, colours)
+        unpriced = {model.name for model in resolved.models if is_unpriced([model])}
+        arms = [arm for arm in found.arms if arm.model not in unpriced]
+        return arm_figures(job, arms, colours) if arms else ()
+    if is_unpriced(resolved.models):
+        return ()
     return charts.quality(job, found.summary, colours, has_steps=Measures.of(job.spec.scorers).has_steps)
 
 
