@@ -7,6 +7,7 @@ and its process told to end, by itself. Must not import ray, vllm or torch: what
 
 import dataclasses
 import functools
+import math
 import os
 import threading
 import time
@@ -192,15 +193,22 @@ def merged(many: Sequence[Orders]) -> Orders:
     )
 
 
+def _shows_that_it_works(spec: HostSpec) -> bool:
+    """Whether one that works makes tokens all the time: tasks make none, and a server elsewhere may be waited for."""
+    is_elsewhere = spec.model is not None and spec.model.endpoint is not None
+    return spec.kind is not HostKind.dispatcher and not is_elsewhere
+
+
 class HostRunner:
     """Runs one host: guards its calls, watches it, ends it.
 
     Args:
         host: not yet started.
+        spec: what it was asked to be.
         end_process: called once, when the process has to end.
         silence_s: after this long without a call the host is drained and ended [s].
         stuck_s: how long a host may then go without making a token; after that it only saves what is finished, and the
-            process ends with the rest [s].
+            process ends with the rest [s]. Not for hosts whose silence says nothing.
         close_s: how long the process waits for that [s].
         clock: monotonic seconds.
     """
@@ -209,6 +217,7 @@ class HostRunner:
         self,
         host: RunnableHost,
         *,
+        spec: HostSpec,
         end_process: Callable[[], None],
         silence_s: float = 1800.0,
         stuck_s: float = _STUCK_S,
@@ -218,7 +227,7 @@ class HostRunner:
         self._host = host
         self._end_process = end_process
         self._silence_s = silence_s
-        self._stuck_s = stuck_s
+        self._stuck_s = stuck_s if _shows_that_it_works(spec) else math.inf
         self._close_s = close_s
         self._moved: tuple[int, float] | None = None
         self._clock = clock

@@ -68,7 +68,7 @@ class LocalCluster:
             self._names.add(spec.name)
             is_dead = threading.Event()
             host = self._make_host(spec, thread_launcher(self._pool), NODE, self._max_running)
-            runner = HostRunner(host, end_process=is_dead.set)
+            runner = HostRunner(host, spec=spec, end_process=is_dead.set)
             self._hosts[spec.name] = _Local(spec=spec, runner=runner, is_dead=is_dead)
             runner.start()
 

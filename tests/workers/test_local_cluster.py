@@ -22,10 +22,26 @@ from service.cluster import (
 )
 from service.endpoints import EndpointOptions
 from service.errors import InvalidInput
+from service.forward_cost import UNKNOWN_COST
 from service.models import ModelSpec
 from tests.workers.generate_attempts import COST
 from workers.hosts import HostRunner, Process, engine_factory, make_host, merged
 from workers.local_cluster import LocalCluster
+
+TRAINER = HostSpec(name="trainer", kind=HostKind.trainer)
+DISPATCHER = HostSpec(name="dispatcher", kind=HostKind.dispatcher)
+ELSEWHERE = HostSpec(
+    name="elsewhere",
+    kind=HostKind.generator,
+    model=ModelSpec(
+        name="m",
+        path="",
+        revision="endpoint:1",
+        context_len=512,
+        cost=UNKNOWN_COST,
+        endpoint=EndpointOptions(base_url="https://host/v1", model="m"),
+    ),
+)
 
 
 class Clock:
@@ -80,9 +96,13 @@ def host() -> Scripted:
     return Scripted()
 
 
+def runner_of(host: Scripted, clock: Clock, spec: HostSpec) -> HostRunner:
+    return HostRunner(host, spec=spec, end_process=lambda: None, silence_s=100.0, stuck_s=30.0, clock=clock)
+
+
 @pytest.fixture
 def runner(host: Scripted, clock: Clock) -> HostRunner:
-    return HostRunner(host, end_process=lambda: None, silence_s=100.0, stuck_s=30.0, clock=clock)
+    return runner_of(host, clock, TRAINER)
 
 
 def test_runner_calls_that_come_late_give_facts_but_no_orders(runner: HostRunner, host: Scripted) -> None:
@@ -144,6 +164,21 @@ def test_runner_silent_host_that_makes_tokens_may_finish(runner: HostRunner, hos
     assert not host.is_saved
 
 
+@pytest.mark.parametrize("spec", [DISPATCHER, ELSEWHERE], ids=lambda spec: spec.name)
+def test_runner_silent_host_that_may_work_without_tokens_finishes_however_long_it_takes(
+    host: Scripted, clock: Clock, spec: HostSpec
+) -> None:
+    runner = runner_of(host, clock, spec)
+    for clock.now in (101.0, 2000.0, 4000.0):
+        assert not runner.is_over()
+    assert host.is_draining
+    assert not host.is_saved
+
+    host.is_drained = True
+
+    assert runner.is_over()
+
+
 def test_runner_host_that_is_stuck_while_a_controller_calls_goes_on(
     runner: HostRunner, host: Scripted, clock: Clock
 ) -> None:
@@ -191,7 +226,7 @@ def test_runner_drained_host_does_not_wait_for_ever(runner: HostRunner, host: Sc
 
 def test_runner_that_ends_closes_its_host_first(host: Scripted) -> None:
     has_ended = threading.Event()
-    runner = HostRunner(host, end_process=has_ended.set)
+    runner = HostRunner(host, spec=TRAINER, end_process=has_ended.set)
     host.attempts = (AttemptReport(attempt_id="t.1", state=AttemptState.running),)
     runner.start()
 
