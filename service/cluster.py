@@ -115,6 +115,18 @@ class HostReport:
     swap_s: float = 0.0
     """How often the engine got other weights so far, and how long that took: no part of `busy_s` [s]."""
 
+    def at_death(self, *, error: str | None = None, pid: int | None = None, node: str | None = None) -> "HostReport":
+        """What is left to say when its process is gone: its meters, as they were last heard of, and no attempts."""
+        return HostReport(
+            state=HostState.dead,
+            error=error,
+            pid=pid,
+            node=node,
+            busy_s=self.busy_s,
+            num_swaps=self.num_swaps,
+            swap_s=self.swap_s,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:

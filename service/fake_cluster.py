@@ -6,7 +6,7 @@ ever spent, reported or not. No number it produces is a measurement.
 
 import dataclasses
 
-from service.cluster import HostKind, HostSpec, HostState, NodeStatus, Observation, Orders
+from service.cluster import HostKind, HostReport, HostSpec, HostState, NodeStatus, Observation, Orders
 from service.fake_host import FakeHost
 from service.fake_world import FakeRecord, FakeWorld
 from service.receipts import Receipt
@@ -28,6 +28,7 @@ class FakeCluster:
         """Stop orders that get lost, as with a controller that dies before it sends them."""
         self._names: set[str] = set()
         self._stale: Observation | None = None
+        self._heard: dict[str, HostReport] = {}
 
     # -- the seam
 
@@ -106,10 +107,14 @@ class FakeCluster:
         return self.record.files[path]
 
     def _facts(self) -> Observation:
+        for name, host in self.hosts.items():
+            said = dataclasses.replace(host.report(), node=self.node_of.get(name))
+            if host.state is HostState.dead:  # what it did after its last word is not known
+                said = self._heard.get(name, HostReport(state=HostState.starting)).at_death(
+                    error=said.error, node=said.node
+                )
+            self._heard[name] = said
         return Observation(
-            hosts={
-                name: dataclasses.replace(host.report(), node=self.node_of.get(name))
-                for name, host in self.hosts.items()
-            },
+            hosts=dict(self._heard),
             nodes=self.nodes or (NodeStatus(id="node", num_cpus=self.num_cpus, num_gpus=self.num_gpus),),
         )

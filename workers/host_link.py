@@ -67,7 +67,7 @@ class HostLink:
         """The latest facts."""
         if self.is_dead:
             pid = None if self.process is None else self.process.pid
-            return HostReport(state=HostState.dead, error=self.trouble, pid=pid, node=self.node)
+            return self.last.at_death(error=self.trouble, pid=pid, node=self.node)
         if self.process is None and self.lost_at is None:
             waited_s = now - self.answered_at
             waits = f"waiting for {waited_s:.0f} s for {self.needs}" if waited_s > _WAITING_S else None

@@ -115,7 +115,7 @@ class LocalCluster:
 
     def _exchange(self, host: _Local) -> HostReport:
         if host.is_dead.is_set():
-            return HostReport(state=HostState.dead, error=host.last.error, pid=os.getpid(), node=NODE)
+            return host.last.at_death(error=host.last.error, pid=os.getpid(), node=NODE)
         if host.is_killed:
             return dataclasses.replace(host.last, state=HostState.unreachable)
         with self._lock:

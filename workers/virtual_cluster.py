@@ -8,7 +8,7 @@ host with the next `observe`, as in the local twin. No rate it produces is a mea
 from collections.abc import Callable
 
 from service.checkpoints import find_checkpoints
-from service.cluster import HostKind, HostReport, HostSpec, HostState, NodeStatus, Observation, Orders
+from service.cluster import HostKind, HostReport, HostSpec, NodeStatus, Observation, Orders
 from service.receipts import Receipt
 from service.shards import find_receipts
 from service.work import AttemptSpec
@@ -37,7 +37,7 @@ class VirtualCluster:
         self._step_s = step_s
         self._node = NodeStatus(id="virtual", num_cpus=num_cpus, num_gpus=0.0)
         self._hosts: dict[str, GeneratorHost | DispatcherHost] = {}
-        self._dead: set[str] = set()
+        self._dead: dict[str, HostReport] = {}
         self._orders: dict[str, list[Orders]] = {}
         self._num_steps = 0
         self._used: dict[str, float] = {}
@@ -69,8 +69,7 @@ class VirtualCluster:
         attempts = [attempt for report in reports.values() for attempt in report.attempts]
         self._used |= {attempt.attempt_id: attempt.used for attempt in attempts}
         self.inflight_worst = sum(attempt.inflight_worst for attempt in attempts)
-        reports |= {name: HostReport(state=HostState.dead) for name in self._dead}
-        return Observation(hosts=reports, nodes=(self._node,))
+        return Observation(hosts=reports | self._dead, nodes=(self._node,))
 
     def start_host(self, spec: HostSpec) -> None:
         """Starts a host, ready at once."""
@@ -86,10 +85,11 @@ class VirtualCluster:
 
     def stop_host(self, name: str, *, is_forced: bool) -> None:
         """Ends a host at once; one that is dead already is forgotten."""
-        if self._hosts.pop(name, None) is None:
-            self._dead.discard(name)
+        host = self._hosts.pop(name, None)
+        if host is None:
+            self._dead.pop(name, None)
             return
-        self._dead.add(name)
+        self._dead[name] = host.exchange(Orders()).at_death()
         self.engines.pop(name, None)
 
     def send(self, name: str, orders: Orders) -> None:

@@ -7,7 +7,7 @@ process that is gone, what came after its last word is not known: up to `METER_S
 
 import dataclasses
 
-from service.cluster import AttemptReport, HostReport, HostState
+from service.cluster import AttemptReport, HostReport
 from service.devices import NO_DEVICES, ONE_CORE, Devices
 from service.planner.draft import Draft
 from service.planner.plan import HostView
@@ -28,14 +28,15 @@ def read_host(draft: Draft, before: HostView, host: HostView, report: HostReport
     is_first_ready = host.has_been_ready and not before.has_been_ready
     if held_s - before.held_s < METER_S and host.state is before.state and not is_first_ready:
         return host
-    is_heard = report is not None and report.state is not HostState.dead
+    # what died before a new controller heard of it has meters of 0 there
+    said = HostReport(state=host.state) if report is None else report
     return dataclasses.replace(
         host,
         held_s=held_s,
         start_s=before.start_s if before.has_been_ready else held_s,
-        busy_s=max(before.busy_s, report.busy_s) if report is not None and is_heard else before.busy_s,
-        swap_s=max(before.swap_s, report.swap_s) if report is not None and is_heard else before.swap_s,
-        num_swaps=max(before.num_swaps, report.num_swaps) if report is not None and is_heard else before.num_swaps,
+        busy_s=max(before.busy_s, said.busy_s),
+        swap_s=max(before.swap_s, said.swap_s),
+        num_swaps=max(before.num_swaps, said.num_swaps),
     )
 
 

@@ -1,5 +1,7 @@
 """Device time in the control loop: what engines worked is some job's, what they held is on the record of hosts."""
 
+import dataclasses
+
 import pytest
 
 from service.cluster import HostKind
@@ -17,8 +19,8 @@ def time_by_outcome(simulation: Simulation, job: Job) -> dict[str, float]:
     return found
 
 
-def submit(simulation: Simulation, num_samples: int) -> Job:
-    return simulation.submit(budget=Budget(currency=Currency.samples, limit=num_samples))
+def submit(simulation: Simulation, num_samples: int, model: str = "m") -> Job:
+    return simulation.submit(budget=Budget(currency=Currency.samples, limit=num_samples), models=(model,))
 
 
 def test_jobs_that_share_an_engine_account_for_all_its_time_and_none_twice(tmp_path):
@@ -51,6 +53,26 @@ def test_meters_of_hosts_add_up_to_their_lives_and_survive_a_controller(tmp_path
     assert time.idle_s > METER_S
     lived_s = simulation.cluster.now - (host.created_at - simulation.start).total_seconds()
     assert lived_s - METER_S <= time.held_s <= lived_s
+
+
+def test_meters_of_hosts_that_left_in_good_order_have_all_that_they_worked(tmp_path):
+    simulation = Simulation(tmp_path)
+    simulation.store.catalogue.register_model(dataclasses.replace(simulation.model, name="n", revision="sha256:n"))
+    simulation.options = dataclasses.replace(simulation.options, places_per_node=1)
+    simulation.controller = simulation.new_controller()
+    jobs = [submit(simulation, 300, model) for model in ("m", "n")]
+    for job in jobs:
+        simulation.run(job)
+    for _ in range(int(2 * METER_S / 0.25)):
+        simulation.tick()
+
+    held = simulation.store.reads.device_time()
+
+    assert {time.model for time in held} == {"m", "n"}
+    assert sum(time.busy_s for time in held) == pytest.approx(simulation.cluster.record.busy_s)
+    assert sum(sum(time_by_outcome(simulation, job).values()) for job in jobs) == pytest.approx(
+        simulation.cluster.record.busy_s
+    )
 
 
 @pytest.mark.parametrize("has_new_controller", [False, True])

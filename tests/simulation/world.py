@@ -91,18 +91,24 @@ class Simulation:
         return self.start + timedelta(seconds=self.cluster.now)
 
     def submit(
-        self, *, budget: Budget, strategy: str = "uniform", arms: tuple[Arm, ...] = (), **allocation: object
+        self,
+        *,
+        budget: Budget,
+        models: tuple[str, ...] = ("m",),
+        strategy: str = "uniform",
+        arms: tuple[Arm, ...] = (),
+        **allocation: object,
     ) -> Job:
         spec = JobSpec(
             name="job",
             problems="p",
-            models=("m",),
+            models=models,
             budget=budget,
             allocation=AllocationSpec(strategy=strategy, **allocation),  # type: ignore[arg-type]
             arms=arms,
         )
         resolved = Resolved(
-            models=(self.model,),
+            models=tuple(self.store.catalogue.model(name) for name in models),
             problems_path="problems",
             num_problems=self.problems.num_problems,
             problems_fingerprint=self.problems.fingerprint,

@@ -1,5 +1,7 @@
 """How answers and silences of a host process become a report."""
 
+from typing import Any
+
 import pytest
 
 from service.cluster import AttemptReport, AttemptState, HostReport, HostState, Orders
@@ -10,10 +12,12 @@ PATIENCE_S = 30.0
 RUNNING = AttemptReport(attempt_id="t.1", state=AttemptState.running)
 
 
-def answered(state: HostState, *, at: float = 0.0, error: str | None = None, is_busy: bool = False) -> HostLink:
+def answered(
+    state: HostState, *, at: float = 0.0, error: str | None = None, is_busy: bool = False, **meters: Any
+) -> HostLink:
     link = HostLink(name="gen-1", needs="num_cpus=0.5")
     process = Process(pid=7, started_at=1.0)
-    report = HostReport(state=state, error=error, pid=7, attempts=(RUNNING,) if is_busy else ())
+    report = HostReport(state=state, error=error, pid=7, attempts=(RUNNING,) if is_busy else (), **meters)
     link.process, link.node = process, "node"
     link.take_answer(Answer(report=report, process=process), at)
     return link
@@ -48,6 +52,16 @@ def test_link_is_dead_only_when_that_was_made_sure_and_then_lists_no_attempts() 
     link.is_dead = True
 
     assert link.report(6.0, PATIENCE_S) == HostReport(state=HostState.dead, pid=7, node="node")
+
+
+def test_link_that_is_dead_keeps_its_last_meters() -> None:
+    meters: dict[str, Any] = {"busy_s": 7.5, "num_swaps": 2, "swap_s": 0.25}
+    link = answered(HostState.draining, **meters)
+
+    link.lose(5.0)
+    link.is_dead = True
+
+    assert link.report(6.0, PATIENCE_S) == HostReport(state=HostState.dead, pid=7, node="node", **meters)
 
 
 def test_link_error_of_the_host_itself_outlives_it() -> None:
