@@ -7,7 +7,7 @@ process that is gone, what came after its last word is not known: up to `METER_S
 
 import dataclasses
 
-from service.cluster import AttemptReport, HostReport
+from service.cluster import AttemptReport, AttemptState, HostReport
 from service.devices import NO_DEVICES, ONE_CORE, Devices
 from service.planner.draft import Draft
 from service.planner.plan import HostView
@@ -42,7 +42,9 @@ def read_host(draft: Draft, before: HostView, host: HostView, report: HostReport
 
 def read_attempt(draft: Draft, task: Task, report: AttemptReport) -> Task:
     """The task with the time of its attempt as of now, if it is due or the task changes anyway."""
-    is_due = report.busy_s - task.busy_s >= METER_S or bool(report.receipts)
+    # a receipt that is known already comes again until its acknowledgement has arrived
+    changes = report.state is not AttemptState.running or any(r.part >= task.num_parts for r in report.receipts)
+    is_due = changes or report.busy_s - task.busy_s >= METER_S
     return draft.put_task(dataclasses.replace(task, busy_s=report.busy_s)) if is_due else task
 
 
