@@ -25,7 +25,10 @@ CHARACTERS_PER_TOKEN = 4
 _MOST_PROMPTS = 200_000
 """Prompts whose counts are remembered: every sample of a problem has the same."""
 _MOST_PIECES = 500_000
-"""Pieces whose counts are remembered, some 60 MiB of them; a new batch of texts adds those that it has."""
+"""Pieces whose counts are remembered, some 70 MiB of words of six letters; a new batch adds those that it has."""
+_LONGEST_KEPT = 64
+"""Longest piece that is remembered [characters]: a text without ASCII spaces, as Chinese, is one piece, and no other
+text has it."""
 _BATCH = 256
 """Texts that are encoded at once: encodings of thousands do not fit the caches, and take 1.7 times as long."""
 Ints = npt.NDArray[np.int64]
@@ -103,9 +106,11 @@ class ModelCounter:
         pieces, known = Pieces(texts), self._known_pieces
         if len(known) > _MOST_PIECES:
             known.clear()
-        if new := [piece for piece in pieces.unique if piece not in known]:
-            known |= zip(new, self._count(new), strict=True)
-        return pieces.sums(np.array([known[piece] for piece in pieces.unique], dtype=np.int64))
+        new = [piece for piece in pieces.unique if piece not in known]
+        counted = dict(zip(new, self._count(new), strict=True))
+        known |= {piece: count for piece, count in counted.items() if len(piece) <= _LONGEST_KEPT}
+        counts = (counted[piece] if piece in counted else known[piece] for piece in pieces.unique)
+        return pieces.sums(np.fromiter(counts, dtype=np.int64, count=len(pieces.unique)))
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))

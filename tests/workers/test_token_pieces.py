@@ -1,6 +1,7 @@
 """Counting by pieces gives what the tokenizer gives for whole texts, or is not done."""
 
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pytest
@@ -89,6 +90,22 @@ def test_a_piece_is_counted_once_however_often_it_occurs():
     assert tokenizer.num_asked == len({"the", " cat", " and", " the", " dog"})
     assert counter.completions(texts).tolist() == first.tolist()
     assert tokenizer.num_asked == 5
+
+
+def test_a_text_without_spaces_is_counted_and_not_kept():
+    tokenizer = Counting(TOKENIZERS["GPT-2"])
+    counter = ModelCounter(tokenizer)
+    texts = pa.array(["\u4f60\u597d" * 50 + f" {number}" for number in range(300)])
+    expected = tokenizer.count_batch(texts.to_pylist())
+    counter.completions(pa.array(["begin"]))
+
+    tracemalloc.start()
+    counts = counter.completions(texts).tolist()
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert counts == expected
+    assert kept_bytes < 30_000, "texts of more than 60,000 bytes"
 
 
 def test_pieces_begin_at_the_space_after_an_ascii_character_and_at_each_text():
