@@ -21,6 +21,11 @@ def check_chat_template(field: str, prompt: PromptSpec, models: Iterable[ModelSp
     if not prompt.use_chat_template:
         return
     for model in models:
+        if not model.path:
+            raise InvalidInput(
+                f"{field}.use_chat_template: got true, but model {model.name} is an endpoint without a tokenizer, so "
+                "nobody knows its chat template; allowed: false, or the model registered with its tokenizer's directory"
+            )
         if model.engine.simulated or not may_have_chat_template(Path(model.path)):
             raise InvalidInput(
                 f"{field}.use_chat_template: got true, but model {model.name} has no chat template in {model.path}; "

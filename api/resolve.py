@@ -77,7 +77,7 @@ def to_job_spec(document: JobDocument, store: Store) -> tuple[JobSpec, Resolved]
         raise InvalidInput(
             f"arms: got {len(arms.arms)} with stage {spec.stage!r}, allowed: one prompt and one sampling"
         )
-    check_arms(spec.all_arms, models)
+    check_arms(document, spec.all_arms, models)
     check_scorers(spec, num_problems)
     _check_budget(spec, models)
     _check_history(spec, problems.fingerprint, num_problems, store)

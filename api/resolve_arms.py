@@ -11,14 +11,14 @@ from typing import Any
 
 from api.chat_templates import check_chat_template
 from api.resolve_parts import check_sampling, prompt_document, sampling_document, to_prompt, to_sampling
+from api.wire.arms_document import MAX_ARMS
 from api.wire.job_document import JobDocument
+from service.endpoints import told_of
 from service.errors import InvalidInput
 from service.jobs import Arm, PromptSpec
 from service.models import ModelSpec
 from service.sampling import SamplingSpec
 
-MAX_ARMS = 32
-"""Each is drawn, measured and shown by itself; more than this nobody reads side by side."""
 MAX_NAME = 200
 
 
@@ -40,9 +40,11 @@ def to_arms(document: JobDocument) -> ResolvedArms:
     """
     arms = _listed(document) if document.arms else _combined(document)
     if len(arms) > MAX_ARMS:
-        parts = [f"{len(part)} {name}" for name, part in _dimensions(document).items() if len(part) > 1]
+        several = {} if document.arms else _dimensions(document)
+        parts = " times ".join(f"{len(part)} {name}" for name, part in several.items() if len(part) > 1)
         raise InvalidInput(
-            f"arms: got {len(arms)}, {' times '.join(parts)}; allowed: at most {MAX_ARMS}, so make several jobs of it"
+            f"arms: got {len(arms)}{', ' if parts else ''}{parts}; allowed: at most {MAX_ARMS}, so make several jobs "
+            "of it"
         )
     if longest := [arm.name for arm in arms if len(arm.name) > MAX_NAME]:
         raise InvalidInput(f"arms: got the name {longest[0]!r}, allowed: names of at most {MAX_NAME} characters")
@@ -96,20 +98,42 @@ def _combined(document: JobDocument) -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def check_arms(arms: Sequence[Arm], models: Sequence[ModelSpec]) -> None:
+def _fields(document: JobDocument, place: int) -> tuple[str, str]:
+    """Where the document says the prompt and the sampling of the arm at a place."""
+    if document.arms:
+        arm = document.arms[place]
+        return (
+            "prompt" if arm.prompt is None else f"arms.{place}.prompt",
+            "sampling" if arm.sampling is None else f"arms.{place}.sampling",
+        )
+    _, prompts, samplings = map(len, _dimensions(document).values())
+    return (
+        f"prompts.{place // samplings % prompts}" if document.prompts else "prompt",
+        f"samplings.{place % samplings}" if document.samplings else "sampling",
+    )
+
+
+def check_arms(document: JobDocument, arms: Sequence[Arm], models: Sequence[ModelSpec]) -> None:
     """Refuses arms that cannot draw, or that would draw the same samples.
 
+    Args:
+        arms: those of the document, in its order.
+
     Raises:
-        InvalidInput: naming the arm.
+        InvalidInput: naming the field, or the arms.
     """
     by_name = {model.name: model for model in models}
     known: dict[tuple[str, str], str] = {}
     for place, arm in enumerate(arms):
-        model, where = by_name[arm.model], f"arms.{place}." if len(arms) > len(models) else ""
-        check_sampling(f"{where}sampling", arm.sampling, [model])
-        check_chat_template(f"{where}prompt", arm.prompt, [model])
-        # as the engine is told: what one document leaves to the model, another may say
-        told = (arm.model, repr((arm.prompt, arm.sampling.resolved_for(model.sampling))))
+        model = by_name[arm.model]
+        prompt_field, sampling_field = _fields(document, place)
+        check_sampling(sampling_field, arm.sampling, [model])
+        check_chat_template(prompt_field, arm.prompt, [model])
+        # as the engine is told: what one document leaves to the model, another may say, and what a server is not told
+        sampling = arm.sampling.resolved_for(model.sampling)
+        if model.endpoint is not None:
+            sampling = told_of(model.endpoint, sampling)
+        told = (arm.model, repr((arm.prompt, sampling)))
         if told in known:
             raise InvalidInput(
                 f"arms: got {known[told]!r} and {arm.name!r}, which draw the same: {arm.model} with one prompt and "

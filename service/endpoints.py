@@ -7,7 +7,7 @@ holds it, so that options may be stored, shown and sent to workers. Opens no con
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -120,6 +120,15 @@ def unsupported_fields(options: EndpointOptions, sampling: SamplingSpec) -> list
     resolved = sampling.resolved_for(OFF)
     found = [name for name in FIELDS if name not in _OPENAI_KNOWS and getattr(resolved, name) != getattr(OFF, name)]
     return found + ([] if resolved.structure is None else ["structure"])
+
+
+def told_of(options: EndpointOptions, sampling: SamplingSpec) -> SamplingSpec:
+    """What of it the server is told: a number for every field, that which changes nothing where it has no word."""
+    resolved = sampling.resolved_for(OFF)
+    if options.dialect is Dialect.vllm:
+        return resolved
+    off = {name: getattr(OFF, name) for name in FIELDS if name not in _OPENAI_KNOWS}
+    return replace(resolved, structure=None, **off)
 
 
 def read_keys(variables: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from api.wire.base import InputModel, Name
 from api.wire.prompt_document import PromptDocument
-from api.wire.sampling_document import SamplingDocument
+from api.wire.sampling_document import SamplingDocument, Unsigned
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=60)]
 """A word that stands in the names of arms."""
@@ -15,7 +15,9 @@ ArmName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+/-]*( [A-Za-z0-9][A-Za-z0-9._=+/-]*)*$", max_length=200)
 ]
 """Words with single spaces between them."""
-Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+MAX_ARMS = 32
+"""Each is drawn, measured and shown by itself; more than this nobody reads side by side."""
+Temperature = Annotated[Unsigned, Field(ge=0, le=2, allow_inf_nan=False)]
 
 
 class NamedPromptDocument(PromptDocument):

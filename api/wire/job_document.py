@@ -8,14 +8,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.wire.arms_document import ArmDocument, JobSamplingDocument, NamedPromptDocument, NamedSamplingDocument
+from api.wire.arms_document import (
+    MAX_ARMS,
+    ArmDocument,
+    JobSamplingDocument,
+    NamedPromptDocument,
+    NamedSamplingDocument,
+)
 from api.wire.base import MAX_INT, InputModel, Line, Name, Whole
 from api.wire.prompt_document import PromptDocument
 
 MAX_LEDGER_FLOPS = 9e24
 """What 64 bits of MFLOP hold, far beyond what any machine will do."""
-MAX_USD = 9e6
-"""Up to which a float still counts single nano-USD."""
+MAX_USD = 4e6
+"""Up to which a float still counts single nano-USD, which from 2**23 on it does not."""
 MAX_HOURS = 1e9
 CURRENCIES = ("flops", "tokens", "samples_per_problem", "usd", "gpu_hours")
 
@@ -124,7 +130,7 @@ class JobDocument(InputModel):
     models: list[Name] | None = Field(
         default=None,
         min_length=1,
-        max_length=16,
+        max_length=MAX_ARMS,
         description="Registered models; those of `arms`, where there are any.",
     )
     budget: BudgetDocument

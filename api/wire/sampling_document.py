@@ -13,6 +13,14 @@ MAX_SCHEMA_CHARACTERS = 20_000
 _OWN = "Left out, the model's own: what its generation_config.json says, or nothing."
 
 
+def _without_sign(value: float) -> float:
+    return value + 0.0  # of zero: -0.0 is no other way to draw
+
+
+Unsigned = Annotated[float, AfterValidator(_without_sign)]
+"""A number whose zero has no sign."""
+
+
 class StructureDocument(InputModel):
     """What a completion must look like: exactly one of the fields."""
 
@@ -52,10 +60,10 @@ class StructureDocument(InputModel):
 class SamplingDocument(InputModel):
     """How completions are drawn."""
 
-    temperature: float = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
+    temperature: Unsigned = Field(default=0.7, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, description=_OWN)
     top_k: Whole | None = Field(default=None, ge=0, le=MAX_INT, description=f"{_OWN} 0 is all tokens.")
-    min_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description=_OWN)
+    min_p: Unsigned | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description=_OWN)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False, description=_OWN)
     max_tokens: Whole | Literal["auto"] = Field(
         default="auto", description="Most tokens of a completion; `auto` is what each prompt leaves of the context."

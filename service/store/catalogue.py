@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Column, Engine, Table, insert, select, update
 
 from service.errors import Conflict, InvalidInput, UnknownName
+from service.forward_cost import ForwardCost
 from service.models import ModelSpec
 from service.planner.plan import PoolView
 from service.pricing import Price
@@ -52,11 +53,13 @@ class Catalogue:
             known = _find(connection, schema.models, spec.name)
             if known is not None:
                 stored = from_json(ModelSpec, known)
-                if _identity(stored) != _identity(spec):
-                    raise Conflict(
-                        f"model {spec.name!r} is registered with revision {stored.revision[:19]} and other content or "
-                        f"engine options; got revision {spec.revision[:19]}; register it under another name"
+                known_as, given = _identity(stored), _identity(spec)
+                if others := [name for name in (*known_as, *given) if known_as.get(name) != given.get(name)]:
+                    changed = ", ".join(
+                        f"{name} {_shown(known_as.get(name))} (got {_shown(given.get(name))})"
+                        for name in dict.fromkeys(others)
                     )
+                    raise Conflict(f"model {spec.name!r} is registered with {changed}; register it under another name")
                 if spec.price is not None and spec.price != stored.price:
                     raise Conflict(
                         f"model {spec.name!r} has another price; it is changed by PATCH /v1/models/{spec.name}"
@@ -214,10 +217,22 @@ class Catalogue:
             return list(connection.execute(select(table.c.document).order_by(*order)).scalars())
 
 
-def _identity(spec: ModelSpec) -> tuple[object, ...]:
-    """What registering a model again must not change."""
-    declared = None if spec.endpoint is None else (spec.cost, spec.context_len)
-    return spec.revision, spec.engine, spec.base, spec.endpoint, declared
+def _identity(spec: ModelSpec) -> dict[str, object]:
+    """What registering a model again must not change, by the names of fields."""
+    values: dict[str, object] = {"revision": spec.revision, "base": spec.base}
+    for part in ("engine", "endpoint"):
+        if (options := getattr(spec, part)) is not None:
+            values |= {f"{part}.{name}": value for name, value in dataclasses.asdict(options).items()}
+    if spec.endpoint is not None:
+        values |= {"context_len": spec.context_len, "FLOP coefficients": spec.cost}
+    return values
+
+
+def _shown(value: object) -> str:
+    """Of a digest its beginning; of coefficients how many parameters they are of."""
+    if isinstance(value, ForwardCost):
+        return f"of {value.parameters:,} parameters" if value.parameters else "unknown"
+    return "none" if value is None else str(value)[:40]
 
 
 def _find(connection: Any, table: Table, name: str) -> str | None:

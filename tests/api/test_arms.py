@@ -13,6 +13,7 @@ from service.store.codec import address_of, from_json, to_json
 from tests.api.conftest import model_spec
 
 PLAIN = {"name": "plain", "template": "plain"}
+ONE_AND_ONE = [{"name": "a", "model": "small"}, {"name": "b", "model": "small", "prompt": {"system": "x"}}]
 COACHED = {"name": "coached", "system": "Think."}
 
 
@@ -115,6 +116,28 @@ def test_dry_run_shows_the_prompt_and_the_sampling_of_each_arm(client: TestClien
         ({"prompt": {"system": "x"}, "prompts": [PLAIN]}, "one of prompt and prompts"),
         ({"sampling": {"temperature": 1, "temperatures": [1]}}, "one of temperature and temperatures"),
         ({"sampling": {"temperatures": [0.1, 0.1]}}, "temperatures that differ"),
+        ({"sampling": {"temperatures": [0.0, -0.0]}}, "temperatures that differ"),
+        (
+            {"samplings": [{"name": "a", "temperature": 0.0}, {"name": "b", "temperature": -0.0}]},
+            "got 'a' and 'b', which",
+        ),
+        (
+            {"models": None, "arms": [{"name": f"a{n}", "model": "small"} for n in range(33)]},
+            "arms: got 33; allowed: at most 32",
+        ),
+        ({"sampling": {"temperatures": [0.1, 0.2], "max_tokens": 4000}}, "sampling.max_tokens: got 4000"),
+        (
+            {"prompts": [PLAIN, COACHED], "samplings": [{"name": "a"}, {"name": "b", "max_tokens": 4000}]},
+            "samplings.1.max_tokens: got 4000",
+        ),
+        (
+            {"models": ["simulated"], "prompts": [PLAIN, COACHED | {"use_chat_template": True}]},
+            "prompts.1.use_chat_template: got true",
+        ),
+        (
+            {"models": None, "arms": ONE_AND_ONE, "sampling": {"max_tokens": 4000}},
+            "sampling.max_tokens: got 4000, allowed",
+        ),
         ({"prompts": [PLAIN, PLAIN]}, "got plain, plain, allowed: prompts that differ"),
         (
             {"prompts": [PLAIN, {"name": "same"}]},
@@ -139,7 +162,18 @@ def test_dry_run_shows_the_prompt_and_the_sampling_of_each_arm(client: TestClien
 def test_arms_that_make_no_sense_are_refused(client: TestClient, job_document, changes, message) -> None:
     response = client.post("/v1/jobs", json=job_document(**changes))
     assert response.status_code == 422
-    assert message in response.json()["detail"]
+    assert message in (detail := response.json()["detail"])
+    assert not message.startswith(("sampling.", "samplings.", "prompts.")) or detail.startswith(message)
+
+
+def test_document_of_many_models_can_be_submitted_again(world, job_document) -> None:
+    names = [f"m{at}" for at in range(20)]
+    for name in names:
+        world.store.catalogue.register_model(model_spec(name))
+    arms = [{"name": f"arm {name}", "model": name} for name in names]
+    spec = resolve(world, job_document(models=None, arms=arms))
+
+    assert resolve(world, document_of(spec, 6)) == spec
 
 
 def test_arms_that_a_model_is_told_the_same_for_are_refused(world, client: TestClient, job_document) -> None:

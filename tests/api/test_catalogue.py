@@ -143,6 +143,42 @@ def test_endpoint_whose_server_is_not_allowed_any_more_is_sent_nothing(world, cl
         assert "server of api: got 'http://127.0.0.1:8000/v1', allowed: https://open.ex" in response.json()["detail"]
 
 
+def test_register_endpoint_again_with_another_limit_says_which(client: TestClient) -> None:
+    body = {"name": "api", "endpoint": SERVER, "context_len": 256}
+    client.post("/v1/models", json=body)
+
+    limit = client.post("/v1/models", json=body | {"endpoint": SERVER | {"max_in_flight": 8}})
+    context = client.post("/v1/models", json=body | {"context_len": 128, "parameters": 1000})
+
+    assert (limit.status_code, context.status_code) == (409, 409)
+    assert "'api' is registered with endpoint.max_in_flight 32 (got 8); register" in limit.json()["detail"]
+    assert "context_len 256 (got 128), FLOP coefficients unknown (got of 1,000 parameters)" in context.json()["detail"]
+
+
+def test_chat_template_of_an_endpoint_without_files_is_not_looked_for(
+    client: TestClient, job_document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "chat_template.jinja").write_text("of somebody else")
+    monkeypatch.chdir(tmp_path)
+    client.post("/v1/models", json={"name": "api", "endpoint": SERVER, "context_len": 256})
+
+    response = client.post("/v1/jobs", json=job_document(models=["api"], prompt={"use_chat_template": True}))
+
+    assert "prompt.use_chat_template: got true, but model api is an endpoint without a tokenizer" in response.text
+
+
+def test_samplings_that_a_server_is_told_alike_are_one_arm_too_many(client: TestClient, job_document) -> None:
+    document = job_document(models=["api"], samplings=[{"name": "few", "top_k": 5}, {"name": "many", "top_k": 50}])
+    for name, options in (("api", {"drops_unsupported": True}), ("knows", {"dialect": "vllm"})):
+        client.post("/v1/models", json={"name": name, "endpoint": SERVER | options, "context_len": 256})
+
+    refused = client.post("/v1/jobs", json=document)
+
+    assert refused.status_code == 422
+    assert "got 'few' and 'many', which draw the same" in refused.json()["detail"]
+    assert client.post("/v1/jobs", json=document | {"models": ["knows"]}).status_code == 201
+
+
 @pytest.mark.parametrize("change", [{"input_usd": -1}, {"input_usd": "1"}, {"cached_usd": 2}, {"input_usd": 1e-9}])
 def test_price_that_is_none_is_422(client: TestClient, change: dict[str, object]) -> None:
     response = client.patch("/v1/models/small", json={"price": {"input_usd": 1, "output_usd": 1} | change})

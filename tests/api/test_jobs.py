@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from api.wire.job_document import MAX_USD
 from service.currency import Currency
 from service.sampling import ModelSampling
 from service.scoring import SCORERS
@@ -160,7 +162,7 @@ def test_submit_unknown_name_is_422_with_known_ones(
         ({"budget": {"tokens": 10.5}}, "budget.tokens", "integer"),
         ({"budget": {"samples_per_problem": -3}}, "budget.samples_per_problem", "greater than 0"),
         ({"budget": {"usd": 0}}, "budget.usd", "greater than 0"),
-        ({"budget": {"usd": 1e8}}, "budget.usd", "less than or equal to 9"),
+        ({"budget": {"usd": 1e8}}, "budget.usd", "less than or equal to 4"),
         ({"budget": {"gpu_hours": 0}}, "budget.gpu_hours", "greater than 0"),
         ({"budget": {"cpu_hours": 2}}, "budget", "gpu_hours, which are CPU-hours where engines hold no GPU"),
         ({"budget": {}}, "budget", "exactly one of flops, tokens, samples_per_problem"),
@@ -249,6 +251,10 @@ def test_submit_budget_in_usd_with_a_free_model_needs_a_cap(
     assert response.status_code == status
     if status == 422:
         assert response.json()["detail"].startswith("budget: got usd with small, which is free, so that the budget")
+
+
+def test_most_usd_is_what_single_nanos_can_still_be_told_apart_at() -> None:
+    assert math.ulp(MAX_USD) < 0.5e-9
 
 
 def test_job_in_usd_keeps_the_price_it_was_submitted_with(world, client: TestClient, job_document: Document) -> None:
