@@ -75,6 +75,12 @@ def check_places(data_dir: Path, roots: tuple[Path, ...]) -> None:
         raise InvalidInput(f"data directory: got {str(data_dir)!r}, allowed: a directory that can be written")
 
 
+_ENDPOINTS = (
+    "ISOFLOP_ENDPOINTS: got something else, which is not repeated here, for a key may be in it; allowed: JSON of "
+    'addresses with the names of the variables that hold their keys, e.g. {"https://api.example.com/v1": "API_KEY"}'
+)
+
+
 def settings_of(**fields: Any) -> Any:
     """Settings from the environment with options over them.
 
@@ -82,15 +88,21 @@ def settings_of(**fields: Any) -> Any:
         InvalidInput: a setting that is not allowed.
     """
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from service.config import Settings
 
     try:
         return Settings(**{name: value for name, value in fields.items() if value is not None})
+    except SettingsError:  # no JSON, where there should be some
+        raise InvalidInput(_ENDPOINTS) from None
     except ValidationError as error:
         from api.problem import field_problems, field_text
 
-        raise InvalidInput(field_text(field_problems(error.errors()))) from None
+        errors = error.errors()
+        others = [each for each in errors if each["loc"][:1] != ("endpoints",)]
+        texts = [_ENDPOINTS] if len(others) < len(errors) else []
+        raise InvalidInput("; ".join([*texts, *([field_text(field_problems(others))] if others else [])])) from None
 
 
 def verify(

@@ -369,6 +369,29 @@ def test_up_on_an_address_others_reach_is_refused(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "sk-1a2b",
+        '["sk-1a2b"]',
+        '"sk-1a2b"',
+        '{"https://a.example/v1": ["sk-1a2b"]}',
+    ],
+)
+def test_up_with_servers_that_are_no_list_of_variables_is_one_sentence_without_the_key(
+    tmp_path: Path, servers: str
+) -> None:
+    result = CliRunner(env={"ISOFLOP_ENDPOINTS": servers}).invoke(
+        app, ["--data-dir", str(tmp_path / "d"), "up", "--no-ray"]
+    )
+
+    assert result.exit_code == ExitCode.usage
+    assert isinstance(result.exception, SystemExit)
+    assert "allowed: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "1a2b" not in result.output
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])
 def test_help_starts_without_heavy_imports(arguments: list[str]) -> None:
     code = (
