@@ -187,7 +187,7 @@ def _report_arm(store: Store, side: _Side, *, document: str) -> Arm:
     parts = store.reads.parts(side.job.id, TaskKind.generate)
     used = sum((part.usage for part in parts if part.arm == side.arm.name), Usage())
     whole = _arm(store, side.job, side.name, parameters=parameters, document=document)
-    truncated = (Waste(reason="truncated", flops=used.truncated_flops),) if used.truncated_flops > 0 else ()
+    truncated = (Waste(reason="truncated", flops=used.truncated_flops),) if used.truncated_flops != 0 else ()
     return dataclasses.replace(
         whole,
         models=(side.arm.model,),

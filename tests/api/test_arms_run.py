@@ -112,6 +112,21 @@ def test_arms_of_an_adaptive_job_have_no_metrics_at_k(drawn) -> None:
     assert "no fair race between them" in client.get(f"/jobs/{job_id}").text
 
 
+def test_truncated_samples_of_unknown_flops_are_waste_of_unknown_size(drawn) -> None:
+    world, client, _ = drawn
+    model = model_spec("unpriced", engine=EngineOptions(simulated=True))
+    world.store.catalogue.register_model(dataclasses.replace(model, cost=UNKNOWN_COST))
+    sampling = {"temperatures": [0.3, 0.9], "max_tokens": 4}
+    document = DOCUMENT | {"models": ["unpriced"], "prompts": [], "sampling": sampling}
+    job_id = client.post("/v1/jobs", json=document).json()["id"]
+    work_off(world)
+
+    text = client.get(f"/compare/report.json?jobs={job_id}").json()
+
+    arms = text["arms"] if "arms" in text else text["comparison"]["arms"]
+    assert [arm["waste"] for arm in arms] == [[{"reason": "truncated", "flops": None}]] * 2
+
+
 def test_comparison_of_one_job_of_several_arms_is_between_its_arms(drawn) -> None:
     _, client, job_id = drawn
     text = client.get(f"/compare/report.json?jobs={job_id}").json()
