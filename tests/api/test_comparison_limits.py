@@ -78,10 +78,6 @@ def arm(**changes: Any) -> dict[str, Any]:
             "arms.second.allocation.history",
         ),
         (
-            {"arms": [arm(), arm(name="second", allocation={"strategy": "adastar"}, models=["simulated", "student"])]},
-            "models: got 2, allowed with strategy 'adastar': 1",
-        ),
-        (
             {
                 "match": {"reference": "first", "samples_per_problem": 2, "by": "nominal"} | LENGTHS,
                 "arms": [arm(), arm(name="second", models=["huge"], rounds=2)],
