@@ -106,7 +106,11 @@ def test_engine_that_dies_of_a_checkpoint_problem_is_found_out(tmp_path):
     job = simulation.run(submit(simulation, models, Budget(currency=Currency.samples, limit=160)))
 
     assert job.phase is Phase.finished_with_errors
-    assert len(drawn(simulation, job)) == len(set(drawn(simulation, job))) == 160
+    rows = drawn(simulation, job)
+    assert len(rows) == len(set(rows))
+    assert sum(problem != 7 for _, problem, _ in rows) == 2 * 39 * 2
+    # what of it was planned before it was refused, and one row at least, stands as an error
+    assert {model for model, problem, _ in rows if problem == 7} == {model.name for model in models}
     refused = [
         event.message for event in simulation.store.reads.events(job_id=job.id) if event.kind == "problem_refused"
     ]

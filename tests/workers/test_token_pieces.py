@@ -69,6 +69,9 @@ class Counting:
     def counts_add_up(self):
         return counts_add_up(json.loads(self.tokenizer.to_str()))
 
+    def gives_back(self, text, token_ids):
+        raise NotImplementedError
+
     def apply_chat_template(self, messages):
         raise NotImplementedError
 
