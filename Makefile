@@ -14,10 +14,13 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Named after content: touching a file or switching branches installs nothing, a changed lock does.
 STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tools/venv_diff.py pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 
+# Marks of tests that start a cluster, an engine or a browser
+PROCESSES := ray or engine or browser
+
 COMPILE := uv pip compile pyproject.toml --group dev --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
              --only-binary :all: --no-header --no-annotate -q
 
-.PHONY: demo demo-full test lint format chaos gpu-check tiny-world venv lock clean-venv
+.PHONY: demo demo-full test test-functions test-processes lint format chaos gpu-check tiny-world venv lock clean-venv
 
 demo: $(STAMP)
 	$(BIN)/isoflop demo
@@ -25,8 +28,15 @@ demo: $(STAMP)
 demo-full: $(STAMP)
 	$(BIN)/isoflop demo --full --directory runs/demo-full
 
+# Two at a time: the tests of processes wait for them most of the time.
 test: $(STAMP) lint
-	$(BIN)/python -m pytest tests -m "not chaos"
+	@$(MAKE) --no-print-directory -j2 test-functions test-processes
+
+test-functions: $(STAMP)
+	$(BIN)/python -m pytest tests -m "not chaos and not ($(PROCESSES))"
+
+test-processes: $(STAMP)
+	$(BIN)/python -m pytest tests -m "not chaos and ($(PROCESSES))"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
