@@ -127,7 +127,8 @@ def test_run_makes_its_steps_and_equally_spaced_checkpoints_that_engines_can_loa
         (0, 2, 1),
         (1, 4, 2),
     ]
-    assert find_checkpoints(out_dir) == tuple(heard.receipts)
+    # as text here and below: what nobody can tell is NaN, which is not equal to itself
+    assert repr(find_checkpoints(out_dir)) == repr(tuple(heard.receipts))
     written = [LogEntry(**json.loads(line)) for line in (out_dir / LOG_FILE).read_text().splitlines()]
     assert written == heard.lines
     assert sorted(path.name for path in (out_dir).iterdir()) == ["checkpoint-2", "checkpoint-4", LOG_FILE]
@@ -219,11 +220,11 @@ def test_attempt_that_finds_its_own_checkpoints_goes_on_and_then_trains_nothing(
 
     assert [line.step for line in second.lines] == [3, 4]
     assert [part.part for part in second.receipts] == [0, 1]
-    assert second.receipts[0] == first.receipts[0]
+    assert repr(second.receipts[0]) == repr(first.receipts[0])
     steps = [json.loads(line)["step"] for line in (tmp_path / "b.1" / LOG_FILE).read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     torch.testing.assert_close(weights(second.last_directory), weights(through.last_directory), **EXACT)
-    assert (third.lines, third.receipts) == ([], second.receipts)
+    assert (third.lines, repr(third.receipts)) == ([], repr(second.receipts))
 
 
 def test_resuming_from_the_last_checkpoint_trains_nothing(
@@ -295,7 +296,7 @@ def test_only_the_newest_checkpoints_keep_what_a_resumed_run_needs(
     heard = run(work, tmp_path)
     has_state = [(Path(part.path).parent / "state").exists() for part in heard.receipts]
     assert has_state == [False, False, True, True]
-    assert [read_checkpoint(Path(part.path).parent) for part in heard.receipts] == heard.receipts
+    assert repr([read_checkpoint(Path(part.path).parent) for part in heard.receipts]) == repr(heard.receipts)
 
 
 def test_attempts_at_a_run_keep_two_states_between_them(base: ModelSpec, dataset: Path, tmp_path: Path) -> None:
