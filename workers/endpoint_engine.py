@@ -1,8 +1,8 @@
 """An engine whose completions a server elsewhere draws: OpenAI's `/completions`, by HTTP.
 
-Owns the requests on their way. The thread that drives the engine only hands them over and collects answers; a second
-thread runs an event loop with one task a request, of which `max_in_flight` are at the server at once. A step waits for
-an answer no longer than `_STEP_S`.
+Owns the requests on their way; one exchange with the server is `endpoint_client`'s. The thread that drives the engine
+only hands them over and collects answers; a second thread runs an event loop with one task a request, of which
+`max_in_flight` are at the server at once. A step waits for an answer no longer than `_STEP_S`.
 
 Invariants: a try that the server may have charged for and that brought no completion is in `Finished.lost_tries` of its
 request; no message holds the key; a server that does not take the key is a dead engine, anything else that goes wrong
@@ -17,28 +17,20 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-
-import httpx
 
 from service.endpoints import EndpointOptions, PromptForm
 from service.errors import InvalidInput
 from service.models import ModelSpec
 from service.rate_limit import RateLimit
 from service.sampling import SamplingSpec
-from workers.endpoint_answer import Completion, EventLines, KeyRefused, Lost, Refused, Served, TryFailed, failure_of
+from workers.endpoint_answer import Completion, KeyRefused, Refused, Served, TryFailed
+from workers.endpoint_client import EndpointClient, text_of
 from workers.endpoint_request import request_body
 from workers.endpoint_tries import Tries
 from workers.engine_protocol import EngineDead, Finished
 
 _STEP_S = 0.1
 _CLOSE_S = 10.0
-_OK = 200
-_KEY_REFUSED = (401, 403)
-_BUSY = (408, 429)
-_SERVER_ERROR = 500
-_CHECK_TRIES = 5
-_MODELS_SHOWN = 20
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,11 +81,10 @@ class EndpointEngine:
         self.model = model
         self.max_num_seqs = options.max_in_flight
         self._options = options
-        self._api_key = api_key
         self._decode = decode if options.prompt_form is PromptForm.text else None
         self._sleep = sleep
         self._rng = rng or random.Random()
-        self._http = _client(options, api_key)
+        self._client = EndpointClient(options, api_key)
         self._limit = RateLimit(
             requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute, clock=clock
         )
@@ -117,9 +108,11 @@ class EndpointEngine:
         Raises:
             EngineDead: it does not answer, refuses the key, or lists other models only; the message says which.
         """
-        asked = asyncio.run_coroutine_threadsafe(self._ask_models(), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(
+            self._client.trouble(Tries(self._options, self._rng), self._sleep), self._loop
+        )
         if (trouble := asked.result()) is not None:
-            raise EngineDead(self._redacted(f"{self._options.base_url}: {trouble}"), charges={})
+            raise EngineDead(self._client.redacted(f"{self._options.base_url}: {trouble}"), charges={})
 
     def add(
         self, request_id: str, token_ids: Sequence[int], *, max_tokens: int, sampling: SamplingSpec, seed: int
@@ -150,9 +143,11 @@ class EndpointEngine:
         """
         finished = self._collect(_STEP_S if self._inside and self._error is None else 0.0)
         if self._error is not None and not finished:
-            reason = str(self._error) if isinstance(self._error, EngineDead) else _text(self._error)
+            reason = str(self._error) if isinstance(self._error, EngineDead) else text_of(self._error)
             charges = {name: each.tries.num_lost + each.is_at_server for name, each in self._inside.items()}
-            raise EngineDead(self._redacted(f"{self._options.base_url}: {reason}"), charges=charges) from self._error
+            raise EngineDead(
+                self._client.redacted(f"{self._options.base_url}: {reason}"), charges=charges
+            ) from self._error
         return finished
 
     def abort(self, request_ids: Iterable[str]) -> list[Finished]:
@@ -227,10 +222,6 @@ class EndpointEngine:
         except queue.Empty:
             return finished
 
-    def _redacted(self, message: str) -> str:
-        """A server may repeat the key in what it says."""
-        return message if self._api_key is None else message.replace(self._api_key, "[key]")
-
     # the loop's thread
 
     def _begin(self, request: _Request) -> None:
@@ -254,44 +245,12 @@ class EndpointEngine:
             for other in self._tasks.values():
                 other.cancel()
 
-    async def _ask_models(self) -> str | None:
-        """What is wrong with the server, if anything is."""
-        tries, trouble = Tries(self._options, self._rng), None
-        for _ in range(_CHECK_TRIES):
-            try:
-                response = await self._http.get("/models")
-            except httpx.RequestError as error:
-                trouble = Refused(f"the host does not answer: {_text(error)}")
-            else:
-                if response.status_code in _KEY_REFUSED:
-                    variable = self._options.api_key_env
-                    return f"the key is refused, {'none was sent' if variable is None else f'it is from {variable}'}"
-                if response.status_code == _OK:
-                    return self._missing_in(response)
-                if response.status_code not in _BUSY and response.status_code < _SERVER_ERROR:
-                    return None
-                trouble = Refused(f"the host answers with status {response.status_code}")
-            if (wait_s := tries.wait_after(trouble)) is None:
-                break
-            await self._sleep(wait_s)
-        return str(trouble)
-
-    def _missing_in(self, response: httpx.Response) -> str | None:
-        """That the server's list of models has others only."""
-        try:
-            known = [str(entry["id"]) for entry in response.json()["data"]]
-        except (ValueError, KeyError, TypeError):
-            return None
-        if not known or self._options.model in known:
-            return None
-        return f"model {self._options.model!r} is unknown there; it serves {', '.join(known[:_MODELS_SHOWN])}"
-
     async def _shut(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._http.aclose()
+        await self._client.close()
 
     async def _serve(self, request: _Request) -> Finished:
         """Tries until there is a completion or no further try."""
@@ -300,7 +259,7 @@ class EndpointEngine:
                 await self._pass_limit(request)
                 request.completion, request.is_at_server = Completion(), True
                 try:
-                    served = await self._try(request)
+                    served = await self._client.complete(request.content, request.completion)
                 except KeyRefused as refusal:
                     variable = self._options.api_key_env
                     raise EngineDead(f"{refusal}; {'no key was sent' if variable is None else variable}") from None
@@ -326,39 +285,6 @@ class EndpointEngine:
             while (wait_s := self._limit.wait_s(num_tokens)) > 0:
                 await self._sleep(wait_s)
             self._limit.take(num_tokens)
-
-    async def _try(self, request: _Request) -> Served:
-        """One exchange with the server.
-
-        Raises:
-            TryFailed: it brought no completion.
-        """
-        lines = EventLines()
-        try:
-            async with (
-                asyncio.timeout(self._options.deadline_s),
-                self._http.stream("POST", "/completions", content=request.content) as response,
-            ):
-                if response.status_code != _OK:
-                    raise await _failure(response)
-                if response.headers.get("content-type", "").startswith("text/event-stream"):
-                    async for chunk in response.aiter_bytes():
-                        for document in lines.feed(chunk):
-                            request.completion.add(document)
-                else:
-                    request.completion.add(await response.aread())
-                    lines.has_ended = True
-        except TimeoutError as error:
-            raise Lost(f"the server's answer had no end after {self._options.deadline_s:g} s") from error
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Refused(f"no connection: {_text(error)}") from error
-        except httpx.ReadTimeout as error:
-            if not lines.has_ended:
-                raise Lost(f"the server was silent for {self._options.read_timeout_s:g} s") from error
-        except httpx.RequestError as error:
-            if not lines.has_ended:
-                raise Lost(f"the connection broke: {_text(error)}") from error
-        return request.completion.served(is_whole=lines.has_ended)
 
     def _finished(self, request: _Request, served: Served) -> Finished:
         """The completion, unless it is not what was asked for; such a one has cost all the same."""
@@ -386,33 +312,5 @@ class EndpointEngine:
         )
 
     def _failed(self, request: _Request, error: str) -> Finished:
-        message = self._redacted(f"{self._options.host}: {error}")
+        message = self._client.redacted(f"{self._options.host}: {error}")
         return Finished(request.id, "", 0, 0, "error", message, request.tries.num_lost)
-
-
-def _client(options: EndpointOptions, api_key: str | None) -> httpx.AsyncClient:
-    headers = {"Content-Type": "application/json"}
-    if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
-    return httpx.AsyncClient(
-        base_url=options.base_url,
-        headers=headers,
-        timeout=httpx.Timeout(options.read_timeout_s, connect=options.connect_timeout_s),
-        limits=httpx.Limits(max_connections=options.max_in_flight, max_keepalive_connections=options.max_in_flight),
-        # a redirect would take prompts and key elsewhere, and so would a proxy or a password file of the machine
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-async def _failure(response: httpx.Response) -> TryFailed:
-    """What a status says, also where its explanation does not arrive."""
-    try:
-        body = await response.aread()
-    except httpx.RequestError:
-        body = b""
-    return failure_of(response.status_code, body, response.headers.get("retry-after"), datetime.now(UTC))
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
