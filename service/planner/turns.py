@@ -64,14 +64,16 @@ def take_turns(draft: Draft) -> None:
     """Grants free places to those who have waited longest, and has others leave where none is free."""
     if draft.seen.is_draining:
         return
-    claims, promised = find_claims(draft), 0
+    claims, wanted, promised = find_claims(draft), _wanted(draft), 0
     for claim in claims:
         found = rooms(draft, claim.num_places)
         if not claim.num_places or any(room.free >= claim.num_places for room in found):
             draft.granted.add(claim.pool)
             draft.num_reserved += claim.num_places
             continue
-        missing = next((lack for room in found if (lack := _secure(draft, claim, room, promised)) is not None), None)
+        missing = next(
+            (lack for room in found if (lack := _secure(draft, claim, room, wanted, promised)) is not None), None
+        )
         if missing is None and not _is_overtaken_enough(draft, claim):
             continue
         # what is free is kept for it as well, or smaller ones would take it again and again
@@ -103,29 +105,33 @@ def find_claims(draft: Draft) -> list[Claim]:
 
 def must_yield(draft: Draft, host: HostView) -> bool:
     """Whether a host must take nothing new, for its turn is over and somebody waits for its place."""
-    wanted = 0
+    needed = 0
     for claim in find_claims(draft):
         if claim.pool in draft.granted or not claim.num_places:
             continue
-        wanted += claim.num_places
-        for room in rooms(draft, claim.num_places):
-            if _is_over(draft, host, claim) and _would_help(draft, host, claim, room, wanted):
-                return True
+        needed += claim.num_places
+        if _is_over(draft, host, claim) and any(
+            _would_help(draft, host, claim, room, needed) for room in rooms(draft, claim.num_places)
+        ):
+            return True
     return False
 
 
-def _would_help(draft: Draft, host: HostView, claim: Claim, room: Room, wanted: int) -> bool:
+def _would_help(draft: Draft, host: HostView, claim: Claim, room: Room, needed: int) -> bool:
     """Whether what waits lacks this host's place, and would then have all that it needs.
 
     Args:
-        wanted: places that it and those before it need.
+        needed: places that it and those before it need.
     """
     if all(holder.name != host.name for holder in room.holders):
         return False
-    at_hand = room.free + room.leaving
-    others = [holder for holder in room.holders if holder.name != host.name and _reason_to_leave(draft, holder, claim)]
-    gained = sum(places_of(draft, holder) for holder in (host, *others))
-    return at_hand < wanted and claim.num_places <= at_hand + gained
+    at_hand, wanted = room.free + room.leaving, _wanted(draft)
+    gained = sum(
+        places_of(draft, holder)
+        for holder in room.holders
+        if holder.name == host.name or _reason_to_leave(draft, holder, claim, wanted)
+    )
+    return at_hand < needed and claim.num_places <= at_hand + gained
 
 
 def turn_s(draft: Draft, holder: str | None, waiting: str | None) -> float:
@@ -170,22 +176,30 @@ def _is_overtaken_enough(draft: Draft, claim: Claim) -> bool:
     return (draft.now - claim.since).total_seconds() >= longest
 
 
-def _secure(draft: Draft, claim: Claim, room: Room, promised: int) -> int | None:
+def _wanted(draft: Draft) -> frozenset[str | None]:
+    """Pools with work, and None where finetunes wait."""
+    return frozenset([*wanted_pools(draft), *([None] if pending_finetunes(draft) else [])])
+
+
+def _secure(draft: Draft, claim: Claim, room: Room, wanted: frozenset[str | None], promised: int) -> int | None:
     """Places that are not free yet but about to be, with which the room is enough; None if it cannot be had now.
 
     Args:
+        wanted: see `_wanted`.
         promised: places about to be free that are for those before it.
     """
     missing = claim.num_places - room.free
     lacking = missing - max(0, room.leaving - promised)
-    return missing if _make_room(draft, claim, room.holders, lacking) >= lacking else None
+    return missing if _make_room(draft, claim, room.holders, wanted, lacking) >= lacking else None
 
 
-def _make_room(draft: Draft, claim: Claim, holders: Sequence[HostView], missing: int) -> int:
+def _make_room(
+    draft: Draft, claim: Claim, holders: Sequence[HostView], wanted: frozenset[str | None], missing: int
+) -> int:
     """Has hosts leave until `missing` more places are about to be free; none if that many cannot be; how many are."""
     if missing <= 0:
         return 0
-    leave = [(reason, host) for host in holders if (reason := _reason_to_leave(draft, host, claim))]
+    leave = [(reason, host) for host in holders if (reason := _reason_to_leave(draft, host, claim, wanted))]
     # those without work first, then whoever has had a place for longest
     leave.sort(key=lambda item: (item[0][0], item[1].ready_at or item[1].created_at))
     chosen: list[tuple[tuple[int, str], HostView]] = []
@@ -204,13 +218,14 @@ def _make_room(draft: Draft, claim: Claim, holders: Sequence[HostView], missing:
     return made
 
 
-def _reason_to_leave(draft: Draft, host: HostView, claim: Claim) -> tuple[int, str] | None:
+def _reason_to_leave(
+    draft: Draft, host: HostView, claim: Claim, wanted: frozenset[str | None]
+) -> tuple[int, str] | None:
     """Why the host may make room, with its rank: lower ones leave first. None if it stays."""
     if host.is_stopping or not host.has_been_ready or host.model == claim.pool or not places_of(draft, host):
         return None
     is_idle = host.idle_since is not None and not draft.tasks_on(host.name)  # it may just have been given one
-    is_wanted = bool(pending_finetunes(draft)) if host.model is None else host.model in wanted_pools(draft)
-    if is_idle and not is_wanted:
+    if is_idle and host.model not in wanted:
         return 0, "it has no work"
     if is_idle and draft.rested_s(host) > REST_S and not _has_work_coming(draft, host):
         return 1, "it has nothing to do now"

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from service.cluster import AttemptState, HostState
+from service.cluster import AttemptReport, AttemptState, HostState
 from service.errors import InvalidInput
+from service.work import AttemptSpec
 from workers.hosts import Process
 from workers.ray_cluster import RayCluster
 from workers.ray_head import RayHead, find_head, start_head
@@ -116,6 +117,15 @@ def test_host_that_does_not_answer_is_unreachable_and_comes_back(
     assert driver.until_state("gen", HostState.ready).pid == pid
 
 
+def draw_something(driver: Any, world: Any) -> tuple[psutil.Process, AttemptSpec, AttemptReport]:
+    """A generator that has finished some samples of an attempt: its process, the attempt, and what it said of it."""
+    pid = driver.start(world.generator()).pid
+    spec = world.generate()
+    driver.submit("gen", spec)
+    running = driver.until_attempt("gen", "task.1", lambda report: report.finished > 0)
+    return psutil.Process(pid), spec, running
+
+
 def test_host_that_hears_from_nobody_writes_what_it_has_and_ends(
     ray_cluster: NewCluster,
     world: Any,
@@ -124,12 +134,7 @@ def test_host_that_hears_from_nobody_writes_what_it_has_and_ends(
     wait_until: Callable[..., Any],
 ) -> None:
     cluster = ray_cluster(make_host=slow(), silence_s=0.5)
-    driver = drive(cluster)
-    pid = driver.start(world.generator()).pid
-    spec = world.generate()
-    driver.submit("gen", spec)
-    running = driver.until_attempt("gen", "task.1", lambda report: report.finished > 0)
-    process = psutil.Process(pid)
+    process, spec, running = draw_something(drive(cluster), world)
 
     cluster.close()
 
@@ -146,12 +151,7 @@ def test_silent_host_whose_engine_is_stuck_leaves_what_was_finished_to_the_next_
     wait_until: Callable[..., Any],
 ) -> None:
     cluster = ray_cluster(make_host=stuck(), silence_s=3.0, stuck_s=0.5, close_s=0.5)
-    driver = drive(cluster)
-    pid = driver.start(world.generator()).pid
-    spec = world.generate()
-    driver.submit("gen", spec)
-    running = driver.until_attempt("gen", "task.1", lambda report: report.finished > 0)
-    process = psutil.Process(pid)
+    process, spec, running = draw_something(drive(cluster), world)
     cluster.close()
 
     wait_until(lambda: not process.is_running(), "the stuck host to end")
