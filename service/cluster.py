@@ -114,6 +114,8 @@ class HostReport:
     num_swaps: int = 0
     swap_s: float = 0.0
     """How often the engine got other weights so far, and how long that took: no part of `busy_s` [s]."""
+    is_inherited: bool = False
+    """Started by an earlier controller, whose end the cluster may hold against what the host starts."""
 
     def at_death(self, *, error: str | None = None, pid: int | None = None, node: str | None = None) -> "HostReport":
         """What is left to say when its process is gone: its meters, as they were last heard of, and no attempts."""

@@ -24,6 +24,8 @@ class FakeCluster:
         self.hosts: dict[str, FakeHost] = {}
         self.record = FakeRecord(world)
         self.now = 0.0
+        self.inherited: frozenset[str] = frozenset()
+        """Hosts of earlier controllers; see `change_controller`."""
         self.ignored_stops = 0
         """Stop orders that get lost, as with a controller that dies before it sends them."""
         self._names: set[str] = set()
@@ -90,6 +92,10 @@ class FakeCluster:
         host.state = HostState.dead
         host.attempts = {}
 
+    def change_controller(self) -> None:
+        """Takes note that the controller of all hosts so far has ended."""
+        self.inherited = frozenset(self.hosts)
+
     def freeze_reports(self) -> None:
         """Makes observations stale until `thaw_reports`: late and repeated receipts."""
         self._stale = self._facts()
@@ -108,7 +114,7 @@ class FakeCluster:
 
     def _facts(self) -> Observation:
         for name, host in self.hosts.items():
-            said = dataclasses.replace(host.report(), node=self.node_of.get(name))
+            said = dataclasses.replace(host.report(), node=self.node_of.get(name), is_inherited=name in self.inherited)
             if host.state is HostState.dead:  # what it did after its last word is not known
                 said = self._heard.get(name, HostReport(state=HostState.starting)).at_death(
                     error=said.error, node=said.node

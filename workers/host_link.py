@@ -30,6 +30,7 @@ class HostLink:
         trouble: why it does not answer, or why it died.
         lost_at: since when the cluster holds the actor for gone; its process may still run.
         probe: a question after a process on another machine, outstanding.
+        is_inherited: an earlier controller started it.
     """
 
     name: str
@@ -49,10 +50,12 @@ class HostLink:
     lost_at: float | None = None
     probe: Any = None
     is_dead: bool = False
+    is_inherited: bool = False
 
     def take_answer(self, answer: Answer, now: float) -> None:
         """Takes what the host said, and decides when to ask again."""
-        self.last, self.answered_at, self.trouble = answer.report, now, None
+        self.last = dataclasses.replace(answer.report, is_inherited=self.is_inherited)
+        self.answered_at, self.trouble = now, None
         is_idle = answer.report.state is HostState.ready and not answer.report.attempts
         self.next_call_at = now if self.pending else now + (_IDLE_S if is_idle else _BUSY_S)
 

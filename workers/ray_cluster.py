@@ -331,7 +331,7 @@ class RayCluster:
         for key in internal_kv._internal_kv_list(self._key(""), namespace="isoflop"):
             name = key.decode().removeprefix(self._key(""))
             record = json.loads(internal_kv._internal_kv_get(key, namespace="isoflop"))
-            link = HostLink(name=name, needs=record["needs"], node=record["node"], answered_at=now)
+            link = HostLink(name=name, needs=record["needs"], node=record["node"], answered_at=now, is_inherited=True)
             if record["process"] is not None:
                 link.process = Process(**record["process"])
             try:

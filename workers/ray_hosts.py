@@ -166,9 +166,10 @@ class TaskHandle:
 
 def ray_launcher(task_cpus: float) -> Launch:
     """A `Launch` that runs attempts as Ray tasks owned by this process."""
+    # one for all: to Ray each remote function is a type of task of its own, which workers are leased for anew
+    task = ray.remote(num_cpus=task_cpus, max_retries=0)(outcome_of)
 
     def launch(spec: AttemptSpec) -> Handle:
-        task = ray.remote(num_cpus=task_cpus, max_retries=0)(outcome_of)
         return TaskHandle(spec, task.options(name=f"{spec.kind}:{spec.attempt_id}").remote(spec))
 
     return launch

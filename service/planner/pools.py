@@ -23,6 +23,7 @@ def scale_pools(draft: Draft) -> None:
     if draft.seen.is_draining:
         stop_resting(draft, HostKind.generator)
         return
+    _replace_inherited_dispatchers(draft)
     _ensure_dispatcher(draft)
     wanted = wanted_pools(draft)
     for name in list(draft.pools):
@@ -71,6 +72,19 @@ def _start_engine(draft: Draft, pool: str) -> None:
     num_gpus = float(spec.engine.tensor_parallel_size) if has_gpus(draft) and is_here else 0.0
     num_cpus = 0.5 if is_here else 0.1
     draft.start_host(HostSpec(name=name, kind=HostKind.generator, model=spec, num_cpus=num_cpus, num_gpus=num_gpus))
+
+
+def _replace_inherited_dispatchers(draft: Draft) -> None:
+    """Ends dispatchers of an earlier controller once what they run is done; others take what comes.
+
+    Ray counts the tasks of a dispatcher to the controller that started it. Once that one is gone, Ray ends every
+    process that is idle for a moment, and nearly each part to score waits for a new one and its imports: a job of 60
+    small parts, drawn after its controller was killed, took 114 s on two cores in place of 19 s.
+    """
+    for host in draft.staying_hosts(HostKind.dispatcher):
+        report = draft.report(host.name)
+        if report is not None and report.is_inherited and host.has_been_ready:
+            draft.stop_host(host.name)
 
 
 def _ensure_dispatcher(draft: Draft) -> None:

@@ -61,6 +61,7 @@ def test_attempt_goes_on_after_its_controller_was_killed(
     driver = drive(ray_cluster())
     report = driver.until_attempt("gen", "task.1", lambda report: report.used == 5)
     assert report.state is AttemptState.running
+    assert driver.cluster.observe().hosts["gen"].is_inherited
     driver.version = 1
     driver.grant("gen", "task.1", 1e9)
     over = driver.until_over("gen", "task.1")

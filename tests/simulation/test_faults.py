@@ -37,6 +37,7 @@ class CrashingSimulation(Simulation):
         try:
             self.controller.tick()
         except SimulatedCrash:
+            self.cluster.change_controller()
             self.controller = self.new_controller()
         self.audit()
 

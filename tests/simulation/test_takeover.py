@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from service.cluster import HostReport, HostState, Observation
+from service.cluster import HostKind, HostReport, HostState, Observation
 from service.currency import Budget, Currency
 from service.errors import AlreadyRunning
 from service.fake_cluster import FakeCluster
@@ -41,6 +41,24 @@ def test_hosts_not_heard_of_yet_keep_their_attempts(tmp_path):
     simulation.audit_rows(job)
     assert {task.attempt for task in simulation.store.reads.tasks(job.id)} == {1}
     assert "lost" not in {row.outcome for row in simulation.store.reads.usage(job_id=job.id)}
+
+
+def test_new_controller_has_a_dispatcher_of_its_own_and_keeps_the_engine(tmp_path):
+    simulation = Simulation(tmp_path)
+    job = simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 20))
+    while not simulation.store.reads.account(job.id).spent:
+        simulation.tick()
+    engines, (earlier,) = simulation.engines(), simulation.cluster.living(HostKind.dispatcher)
+    simulation.cluster.change_controller()
+    simulation.controller = simulation.new_controller()
+    job = simulation.run(job)
+    assert job.phase is Phase.succeeded
+    simulation.audit_rows(job)
+    assert simulation.engines() == engines
+    (later,) = simulation.cluster.living(HostKind.dispatcher)
+    assert later != earlier
+    failed = {task.id for task in simulation.store.reads.tasks(job.id) if task.error is not None}
+    assert not failed, "an attempt that waited where it will not be begun is no failure"
 
 
 def test_loop_that_another_controller_has_replaced_ends_before_it_changes_anything(tmp_path):

@@ -54,6 +54,14 @@ def test_link_is_dead_only_when_that_was_made_sure_and_then_lists_no_attempts() 
     assert link.report(6.0, PATIENCE_S) == HostReport(state=HostState.dead, pid=7, node="node")
 
 
+def test_link_to_a_host_of_an_earlier_controller_says_so_in_every_report() -> None:
+    link = HostLink(name="gen-1", needs="num_cpus=0.5", is_inherited=True)
+    link.take_answer(Answer(report=HostReport(state=HostState.ready), process=Process(pid=7, started_at=1.0)), 0.0)
+
+    assert link.report(1.0, PATIENCE_S).is_inherited
+    assert not answered(HostState.ready).report(1.0, PATIENCE_S).is_inherited
+
+
 def test_link_that_is_dead_keeps_its_last_meters() -> None:
     meters: dict[str, Any] = {"busy_s": 7.5, "num_swaps": 2, "swap_s": 0.25}
     link = answered(HostState.draining, **meters)
