@@ -8,6 +8,7 @@ import typer
 
 from api.cli_output import JsonFlag, client_of, print_json, print_lines, table
 from service import wording
+from service.endpoints import LIMITS
 from service.errors import InvalidInput
 
 models = typer.Typer(no_args_is_help=True, help="Models that jobs can name.")
@@ -109,6 +110,26 @@ def price_model(
     with client_of(context, is_json=as_json) as client:
         model = client.models.change(name, price=None if price == ["none"] else _fields(price))
         print_json(model) if as_json else typer.echo(_model_words(model))
+
+
+@models.command("limits")
+def limit_model(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An endpoint of the catalogue.")],
+    limits: Annotated[
+        list[str],
+        typer.Argument(metavar="FIELD=VALUE...", help="e.g. max_in_flight=8, requests_per_minute=null for no limit."),
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Change how the server of an endpoint is treated. Jobs keep the limits they were submitted with."""
+    with client_of(context, is_json=as_json) as client:
+        model = client.models.limit(name, **_fields(limits))
+        print_json(model) if as_json else typer.echo(f"{name}  {_limit_words(model['endpoint'])}")
+
+
+def _limit_words(endpoint: dict[str, Any]) -> str:
+    return ", ".join(f"{field} {'none' if endpoint[field] is None else f'{endpoint[field]:g}'}" for field in LIMITS)
 
 
 def _source(model: dict[str, Any]) -> str:

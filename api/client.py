@@ -68,7 +68,17 @@ class Models:
 
     def change(self, name: str, *, price: Mapping[str, float] | None) -> Document:
         """Changes what a model's tokens cost, for jobs submitted from now on; None takes the price away."""
-        body = {"price": None if price is None else dict(price)}
+        return self._change(name, {"price": None if price is None else dict(price)})
+
+    def limit(self, name: str, **limits: float | None) -> Document:
+        """Changes how an endpoint's server is treated, for jobs submitted from now on; what is not named stays.
+
+        Args:
+            limits: e.g. `max_in_flight`, `requests_per_minute`, `max_lost_tries`; None takes a limit a minute away.
+        """
+        return self._change(name, {"endpoint": limits})
+
+    def _change(self, name: str, body: Mapping[str, Any]) -> Document:
         return self._transport.request("PATCH", f"/v1/models/{part_of_path(name, 'model')}", body=body).json()
 
 

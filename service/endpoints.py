@@ -109,6 +109,24 @@ class EndpointOptions:
         return urlsplit(self.base_url).netloc
 
 
+LIMITS = (
+    "max_in_flight",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "connect_timeout_s",
+    "read_timeout_s",
+    "deadline_s",
+    "max_refused_tries",
+    "max_lost_tries",
+)
+"""Options that decide how much is asked of a server and how long, not what it draws: operators may change them."""
+
+
+def with_limits_of(options: EndpointOptions, other: EndpointOptions) -> EndpointOptions:
+    """The same server and requests under the limits of `other`, whose key's variable is the one of today too."""
+    return replace(options, api_key_env=other.api_key_env, **{name: getattr(other, name) for name in LIMITS})
+
+
 _OPENAI_KNOWS = ("top_p",)
 """Of the fields that a model's authors may set: what OpenAI's own API has a word for."""
 

@@ -35,6 +35,17 @@ class TokenBucket:
         """Takes it, whether or not it was waited for; a negative amount gives back."""
         self._level = min(self._capacity, self._now() - amount)
 
+    def empty(self) -> None:
+        """Takes all there is: nobody knows what was let through before."""
+        self.take(self._capacity)
+
+    def change(self, per_minute: float) -> None:
+        """Lets so much flow in from now on; what was taken stays taken."""
+        level = self._now()
+        self._rate = per_minute / 60
+        self._capacity = max(1.0, self._rate * _BURST_S)
+        self._level = min(level, self._capacity)
+
     def _now(self) -> float:
         now = self._clock()
         self._level = min(self._capacity, self._level + (now - self._filled_at) * self._rate)
@@ -58,6 +69,21 @@ class RateLimit:
         self._requests = None if requests_per_minute is None else TokenBucket(requests_per_minute, clock)
         self._tokens = None if tokens_per_minute is None else TokenBucket(tokens_per_minute, clock)
         self._paused_until = -math.inf
+
+    def change(self, *, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        """Other limits from now on. A pause and what is in debt stay, and a limit where there was none starts empty."""
+        self._requests = self._changed(self._requests, requests_per_minute)
+        self._tokens = self._changed(self._tokens, tokens_per_minute)
+
+    def _changed(self, bucket: TokenBucket | None, per_minute: float | None) -> TokenBucket | None:
+        if per_minute is None:
+            return None
+        if bucket is None:
+            bucket = TokenBucket(per_minute, self._clock)
+            bucket.empty()
+        else:
+            bucket.change(per_minute)
+        return bucket
 
     def wait_s(self, tokens: int) -> float:
         """How long a request of that many tokens has to wait; 0 when it may go now [s]."""

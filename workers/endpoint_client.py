@@ -35,6 +35,10 @@ class EndpointClient:
         self._api_key = api_key
         self._http = _http_client(options, api_key)
 
+    def with_options(self, options: EndpointOptions) -> "EndpointClient":
+        """The same server with the same key under other limits, on connections of its own."""
+        return EndpointClient(options, self._api_key)
+
     def redacted(self, message: str) -> str:
         """The message without the key, which a server may repeat in what it says."""
         return message if self._api_key is None else message.replace(self._api_key, "[key]")

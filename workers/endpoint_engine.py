@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.endpoints import EndpointOptions, PromptForm
+from service.endpoints import EndpointOptions, PromptForm, with_limits_of
 from service.errors import InvalidInput
 from service.models import ModelSpec
 from service.rate_limit import RateLimit
@@ -171,17 +171,22 @@ class EndpointEngine:
         return dropped
 
     def load_weights(self, model: ModelSpec) -> None:
-        """Refuses.
+        """Takes over the limits of a model that is the same one of the same server; a server keeps its weights.
 
         Raises:
-            InvalidInput: always; a server elsewhere keeps the weights that it has.
+            InvalidInput: it is another model.
             ValueError: requests are inside.
         """
         if self._inside:
             raise ValueError(f"{len(self._inside)} requests are inside; weights are swapped in an empty engine")
-        raise InvalidInput(
-            f"{model.name}: weights cannot be loaded into {self._options.host}, which serves {self._options.model}"
-        )
+        options = model.endpoint
+        if options is None or with_limits_of(options, self._options) != self._options:
+            raise InvalidInput(
+                f"{model.name}: weights cannot be loaded into {self._options.host}, which serves {self._options.model}"
+            )
+        asyncio.run_coroutine_threadsafe(self._limit_by(options), self._loop).result()
+        self.max_num_seqs = options.max_in_flight
+        self.model = model
 
     def num_unfinished(self) -> int:
         """Requests at the server, waiting for it, or between two tries."""
@@ -244,6 +249,14 @@ class EndpointEngine:
             self._is_lost = True
             for other in self._tasks.values():
                 other.cancel()
+
+    async def _limit_by(self, options: EndpointOptions) -> None:
+        """Other limits for an empty engine; those that were dropped and are still here have no use for the old ones."""
+        client, self._client = self._client, self._client.with_options(options)
+        await client.close()
+        self._slots = asyncio.Semaphore(options.max_in_flight)
+        self._limit.change(requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute)
+        self._options = options
 
     async def _shut(self) -> None:
         tasks = list(self._tasks.values())

@@ -76,6 +76,8 @@ class Turns:
 
 
 def has_weights(engine: Engine, attempt: Attempt) -> bool:
-    """Whether the engine draws from the attempt's model and no other."""
+    """Whether the engine draws from the attempt's model and no other, and treats its server as the attempt reckons."""
     loaded, wanted = engine.model, attempt.work.model
-    return loaded is not None and (loaded.path, loaded.revision) == (wanted.path, wanted.revision)
+    if loaded is None or (loaded.path, loaded.revision) != (wanted.path, wanted.revision):
+        return False
+    return loaded.endpoint == wanted.endpoint

@@ -7,6 +7,7 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,9 +119,16 @@ def _inspect(name: str, path: Path, engine: EngineOptions, traces: Path) -> Mode
     )
 
 
+def _tracing() -> str:
+    """What coefficients follow from beside a config: the code that traces, and the libraries that build the model."""
+    code = [file_sha256(file) for file in sorted((Path(__file__).parents[2] / "workers").glob("flop_*.py"))]
+    libraries = [version(name) for name in ("torch", "transformers")]
+    return sha256(json.dumps([code, libraries]).encode()).hexdigest()[:16]
+
+
 def _traced(config: Path, traces: Path) -> ForwardCost:
-    """FLOP coefficients of a model, traced once per content of its config."""
-    known = traces / f"{file_sha256(config)}.json"
+    """FLOP coefficients of a model, traced once per content of its config and of what traces it."""
+    known = traces / f"{file_sha256(config)}-{_tracing()}.json"
     if known.exists():
         return ForwardCost.from_json(json.loads(known.read_text()))
     from workers.flop_trace import trace_forward_cost  # imports torch

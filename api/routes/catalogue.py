@@ -17,7 +17,7 @@ from api.wire.catalogue import (
     RegisterModel,
     RegisterProblems,
 )
-from service.endpoints import EndpointOptions
+from service.endpoints import LIMITS, EndpointOptions
 from service.errors import InvalidInput, NotFound, UnknownName
 from service.models import EndpointSource
 from service.problems import ProblemSource, register_problems
@@ -38,14 +38,15 @@ def register_model(context: Context, body: RegisterModel) -> ModelOut:
     With `endpoint` a server elsewhere draws for it. Its FLOPs are unknown unless declared, by a config.json under
     `path` or by `parameters`; then it takes budgets in USD, tokens or samples. The server is one of ISOFLOP_ENDPOINTS.
 
-    Registering the same content under the same name again changes nothing; other content under it is a conflict.
+    Registering the same content under the same name again reads its files again, so that jobs from then on have what
+    this release finds there, and changes nothing else; other content under it is a conflict.
     """
     path = None if body.path is None else _model_dir(context, body.path)
     if body.endpoint is not None:
         spec = context.inspect_endpoint(
             EndpointSource(
                 name=body.name,
-                endpoint=_endpoint(context, body.endpoint),
+                endpoint=_endpoint(context, body.name, body.endpoint),
                 path=None if path is None else str(path),
                 context_len=body.context_len,
                 parameters=body.parameters,
@@ -68,19 +69,31 @@ def _model_dir(context: AppContext, text: str) -> Path:
     return path
 
 
-def _endpoint(context: AppContext, document: EndpointDocument) -> EndpointOptions:
-    """The server with its key's variable, if the operator of this service has named it."""
+def _endpoint(context: AppContext, name: str, document: EndpointDocument) -> EndpointOptions:
+    """The server with its key's variable, if the operator of this service has named it.
+
+    Limits that the document leaves out stay what they are where the model is known.
+    """
     options = document.to_options(None)
     check_server(context.settings, "endpoint.base_url", options.base_url)
-    return document.to_options(servers_of(context.settings)[options.base_url])
+    options = document.to_options(servers_of(context.settings)[options.base_url])
+    known = next((spec.endpoint for spec in context.store.catalogue.models() if spec.name == name), None)
+    if known is None:
+        return options
+    left_out = [field for field in LIMITS if field not in document.model_fields_set]
+    return dataclasses.replace(options, **{field: getattr(known, field) for field in left_out})
 
 
 @router.patch("/models/{name:path}", tags=["models"])
 def change_model(context: Context, name: str, body: ChangeModel) -> ModelOut:
-    """Changes the price of a model's tokens, for jobs that are submitted from now on."""
+    """Changes the price of a model's tokens or the limits of its server, for jobs that are submitted from now on."""
+    catalogue = context.store.catalogue
     try:
-        price = None if body.price is None else body.price.to_price()
-        return ModelOut.of(context.store.catalogue.change_price(name, price))
+        if body.endpoint is not None:
+            catalogue.change_limits(name, body.endpoint.model_dump(exclude_unset=True))
+        if "price" in body.model_fields_set:
+            catalogue.change_price(name, None if body.price is None else body.price.to_price())
+        return ModelOut.of(catalogue.model(name))
     except UnknownName as error:
         raise NotFound(str(error)) from error
 

@@ -134,10 +134,38 @@ class RegisterModel(InputModel):
         return self
 
 
-class ChangeModel(InputModel):
-    """What operators may change of a model. Jobs keep the price that they were submitted with."""
+class ChangeLimits(InputModel):
+    """How an endpoint's server is treated; what is left out stays."""
 
-    price: PriceDocument | None = Field(description="null takes it away.")
+    max_in_flight: Whole | None = Field(default=None, ge=1, le=4096)
+    requests_per_minute: Positive | None = Field(default=None, description="null takes the limit away.")
+    tokens_per_minute: Positive | None = Field(default=None, description="null takes the limit away.")
+    connect_timeout_s: Positive | None = None
+    read_timeout_s: Positive | None = None
+    deadline_s: Positive | None = None
+    max_refused_tries: Whole | None = Field(default=None, ge=1, le=1000)
+    max_lost_tries: Whole | None = Field(default=None, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _check_nulls(self) -> Self:
+        may_be_null = ("requests_per_minute", "tokens_per_minute")
+        nulls = [name for name in self.model_fields_set if getattr(self, name) is None and name not in may_be_null]
+        if nulls:
+            raise PydanticCustomError("null", "a number, or nothing said", {"got": f"null for {', '.join(nulls)}"})
+        return self
+
+
+class ChangeModel(InputModel):
+    """What operators may change of a model; what is left out stays. Jobs keep what they were submitted with."""
+
+    price: PriceDocument | None = Field(default=None, description="null takes it away.")
+    endpoint: ChangeLimits | None = Field(default=None, description="Limits of its server.")
+
+    @model_validator(mode="after")
+    def _check_something(self) -> Self:
+        if "price" not in self.model_fields_set and self.endpoint is None:
+            raise PydanticCustomError("change", "price, or endpoint with limits", {"got": "neither"})
+        return self
 
 
 class RegisterProblems(InputModel):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Engine, Table, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Table, insert, select, update
 
+from service.endpoints import LIMITS
 from service.errors import Conflict, InvalidInput, UnknownName
 from service.forward_cost import ForwardCost
 from service.models import ModelSpec
@@ -30,7 +32,7 @@ def is_selection_id(name: str) -> bool:
 
 
 class Catalogue:
-    """Registration is idempotent: the same content under the same name changes nothing, other content is refused."""
+    """Registration is idempotent: the same content under the same name stays what it is, other content is refused."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -38,8 +40,11 @@ class Catalogue:
     def register_model(self, spec: ModelSpec) -> ModelSpec:
         """Stores a model and its pool; a checkpoint has none, the pool of its base serves it.
 
+        A known one keeps its name, price and limits, and gets what follows from its files as they were read now; so do
+        its checkpoints. Jobs keep what they were submitted with.
+
         Raises:
-            Conflict: the name stands for another revision, or its tokens have another price.
+            Conflict: the name stands for another revision, its tokens have another price, or its server other limits.
             UnknownName: the base of a checkpoint is not registered.
             InvalidInput: that base is a checkpoint itself, or the name is one that a finetune will give.
         """
@@ -64,7 +69,8 @@ class Catalogue:
                     raise Conflict(
                         f"model {spec.name!r} has another price; it is changed by PATCH /v1/models/{spec.name}"
                     )
-                return stored
+                _check_limits(stored, spec)
+                return _refresh(connection, stored, spec)
             connection.execute(
                 insert(schema.models).values(name=spec.name, document=to_json(spec), created_at=datetime.now(UTC))
             )
@@ -90,8 +96,27 @@ class Catalogue:
         """
         spec = dataclasses.replace(self.model(name), price=price)
         with self._engine.begin() as connection:
-            models = schema.models
-            connection.execute(update(models).where(models.c.name == name).values(document=to_json(spec)))
+            _write(connection, spec)
+        return spec
+
+    def change_limits(self, name: str, changes: Mapping[str, float | None]) -> ModelSpec:
+        """Sets how a model's server is treated from now on; jobs keep the limits that they were submitted with.
+
+        Args:
+            changes: new values of fields of `EndpointOptions`, each one of `LIMITS`.
+
+        Raises:
+            UnknownName: no such model.
+            InvalidInput: a model without a server, or a value out of range.
+        """
+        spec = self.model(name)
+        if spec.endpoint is None:
+            raise InvalidInput(f"endpoint: got limits for {name!r}, which is loaded here; allowed: for an endpoint")
+        if others := sorted(changes.keys() - set(LIMITS)):
+            raise ValueError(f"limits of a server, got {', '.join(others)}")
+        spec = dataclasses.replace(spec, endpoint=dataclasses.replace(spec.endpoint, **changes))  # type: ignore[arg-type]
+        with self._engine.begin() as connection:
+            _write(connection, spec)
         return spec
 
     def register_problems(self, problems: ProblemSet) -> ProblemSet:
@@ -224,8 +249,39 @@ def _identity(spec: ModelSpec) -> dict[str, object]:
         if (options := getattr(spec, part)) is not None:
             values |= {f"{part}.{name}": value for name, value in dataclasses.asdict(options).items()}
     if spec.endpoint is not None:
-        values |= {"context_len": spec.context_len, "FLOP coefficients": spec.cost}
+        for name in (*LIMITS, "api_key_env"):
+            del values[f"endpoint.{name}"]
+        # what is traced follows from files, which are in the revision; the rest was declared
+        values |= {"context_len": spec.context_len, "FLOP coefficients": "traced" if spec.cost.is_traced else spec.cost}
     return values
+
+
+def _check_limits(stored: ModelSpec, spec: ModelSpec) -> None:
+    if stored.endpoint is None or spec.endpoint is None:
+        return
+    known, given = stored.endpoint, spec.endpoint
+    if others := [name for name in LIMITS if getattr(known, name) != getattr(given, name)]:
+        changed = ", ".join(f"{name} {_shown(getattr(known, name))} (got {getattr(given, name)})" for name in others)
+        raise Conflict(f"model {spec.name!r} has other limits: {changed}; PATCH /v1/models/{spec.name} changes them")
+
+
+def _refresh(connection: Connection, stored: ModelSpec, read: ModelSpec) -> ModelSpec:
+    """The stored model with what follows from its files as they were read now, which a release may read better."""
+    derived = {"context_len": read.context_len, "cost": read.cost, "sampling": read.sampling}
+    fresh = dataclasses.replace(stored, path=read.path, endpoint=read.endpoint, **derived)
+    if fresh == stored:
+        return stored
+    _write(connection, fresh)
+    for document in connection.execute(select(schema.models.c.document)).scalars().all():
+        checkpoint = from_json(ModelSpec, document)
+        if checkpoint.base == stored.name:
+            _write(connection, dataclasses.replace(checkpoint, **derived))
+    return fresh
+
+
+def _write(connection: Connection, spec: ModelSpec) -> None:
+    models = schema.models
+    connection.execute(update(models).where(models.c.name == spec.name).values(document=to_json(spec)))
 
 
 def _shown(value: object) -> str:

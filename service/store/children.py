@@ -2,8 +2,8 @@
 
 A node is found by its document: one that was made, or is being made, for another comparison or by hand with the very
 same document is taken instead of a new one, so that a comparison that is run again costs nothing, and a longer one
-only what it has more. A draw is taken only at the prices of today, for what it usefully spent in USD is what others may
-be matched to.
+only what it has more. A draw is taken only at the prices and FLOPs of today, for what it usefully spent is what others
+may be matched to, and any job only where it was told of sampling what its models say today.
 """
 
 import dataclasses
@@ -107,7 +107,7 @@ def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
         & (jobs.c.desired != Desired.cancel.value)
     )
     found = connection.execute(select(jobs.c.id, jobs.c.resolved).where(same).order_by(jobs.c.number))
-    child_id = next((id_ for id_, resolved in found if _is_priced_alike(node, resolved)), None)
+    child_id = next((id_ for id_, resolved in found if _is_alike(node, resolved)), None)
     if child_id is None:
         child_id = _insert(connection, node, now)
     else:
@@ -117,13 +117,23 @@ def write_node(connection: Connection, write: NodeWrite, now: datetime) -> None:
     say_paused(connection, child_id, now, (write.comparison_id,))
 
 
-def _is_priced_alike(node: Node, resolved: str) -> bool:
-    """Whether a job that is the same by its document drew, or draws, at the prices that the node's models have."""
-    if not isinstance(node.spec, JobSpec) or node.spec.stage != "generate":
+def _is_alike(node: Node, resolved: str) -> bool:
+    """Whether a job that is the same by its document also drew, or draws, the same from the node's models."""
+    spec = node.spec
+    if not isinstance(spec, JobSpec):
         return True
     assert isinstance(node.work, Resolved), "a job's names stand for a Resolved"
-    theirs = from_json(Resolved, resolved)
-    return {one.name: one.price for one in theirs.models} == {one.name: one.price for one in node.work.models}
+    theirs, ours = ({one.name: one for one in work.models} for work in (from_json(Resolved, resolved), node.work))
+    if theirs.keys() != ours.keys():
+        return False
+    if any(
+        arm.sampling.resolved_for(theirs[arm.model].sampling) != arm.sampling.resolved_for(ours[arm.model].sampling)
+        for arm in spec.all_arms
+    ):
+        return False
+    if spec.stage != "generate":
+        return True
+    return all((one.price, one.cost) == (ours[name].price, ours[name].cost) for name, one in theirs.items())
 
 
 def _insert(connection: Connection, node: Node, now: datetime) -> str:

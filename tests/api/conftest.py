@@ -25,6 +25,7 @@ from service.flops import AttentionTerm, ForwardCost
 from service.models import EngineOptions, ModelSpec
 from service.planner import Options
 from service.problems import ProblemSource, register_problems
+from service.sampling import ModelSampling
 from service.status import ControllerStatus
 from service.store import Store
 from workers.local_cluster import LocalCluster
@@ -96,8 +97,15 @@ class World:
 def _inspect(name: str, path: Path, engine: EngineOptions) -> ModelSpec:
     if not (path / "config.json").is_file():
         raise InvalidInput(f"path: {path} has no config.json; allowed: a model directory")
+    generation = path / "generation_config.json"
     return ModelSpec(
-        name=name, path=str(path), revision="sha256:inspected", context_len=CONTEXT_LEN, cost=COST, engine=engine
+        name=name,
+        path=str(path),
+        revision="sha256:inspected",
+        context_len=CONTEXT_LEN,
+        cost=COST,
+        engine=engine,
+        sampling=ModelSampling(**json.loads(generation.read_text())) if generation.is_file() else ModelSampling(),
     )
 
 

@@ -1,10 +1,14 @@
 """/v1/models, /v1/problems, /v1/pools: registration, roots, ETags."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
+from service.artifacts import checkpoint_model
+from tests.api.conftest import model_spec
 
 
 def _model_dir(root: Path, name: str = "model") -> Path:
@@ -37,6 +41,26 @@ def test_register_model_again_changes_nothing_but_other_content_is_409(world, cl
     assert client.post("/v1/models", json=body).status_code == 201
     assert client.post("/v1/models", json=body).status_code == 201
     assert client.post("/v1/models", json=body | {"engine": {"max_num_seqs": 3}}).status_code == 409
+
+
+def test_register_model_again_reads_its_files_again_and_jobs_keep_what_they_had(
+    world, client: TestClient, job_document
+) -> None:
+    path = _model_dir(world.root)
+    as_once = dataclasses.replace(model_spec("new"), path="/moved", revision="sha256:inspected")
+    world.store.catalogue.register_model(as_once)
+    world.store.catalogue.register_model(
+        checkpoint_model(as_once, "finetune-1-aa", step=5, path="/5/checkpoint.json", sha256="5")
+    )
+    job_id = client.post("/v1/jobs", json=job_document(models=["new"])).json()["id"]
+    (path / "generation_config.json").write_text('{"top_k": 20}')
+
+    assert client.post("/v1/models", json={"name": "new", "path": str(path)}).status_code == 201
+
+    known = {name: world.store.catalogue.model(name) for name in ("new", "finetune-1-aa/step-5")}
+    assert [spec.sampling.top_k for spec in known.values()] == [20, 20]
+    assert [spec.path for spec in known.values()] == [str(path), "/5"]
+    assert world.store.jobs.resolved(job_id).models == (as_once,)
 
 
 def test_register_model_with_a_price_shows_it_and_another_price_goes_by_patch(world, client: TestClient) -> None:
@@ -151,8 +175,45 @@ def test_register_endpoint_again_with_another_limit_says_which(client: TestClien
     context = client.post("/v1/models", json=body | {"context_len": 128, "parameters": 1000})
 
     assert (limit.status_code, context.status_code) == (409, 409)
-    assert "'api' is registered with endpoint.max_in_flight 32 (got 8); register" in limit.json()["detail"]
+    assert "'api' has other limits: max_in_flight 32 (got 8); PATCH /v1/models/api changes" in limit.json()["detail"]
     assert "context_len 256 (got 128), FLOP coefficients unknown (got of 1,000 parameters)" in context.json()["detail"]
+
+
+def test_limits_of_an_endpoint_change_for_jobs_from_then_on(world, client: TestClient, job_document) -> None:
+    body = {"name": "api", "endpoint": SERVER | {"requests_per_minute": 60}, "context_len": 256}
+    client.post("/v1/models", json=body)
+    document = job_document(models=["api"], sampling={"max_tokens": 64}, budget={"tokens": 100_000})
+    before = client.post("/v1/jobs", json=document).json()["id"]
+
+    changed = client.patch("/v1/models/api", json={"endpoint": {"max_lost_tries": 3, "requests_per_minute": None}})
+    after = client.post("/v1/jobs", json=document).json()["id"]
+    body["endpoint"] = SERVER
+    again = client.post("/v1/models", json=body)
+
+    assert (changed.status_code, again.status_code) == (200, 201)
+    assert again.json()["endpoint"] == changed.json()["endpoint"]
+    kept, new = (world.store.jobs.resolved(job_id).models[0].endpoint for job_id in (before, after))
+    assert (kept.max_lost_tries, kept.requests_per_minute, kept.max_in_flight) == (2, 60.0, 32)
+    assert (new.max_lost_tries, new.requests_per_minute, new.max_in_flight) == (3, None, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("api", {}, "price, or endpoint with limits"),
+        ("api", {"endpoint": {"max_in_flight": None}}, "null for max_in_flight"),
+        ("api", {"endpoint": {"max_in_flight": 0}}, "greater than or equal to 1"),
+        ("api", {"endpoint": {"base_url": "http://evil.example/v1"}}, "unknown field"),
+        ("small", {"endpoint": {"max_in_flight": 4}}, "'small', which is loaded here"),
+    ],
+)
+def test_limits_that_do_not_do_are_422(client: TestClient, name: str, body: dict[str, object], said: str) -> None:
+    client.post("/v1/models", json={"name": "api", "endpoint": SERVER, "context_len": 256})
+
+    response = client.patch(f"/v1/models/{name}", json=body)
+
+    assert response.status_code == 422
+    assert said in response.text
 
 
 def test_chat_template_of_an_endpoint_without_files_is_not_looked_for(

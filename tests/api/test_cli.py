@@ -69,6 +69,17 @@ def test_submit_json_is_the_job_document(served, run: Run, job_file: Path) -> No
     assert json.loads(result.stdout)["phase"] == "queued"
 
 
+def test_models_limits_says_what_holds_from_now_on(run: Run) -> None:
+    server = ("--endpoint", "base_url=https://open.example/v1", "--endpoint", "model=big")
+    assert run("models", "register", "api", *server, "--context-len", "256").exit_code == 0
+
+    result = run("models", "limits", "api", "max_in_flight=4", "requests_per_minute=30.5")
+    refused = run("models", "limits", "api", "max_in_flight=0")
+
+    assert result.stdout.startswith("api  max_in_flight 4, requests_per_minute 30.5, tokens_per_minute none, ")
+    assert (refused.exit_code, "endpoint.max_in_flight" in refused.stderr) == (2, True)
+
+
 def test_submit_with_one_key_twice_is_one_job(served, run: Run, job_file: Path) -> None:
     for _ in range(2):
         assert run("submit", job_file, "--key", "same").exit_code == 0

@@ -76,6 +76,19 @@ def test_tokens_given_back_may_be_taken_again_but_fill_no_more_than_the_bucket()
     assert tokens.wait_s(10) == pytest.approx(1)
 
 
+def test_limit_that_changes_keeps_what_was_taken() -> None:
+    clock = Clock()
+    both = limit(clock, tokens=600)
+    assert send(both, clock, 300) == 0  # 240 in debt
+    both.change(requests_per_minute=60, tokens_per_minute=1200)
+
+    assert both.wait_s(10) == pytest.approx(12.5)
+    both.change(requests_per_minute=60, tokens_per_minute=None)
+    assert both.wait_s(10) == pytest.approx(1)  # where there was no limit, nobody knows what went
+    both.change(requests_per_minute=None, tokens_per_minute=None)
+    assert both.wait_s(10) == 0
+
+
 def test_pause_holds_everything_and_a_shorter_one_does_not_end_it() -> None:
     clock = Clock()
     free = limit(clock)

@@ -1,6 +1,7 @@
 """The endpoint engine against a fake server that fails in every way it knows; waits are on a clock of the test."""
 
 import asyncio
+import dataclasses
 import random
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from service.endpoints import Dialect, EndpointOptions, PromptForm
 from service.errors import InvalidInput
+from service.models import ModelSpec
 from service.sampling import SamplingSpec, Structure
 from tests.workers import fake_faulty_server as fake
 from tests.workers.fake_faulty_server import FakeFaultyServer, Fault
@@ -493,6 +495,35 @@ def test_vllm_is_told_every_field_so_that_none_is_its_own_default() -> None:
     assert (told["top_p"], told["top_k"], told["min_p"], told["repetition_penalty"]) == (1.0, 0, 0.1, 1.0)
     assert told["structured_outputs"] == {"regex": "[0-9]+"}
     assert "seed" not in told
+
+
+def model_at(engine: EndpointEngine, url: str, **options: Any) -> ModelSpec:
+    defaults = {"model": "there", "api_key_env": "KEY_OF_TEST", "read_timeout_s": 10.0}
+    return dataclasses.replace(MODEL, endpoint=EndpointOptions(base_url=url, **defaults | options))
+
+
+def test_limits_of_another_job_hold_from_the_next_request_on() -> None:
+    time = VirtualTime()
+    faults = [fake.status(503), *[fake.held_until_released] * 3]
+    with faulty(*faults) as server, engine_at(server.url, time, max_in_flight=9) as engine:
+        server.released.set()
+        engine.load_weights(model_at(engine, server.url, max_in_flight=1, max_refused_tries=1, requests_per_minute=60))
+        add(engine, "1")
+        refused = collect(engine)["1"]
+        for i in range(3):
+            add(engine, str(i))
+        done = collect(engine)
+
+    assert "503" in str(refused.error)
+    assert [finished.error for finished in done.values()] == [None] * 3
+    assert (engine.max_num_seqs, server.peak) == (1, 1)
+    assert time.now == pytest.approx(4)  # of an empty bucket
+    assert all(KEY in {key.lower(): value for key, value in sent.items()}["authorization"] for sent in server.headers)
+
+
+def test_server_that_draws_otherwise_is_another_model() -> None:
+    with faulty() as server, engine_at(server.url) as engine, pytest.raises(InvalidInput, match="cannot be loaded"):
+        engine.load_weights(model_at(engine, server.url, dialect=Dialect.vllm))
 
 
 def test_weights_are_not_loaded_into_a_server() -> None:

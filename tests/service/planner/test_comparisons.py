@@ -20,6 +20,7 @@ from service.planner import Options, Plan, Seen, plan
 from service.planner.comparisons import MAX_ACTIVE_CHILDREN
 from service.planner.plan import Due
 from service.pricing import Price
+from service.sampling import ModelSampling
 from service.store import Store, schema
 from tests.service.experiments.test_graph import LARGE, LARGE_ARM, SMALL, STAR, WORK, Graph, make_spec
 
@@ -31,8 +32,11 @@ class Desk:
         self.store, self.now = store, datetime(2026, 1, 1, tzinfo=UTC)
         self.last = Plan()
 
-    def compare(self, *, price: Price | None = None, **changes: object) -> Artifact:
-        models = tuple(dataclasses.replace(model, price=price) for model in WORK.models)
+    def compare(
+        self, *, price: Price | None = None, sampling: ModelSampling | None = None, **changes: object
+    ) -> Artifact:
+        sampling = sampling or ModelSampling()
+        models = tuple(dataclasses.replace(model, price=price, sampling=sampling) for model in WORK.models)
         work = ComparisonWork(models=models, sets=WORK.sets)
         return self.store.artifacts.submit(make_spec(**changes), work, now=self.now)
 
@@ -136,6 +140,15 @@ def test_comparison_after_a_change_of_price_draws_anew_and_takes_what_was_evalua
     desk.tick()
     budget = desk.store.jobs.get(desk.children(priced[0])["draw/small@4"]).spec.budget
     assert (budget.currency, budget.limit) == (Currency.usd, 1234)
+
+
+def test_comparison_after_models_were_read_again_takes_nothing_that_was_drawn_otherwise(desk: Desk) -> None:
+    comparisons = [desk.compare(sampling=ModelSampling(top_k=top_k)) for top_k in (None, 20, 20)]
+    desk.tick()
+
+    children = [desk.children(one) for one in comparisons]
+    assert not set(children[0].values()) & set(children[1].values())
+    assert children[1] == children[2]
 
 
 @pytest.mark.parametrize(("nano_usd", "got"), [(None, "an amount that cannot be told"), (0.0, "nothing")])
