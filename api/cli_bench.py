@@ -70,6 +70,46 @@ def throughput(
 
 
 @bench.command()
+def peer(
+    context: typer.Context,
+    pairs: Annotated[int, typer.Option(min=1, help="Times both sides run.")] = 3,
+    problems: Annotated[int, typer.Option(min=1, max=2000, help="Problems, each drawn 16 times.")] = 400,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Batch sizes of the peer to try; repeat it. 64 and 256 without.")
+    ] = None,
+    keep: Keep = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the service against `ray.data.llm`: completion tokens a second from the first to the last row."""
+    from api.local.bench_peer import bench_peer
+
+    result = measured(
+        context,
+        keep,
+        as_json=as_json,
+        measure=lambda directory: bench_peer(
+            directory, num_pairs=pairs, num_problems=problems, batch_sizes=tuple(batch_size or (64, 256))
+        ),
+    )
+    if result is None:
+        return
+    rows = [
+        (
+            number,
+            f"{pair.service.tokens / pair.service.drawing_s:,.0f}",
+            f"{pair.peer.tokens / pair.peer.seconds:,.0f}",
+            f"{pair.ratio:.3f}",
+            f"{pair.peer.tokens / pair.peer.total_s:,.0f}",
+        )
+        for number, pair in enumerate(result.pairs, start=1)
+    ]
+    print_lines(table(("pair", "service tok/s", "peer tok/s", "ratio", "peer with start"), rows, right=range(5)))
+    tried = ", ".join(f"{size}: {rate:,.0f}" for size, rate in result.tried.items())
+    typer.echo(f"batches  {tried} tokens/s; {result.batch_size} is used")
+    typer.echo(f"ratio    {result.ratio.to_text(3)}; goal 1.5")
+
+
+@bench.command()
 def start(
     context: typer.Context,
     repeats: Annotated[int, typer.Option(min=1, help="Times to start.")] = 3,

@@ -116,7 +116,7 @@ class VllmEngine:
         )  # fmt: skip
         self._refused: list[Finished] = []
         self._shape = shape_of(model.path)
-        self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**_engine_arguments(model, self.seed)))
+        self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(model, self.seed)))
         self._text_of_tail = lru_cache(maxsize=4096)(self._decode)
 
     def add(
@@ -229,7 +229,7 @@ class PlainVllm:
     def __init__(self, model: ModelSpec, *, seed: int) -> None:
         from vllm import LLM
 
-        self._llm = LLM(**_engine_arguments(model, seed))
+        self._llm = LLM(**engine_arguments(model, seed))
 
     def draw(
         self, prompts: Sequence[tuple[list[int], int]], *, num_samples: int, sampling: SamplingSpec
@@ -243,7 +243,7 @@ class PlainVllm:
         from vllm import SamplingParams, TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=token_ids) for token_ids, _ in prompts]
-        params = [SamplingParams(n=num_samples, **_how_to_draw(sampling, max_tokens)) for _, max_tokens in prompts]
+        params = [SamplingParams(n=num_samples, **how_to_draw(sampling, max_tokens)) for _, max_tokens in prompts]
         self._llm.generate(inputs[:1], params[:1], use_tqdm=False)
         started = time.perf_counter()
         outputs = self._llm.generate(inputs, params, use_tqdm=False)
@@ -265,7 +265,8 @@ def vllm_version() -> str:
     raise InvalidInput(f"no engine is installed; install one of {', '.join(_DISTRIBUTIONS)}")
 
 
-def _engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
+def engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
+    """What vLLM is told to load the model as its options say; the same for every engine that is compared."""
     from vllm.platforms import current_platform
 
     options = model.engine
@@ -320,7 +321,7 @@ def _sampling_params(sampling: SamplingSpec, max_tokens: int) -> "SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        **_how_to_draw(sampling, max_tokens),
+        **how_to_draw(sampling, max_tokens),
         detokenize=bool(sampling.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
         # shared by all requests: vLLM would otherwise deep-copy them for each one
@@ -328,7 +329,7 @@ def _sampling_params(sampling: SamplingSpec, max_tokens: int) -> "SamplingParams
     )
 
 
-def _how_to_draw(sampling: SamplingSpec, max_tokens: int) -> dict[str, Any]:
+def how_to_draw(sampling: SamplingSpec, max_tokens: int) -> dict[str, Any]:
     """Arguments of vLLM's `SamplingParams`; what nobody has resolved changes nothing."""
     from vllm.sampling_params import StructuredOutputsParams
 

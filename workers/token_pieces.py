@@ -3,8 +3,9 @@
 Owns the proof that this is exact. A piece begins where a space follows an ASCII character that is none, or where the
 text begins, so runs of white space stay whole, with the character after them. A tokenizer whose pre-tokenizer never
 puts such a character and such a space into one word makes the same tokens of the pieces as of the whole text, for its
-model sees words alone. Which tokenizers those are, is decided by a list; every other one counts whole texts. Must not
-import ray, vllm, torch or transformers.
+model sees words alone. Which tokenizers those are, is decided by a list. One that splits nothing into words, as of
+Gemma, does so too if no token of its vocabulary reaches over a cut: pairs are then never merged across one. Every other
+one counts whole texts. Must not import ray, vllm, torch or transformers.
 """
 
 from itertools import pairwise
@@ -16,6 +17,8 @@ import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 _SPACE, _DELETE = 0x20, 0x7F
+_MARK = "\u2581"  # SentencePiece's for a space
+_SPLIT_BY_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD_TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -55,9 +58,9 @@ def counts_add_up(tokenizer: dict[str, Any]) -> bool:
     Args:
         tokenizer: the content of tokenizer.json.
     """
+    splits = _is_plain(tokenizer.get("normalizer")) and _cuts_before_spaces(tokenizer.get("pre_tokenizer"))
     return (
-        _is_plain(tokenizer.get("normalizer"))
-        and _cuts_before_spaces(tokenizer.get("pre_tokenizer"))
+        (splits or _merges_within_cuts(tokenizer))
         and not (tokenizer.get("model") or {}).get("dropout")
         and all(_is_local(token) for token in tokenizer.get("added_tokens") or [])
         and not tokenizer.get("truncation")
@@ -85,11 +88,29 @@ def _cuts_before_spaces(pre_tokenizer: dict[str, Any] | None) -> bool:
             return False
 
 
+def _merges_within_cuts(tokenizer: dict[str, Any]) -> bool:
+    """Whether the model gets whole texts with spaces written as marks, and can merge nothing across a cut."""
+    model = tokenizer.get("model") or {}
+    return (
+        tokenizer.get("normalizer") == {"type": "Replace", "pattern": {"String": " "}, "content": _MARK}
+        # by spaces, of which none are left
+        and tokenizer.get("pre_tokenizer") in (None, _SPLIT_BY_SPACES)
+        and model.get("type") == "BPE"
+        and _MARK in model["vocab"]
+        # parts of a word are marked where they stand in it, or whole words are looked up before any merge
+        and not any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
+        and not any(_reaches_over_a_cut(token) for token in model["vocab"])
+    )
+
+
+def _reaches_over_a_cut(token: str) -> bool:
+    return any(_SPACE < ord(a) < _DELETE and b in (" ", _MARK) for a, b in pairwise(token))
+
+
 def _is_local(token: dict[str, Any]) -> bool:
     """Whether an added token is found in a text exactly where it is found in the text's pieces."""
-    content = token["content"]
-    has_cut = any(_SPACE < ord(a) < _DELETE and b == " " for a, b in pairwise(content))
-    return not (has_cut or token.get("lstrip") or token.get("rstrip") or token.get("single_word"))
+    reaches = any(token.get(key) for key in ("lstrip", "rstrip", "single_word"))
+    return not (reaches or _reaches_over_a_cut(token["content"]))
 
 
 class Pieces:

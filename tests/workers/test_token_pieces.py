@@ -34,7 +34,7 @@ SPLITS = {
     for number, pattern in enumerate(sorted(PATTERNS))
 }
 TEXTS = st.lists(
-    st.text(alphabet="aZ1.'#\n\r\t  \u00a0\u2003\u0301é你🙂-(s", max_size=30)
+    st.text(alphabet="aZ1.'#\u2581\n\r\t  \u00a0\u2003\u0301é你🙂-(s", max_size=30)
     | st.sampled_from([*CORPUS, "<|end|>", "   ", "'s", " 's", " \n"]),
     max_size=4,
 ).map("".join)
@@ -49,7 +49,30 @@ def make_tokenizer(split: pre_tokenizers.PreTokenizer, *, added: AddedToken | No
     return tokenizer
 
 
-TOKENIZERS = {name: make_tokenizer(split) for name, split in SPLITS.items()}
+MARK = "\u2581"
+
+
+def make_tokenizer_without_words(*, vocab: tuple[str, ...] = (), **changes: object) -> Tokenizer:
+    """As of Gemma: spaces are marks, the model gets whole texts, and what it does not know it spells in bytes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<0x00>"))
+    tokenizer.normalizer = normalizers.Replace(" ", MARK)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=[*spelled, MARK], show_progress=False)
+    tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["pre_tokenizer"] = json.loads(pre_tokenizers.Split(" ", "merged_with_previous").__getstate__())
+    content["added_tokens"] = []
+    content["model"] |= changes
+    content["model"]["vocab"] |= {token: len(content["model"]["vocab"]) + i for i, token in enumerate(vocab)}
+    made = Tokenizer.from_str(json.dumps(content))
+    made.add_tokens([AddedToken("<|end|>", normalized=False), AddedToken(MARK * 3, normalized=True)])
+    return made
+
+
+TOKENIZERS = {name: make_tokenizer(split) for name, split in SPLITS.items()} | {
+    "without words": make_tokenizer_without_words()
+}
 
 
 class Counting:
@@ -76,7 +99,7 @@ class Counting:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(texts=st.lists(TEXTS, max_size=5))
 def test_counts_of_pieces_are_those_of_whole_texts(name, texts):
     tokenizer = Counting(TOKENIZERS[name])
@@ -130,6 +153,18 @@ def test_words_that_may_hold_a_space_are_counted_in_whole_texts(split):
     assert not tokenizer.counts_add_up()
     ModelCounter(tokenizer).completions(pa.array(["the cat and the cat"]))
     assert tokenizer.num_asked == 1
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        make_tokenizer_without_words(vocab=(f"of{MARK}the",)),
+        make_tokenizer_without_words(ignore_merges=True),
+        make_tokenizer_without_words(end_of_word_suffix="</w>"),
+    ],
+)
+def test_models_that_may_merge_across_a_space_are_given_whole_texts(tokenizer):
+    assert not Counting(tokenizer).counts_add_up()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from api.local.bench_control_plane import ControlPlaneRow, decades
 from api.local.bench_finetune import FinetuneResult, TrainingPair, TrainingRun, bench_finetune
 from api.local.bench_machine import Spread, this_machine
+from api.local.bench_peer import PeerPair, PeerRun
 from api.local.bench_process import measure_apart
 from api.local.bench_report import bench_report
 from api.local.bench_scoring import bench_math_answer
@@ -39,6 +40,14 @@ def test_throughput_ratio_is_the_median_of_pairs_not_the_ratio_of_medians() -> N
     result = ThroughputResult.of(this_machine(), (), 0, pairs)
 
     assert result.ratio == Spread(median=pytest.approx(0.8), lowest=0.5, highest=0.8, repeats=3)  # type: ignore[arg-type]
+
+
+def test_ratio_to_a_peer_leaves_out_what_comes_before_the_first_row_on_both_sides() -> None:
+    service = make_pair(seconds=50.0, drawing_s=10.0).service
+
+    pair = PeerPair(service=service, peer=PeerRun(rows=10, tokens=1200, seconds=24.0, total_s=90.0))
+
+    assert pair.ratio == pytest.approx(2.0)
 
 
 def test_spread_names_extremes_only_of_repeats() -> None:
