@@ -30,6 +30,7 @@ class FakeWorld:
         flush_rows: finished samples become a part at this many.
         poison: problems that kill the engine they enter.
         dies_silently: an engine that dies of one is gone without a word.
+        only_errors: models of which every sample is an error.
         slow_answers: prepare and score attempts never end.
         shorter: how many times shorter an arm's completions are than others', by its name.
         score_s: virtual seconds of a score attempt.
@@ -46,6 +47,7 @@ class FakeWorld:
     flush_rows: int = 50
     poison: frozenset[int] = frozenset()
     dies_silently: bool = False
+    only_errors: frozenset[str] = frozenset()
     slow_answers: bool = False
     shorter: dict[str, int] = field(default_factory=dict[str, int])
     score_s: float = 0.0
@@ -126,7 +128,7 @@ class FakeRecord:
         pricing = spec.work.model.pricing
         usage = time
         for sample in samples:
-            if sample.is_refused:
+            if sample.is_refused or spec.work.model.name in self.world.only_errors:
                 usage = usage + Usage(samples=1, errors=1)
             else:
                 usage = usage + _sample_usage(pricing, self.world.prompt_tokens(sample.problem), sample.tokens)

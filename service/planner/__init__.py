@@ -11,7 +11,7 @@ from service.planner.artifacts import advance_artifacts, fold_artifacts
 from service.planner.attempts import fold_reports
 from service.planner.credit import grant_credit
 from service.planner.draft import Draft
-from service.planner.failing import fail_job
+from service.planner.failing import fail_hopeless_jobs, fail_job
 from service.planner.health import fold_hosts
 from service.planner.options import Options
 from service.planner.plan import Plan, Seen, Snapshot
@@ -36,6 +36,7 @@ def plan(
     for job_id, error in seen.broken_jobs.items():
         if job_id in draft.jobs:
             fail_job(draft, job_id, error)
+    fail_hopeless_jobs(draft)
     for job_id, error in seen.manifest_errors.items():
         draft.event(job_id, "manifest_failed", f"cannot write the manifest, tried again: {error}")
     wind_down(draft)

@@ -6,6 +6,7 @@ import pytest
 
 from service.currency import Budget, Currency
 from service.jobs import Phase
+from service.planner.failing import HOPELESS_ERRORS
 from service.tasks import MAX_ENGINE_DEATHS, MAX_LOST
 from service.work import TaskKind
 from tests.simulation.world import Simulation
@@ -81,3 +82,19 @@ def test_engines_that_are_preempted_again_and_again_cost_no_problem(tmp_path):
     job = simulation.run(job)
     assert job.phase is Phase.succeeded, job.error
     assert len(simulation.samples(job)) == 400
+
+
+def test_model_that_draws_nothing_but_errors_fails_the_job_long_before_the_budget_is_spent(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40, only_errors=frozenset({"m"}))
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=40 * 100)))
+    assert job.phase is Phase.failed
+    assert "samples of m are errors" in (job.error or "")
+    assert HOPELESS_ERRORS <= simulation.account(job).spent < 1000
+    assert simulation.account(job).reserved == 0
+
+
+def test_few_errors_and_nothing_else_end_as_rows_with_errors(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=40, only_errors=frozenset({"m"}))
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=80)))
+    assert job.phase is Phase.finished_with_errors
+    assert simulation.account(job).spent == 80
