@@ -40,7 +40,7 @@ def to_selection(document: SelectionDocument, store: Store, data_dir: str) -> tu
     else:
         held_out = document.held_out
     spec = SelectionSpec(
-        name=document.name or f"{document.keep} of {', '.join(job.spec.name for job in jobs)}"[:200],
+        name=document.name or f"{document.keep} of {', '.join(dict.fromkeys(job.spec.name for job in jobs))}"[:200],
         sources=tuple(
             SelectionSource(job=source.job, share=source.share, arms=tuple(source.arms)) for source in document.sources
         ),

@@ -115,7 +115,7 @@ def _judge(job: Job, document: SelectionDocument, store: Store, data_dir: str) -
             f"judges: got {job.id} on {job.spec.problems}, allowed: a job whose problems are a selection with `ask`"
         ) from None
     assert isinstance(asked, SelectionSpec)
-    about, sources = [source.job for source in asked.sources], [source.job for source in document.sources]
+    about, sources = asked.jobs, tuple(dict.fromkeys(source.job for source in document.sources))
     if not set(about) & set(sources):
         raise InvalidInput(
             f"judges: got {job.id}, which judged samples of {', '.join(about)}; allowed: judges of {', '.join(sources)}"

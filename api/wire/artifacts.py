@@ -10,7 +10,7 @@ from api.wire.submitted import Measured, SubmittedOut
 
 
 class SourceDocument(InputModel):
-    """A job that samples are taken from."""
+    """A job, or some of its arms, that samples are taken from."""
 
     job: str = Field(max_length=40, description="Id of a job that has ended.")
     share: float | None = Field(
@@ -59,8 +59,10 @@ class SelectionDocument(InputModel):
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
         jobs = [source.job for source in self.sources]
-        if len(set(jobs)) != len(jobs):
-            raise PydanticCustomError("repeated", "sources that differ", {"got": ", ".join(jobs)})
+        repeated = [source for source in self.sources if jobs.count(source.job) > 1]
+        named = [(source.job, arm) for source in repeated for arm in source.arms]
+        if not all(source.arms for source in repeated) or len(set(named)) != len(named):
+            raise PydanticCustomError("repeated", "a job once, or with other arms each time", {"got": ", ".join(jobs)})
         if 0 < sum(source.share is not None for source in self.sources) < len(self.sources):
             raise PydanticCustomError("shares", "a share for every source or for none", {"got": "a share for some"})
         if len(set(self.judges)) != len(self.judges):

@@ -76,8 +76,8 @@ def dataset_card(
         "## Statistics\n\n" + _statistics(lineage),
         "## Selection\n\n" + _selection(lineage),
         *([] if lineage.judged is None else ["## Judges\n\n" + _judges(lineage, lineage.judged)]),
-        "## Generation\n\n" + "\n\n".join(_generation(source) for source in lineage.sources),
-        "## Budget and accounting\n\n" + _budget(lineage.sources),
+        "## Generation\n\n" + "\n\n".join(map(_generation, {each.job_id: each for each in lineage.sources}.values())),
+        "## Budget and accounting\n\n" + _budget(lineage),
         "## Models, problems and licenses\n\n" + _licenses(lineage),
         "## Documents\n\n" + _DOCUMENTS,
     ]
@@ -176,7 +176,7 @@ def _selection(lineage: Lineage) -> str:
         ],
     )
     filters = _table(
-        ("after", "rows", *(source.job_id for source in lineage.sources)),
+        ("after", "rows", *lineage.spec.source_names),
         [(count.name, f"{count.rows:,}", *(f"{rows:,}" for rows in count.rows_by_source)) for count in lineage.filters],
     )
     if not lineage.held_out:
@@ -254,9 +254,9 @@ def _import_table(source: SourceOrigin) -> str:
     return _table(("setting", "value"), rows)
 
 
-def _budget(sources: Sequence[SourceOrigin]) -> str:
+def _budget(lineage: Lineage) -> str:
     rows: list[tuple[str, ...]] = []
-    for source in sources:
+    for name, source in zip(lineage.spec.source_names, lineage.sources, strict=True):
         currency, usage = Currency(source.currency), source.usage
         limit, spent = (
             "none" if amount is None else wording.amount(stated_amount(currency, amount), currency)
@@ -268,7 +268,7 @@ def _budget(sources: Sequence[SourceOrigin]) -> str:
         is_priced = not imported or imported["is_known_model"]
         rows.append(
             (
-                source.job_id,
+                name,
                 "imported: nothing was spent, FLOPs are those of the tokens" if imported else _ACCOUNTING[currency],
                 limit,
                 spent,
@@ -282,7 +282,10 @@ def _budget(sources: Sequence[SourceOrigin]) -> str:
         )
     header = ("job", "budget counts", "limit", "spent", "samples", "truncated", "FLOPs, exact", "FLOPs, paper")
     table = _table((*header, "prompt tokens", "completion tokens"), rows)
-    return f"{table}\n\nUse is of all samples of a job, selected or not; training and evaluation are not in it."
+    return (
+        f"{table}\n\nUse is of all samples of a job, or of the arms that were named, selected or not; training and "
+        "evaluation are not in it."
+    )
 
 
 def _licenses(lineage: Lineage) -> str:

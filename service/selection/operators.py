@@ -256,8 +256,8 @@ def _why_empty(spec: SelectionSpec, filters: list[FilterCount], candidates: Cand
     counts = ", ".join(f"{count.name} {count.rows:,}" for count in filters)
     message = f"selection {spec.name!r}: `{filters[-1].name}` leaves no row; rows after each filter: {counts}"
     if filters[-1].name == "shares":
-        left = zip(spec.sources, filters[-2].rows_by_source, strict=True)
-        message += f"; a source with a share has none: {', '.join(f'{source.job} {rows:,}' for source, rows in left)}"
+        left = zip(spec.source_names, filters[-2].rows_by_source, strict=True)
+        message += f"; a source with a share has none: {', '.join(f'{name} {rows:,}' for name, rows in left)}"
     if filters[-1].name == "keep" and spec.keep is Keep.judged:
         yes, no = (int(np.count_nonzero(candidates.judged == code)) for code in (YES, NO))
         rest = len(candidates.judged) - yes - no

@@ -40,7 +40,7 @@ class Duplicates(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionSource:
-    """A finished job and its part of the mix.
+    """A finished job, or some arms of it, and its part of the mix. One job is several sources where arms differ in it.
 
     Args:
         share: of the selected rows relative to the other sources', > 0; given for all sources or for none (then
@@ -83,3 +83,17 @@ class SelectionSpec:
     seed: int = 0
     ask: str | None = None
     judges: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Ids of the sources' jobs, each once."""
+        return tuple(dict.fromkeys(source.job for source in self.sources))
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """What each source is called: its job, and the arms where that is not enough."""
+        is_enough = len(self.jobs) == len(self.sources)
+        return tuple(
+            source.job if is_enough or not source.arms else f"{source.job} ({', '.join(source.arms)})"
+            for source in self.sources
+        )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_selection_takes_the_arms_it_names_and_says_so(drawn) -> None:
     assert rows == {(name, ids[name]["prompt_id"], ids[name]["sampling_id"]) for name in (ARMS[1], ARMS[2])}
     refused = client.post("/v1/selections", json={"sources": [{"job": job_id, "arms": ["warm"]}]})
     assert f"sources.arms: got 'warm', allowed of {job_id}: plain t=0.3" in refused.json()["detail"]
+
+
+def test_selection_mixes_arms_of_one_job_by_their_shares(drawn) -> None:
+    world, client, job_id = drawn
+    sources = [{"job": job_id, "arms": [name], "share": share} for name, share in ((ARMS[0], 0.25), (ARMS[2], 0.75))]
+    asked = {"sources": sources, "keep": "all", "duplicates": "keep"}
+    selection_id = client.post("/v1/selections", json=asked).json()["id"]
+    work_off(world)
+
+    found = client.get(f"/v1/selections/{selection_id}").json()
+    assert (found["phase"], found["error"], found["document"]["sources"]) == ("succeeded", None, sources)
+    table = pq.ParquetFile(found["path"]).read()
+    assert Counter(table["arm"].to_pylist()) == {ARMS[0]: 4, ARMS[2]: 12}
+    assert set(table["source"].to_pylist()) == {0, 1}
+    html = client.get(f"/training/selections/{selection_id}").text
+    assert f"{job_id} ({ARMS[0]})" in html
+    for again in ([sources[0], sources[0]], [sources[0], {"job": job_id, "share": 0.5}]):
+        refused = client.post("/v1/selections", json={"sources": again})
+        assert refused.status_code == 422
+        assert "a job once, or with other arms each time" in refused.text
 
 
 def test_arms_of_an_adaptive_job_have_no_metrics_at_k(drawn) -> None:

@@ -22,7 +22,7 @@ from service.report import Form
 from service.report_words import measured_text
 from service.selection.judge_quality import Judged
 from service.selection.lineage import Lineage, SourceOrigin, read_lineage
-from service.selection.spec import Duplicates, Keep, SelectionSpec
+from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.stats import Estimate, NotEstimable
 from service.store import Store
 from service.store.reads import Part
@@ -90,7 +90,7 @@ def _figure(lineage: Lineage) -> figures.Figure:
         figures.FilterBar(name=count.name, rows=count.rows, rows_by_source=count.rows_by_source)
         for count in lineage.filters
     ]
-    return figures.filters_figure(bars, [source.job_id for source in lineage.sources])
+    return figures.filters_figure(bars, lineage.spec.source_names)
 
 
 def _made(part: Part, lineage: Lineage, names: dict[str, str], selection_id: str, row: int) -> pages.MadeSet:
@@ -109,7 +109,10 @@ def _made(part: Part, lineage: Lineage, names: dict[str, str], selection_id: str
             ("and valid steps", wording.count(statistics.verified), "as far as the step check could tell"),
         ),
         filters=_filters(lineage),
-        origins=tuple(_origin(source, names, last[index]) for index, source in enumerate(lineage.sources)),
+        origins=tuple(
+            _origin(source, asked, names, rows)
+            for source, asked, rows in zip(lineage.sources, lineage.spec.sources, last, strict=True)
+        ),
         judged=() if lineage.judged is None else _judged(lineage.judged),
         judges=tuple(link_to(judge.job_id, names.get(judge.job_id)) for judge in lineage.judges),
         held_out=_held_out(lineage),
@@ -158,9 +161,9 @@ def _settings(spec: SelectionSpec) -> dict[str, str]:
     }
 
 
-def _origin(source: SourceOrigin, names: dict[str, str], rows: int) -> pages.OriginLine:
+def _origin(source: SourceOrigin, asked: SelectionSource, names: dict[str, str], rows: int) -> pages.OriginLine:
     return pages.OriginLine(
-        job=link_to(source.job_id, names.get(source.job_id)),
+        job=link_to(source.job_id, names.get(source.job_id), note=", ".join(asked.arms)),
         problems=f"{source.problems.name}, {wording.plural(source.problems.num_problems, 'problem')}",
         models=(
             *(f"{model.name} (license {model.license or wording.UNKNOWN})" for model in source.models),

@@ -76,7 +76,7 @@ def selection_line(store: Store, artifact: Artifact, names: dict[str, str]) -> p
         name=artifact.spec.name,
         phase=artifact.phase.value,
         error=artifact.error,
-        sources=tuple(link_to(source.job, names.get(source.job)) for source in artifact.spec.sources),
+        sources=tuple(link_to(job_id, names.get(job_id)) for job_id in artifact.spec.jobs),
         rows=parts[-1].rows if parts else None,
         considered=considered,
         created_at=artifact.created_at,
