@@ -59,7 +59,9 @@ def metrics(context: typer.Context, job: JobArgument, as_json: JsonFlag = False)
 def usage(
     context: typer.Context,
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job's.")] = None,
-    by: Annotated[str, typer.Option(help="Any of job, model, stage, outcome, by commas.")] = "job,model,stage,outcome",
+    by: Annotated[
+        str, typer.Option(help="Any of job, model, arm, stage, outcome, by commas.")
+    ] = "job,model,stage,outcome",
     as_json: JsonFlag = False,
 ) -> None:
     """Show what was used."""

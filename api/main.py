@@ -20,6 +20,7 @@ from types import FrameType
 import uvicorn
 
 from api.app import create_app
+from api.cli_output import exit_code_of
 from api.local.model_files import inspect_endpoint, inspect_model, render_prompt
 from service.cluster import Cluster
 from service.config import Settings
@@ -248,7 +249,7 @@ def up(settings: Settings, *, use_ray: bool = True, num_cpus: int | None = None)
         service.start()
     except IsoflopError as error:
         print(f"isoflop up: {error}", file=sys.stderr)
-        return 1
+        return exit_code_of(error)
     print(f"isoflop  {service.url}  data in {settings.data_dir}  (Ctrl-C stops)", flush=True)
     while not asked.wait(0.2):
         _listen(note)

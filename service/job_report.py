@@ -154,6 +154,11 @@ class _Side:
         return self.job.spec.models[0] if self.arm is None else self.arm.model
 
     @property
+    def drawn_by(self) -> tuple[str, str]:
+        """Job and arm whose samples these are."""
+        return self.job.id, "" if self.arm is None else self.arm.name
+
+    @property
     def models(self) -> list[ModelSpec]:
         """What drew its samples: what is not known of another arm's model hides nothing of this one."""
         return [model for model in self.resolved.models if self.arm is None or model.name == self.arm.model]
@@ -315,10 +320,18 @@ def _figures(
     has_steps: bool,
 ) -> tuple[Figure, ...]:
     colours = assign_colours([model.name for model in store.catalogue.models()])
-    curves = [
-        coverage_curves(side.name, side.model, side.samples, seed=side.job.spec.seed)
+    shown = [
+        side
         for side, found in zip(sides, measures, strict=True)
         if side.job.spec.allocation.is_even and found.has_answers and not is_unpriced(side.models)
+    ]
+    # arms of a comparison that took the same job have one line, which would hide the others
+    names: dict[tuple[str, str], list[str]] = {}
+    for side in shown:
+        names.setdefault(side.drawn_by, []).append(side.name)
+    curves = [
+        coverage_curves(" / ".join(names[one.drawn_by]), one.model, one.samples, seed=one.job.spec.seed)
+        for one in {side.drawn_by: side for side in shown}.values()
     ]
 
     def of(metric: str) -> list[Curve]:

@@ -20,7 +20,9 @@ NO_ANSWERS = NotEstimable("the job has no scorer of answers")
 NO_STEPS = NotEstimable("the job has no scorer of steps")
 NOTHING_SCORED = NotEstimable("no sample is scored yet")
 NO_SCORERS = NotEstimable("the job has no scorers")
-NO_FLOPS = NotEstimable("imported samples of a model that is not registered have no known FLOPs")
+NO_FLOPS = NotEstimable(
+    "FLOPs of a model without known coefficients: an endpoint that declares none, or one that was imported unregistered"
+)
 
 _NEED_ANSWERS = (
     "num_correct",

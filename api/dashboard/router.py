@@ -90,12 +90,13 @@ def make_router() -> APIRouter:
         context: Context,
         job_id: str,
         show_only: Annotated[str, Query(alias="show", max_length=40)] = "all",
+        arm: Annotated[str, Query(max_length=200)] = "",
         cursor: Annotated[str, Query(max_length=40)] = "",
         sample: Annotated[str | None, Query(max_length=100)] = None,
         fragment: Fragment = None,
     ) -> HTMLResponse:
         page = samples.samples_page(
-            context, job_id, datetime.now(UTC), shown=show_only, cursor=cursor, sample_id=sample
+            context, job_id, datetime.now(UTC), shown=show_only, arm=arm, cursor=cursor, sample_id=sample
         )
         return show(page, fragment)
 

@@ -1,4 +1,4 @@
-"""/v1/usage: what was used, by job, model, stage and outcome, also by minute and as CSV."""
+"""/v1/usage: what was used, by job, model, arm, stage and outcome, also by minute and as CSV."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from service.store.reads import UsageRow
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 
-KEYS = {"job": "job_id", "model": "model", "stage": "stage", "outcome": "outcome"}
+KEYS = {"job": "job_id", "model": "model", "arm": "arm", "stage": "stage", "outcome": "outcome"}
 AMOUNTS = (
     "samples",
     "errors",
@@ -40,7 +40,7 @@ AMOUNTS = (
 )
 def get_usage(
     context: Context,
-    by: Annotated[str, Query(max_length=100, description="Any of job, model, stage, outcome, by commas.")] = (
+    by: Annotated[str, Query(max_length=100, description="Any of job, model, arm, stage, outcome, by commas.")] = (
         "job,model,stage,outcome"
     ),
     job: Annotated[str | None, Query(max_length=40, description="Only this job.")] = None,
@@ -54,7 +54,7 @@ def get_usage(
             raise UnknownName(kind="usage key", got=key, allowed=KEYS)
     if job is not None:
         context.store.jobs.get(job)
-    rows = context.store.reads.usage(job_id=job, by_minute=bucket == "minute")
+    rows = context.store.reads.usage(job_id=job, by_minute=bucket == "minute", by_arm="arm" in keys)
     sums = sum_usage(rows, keys, by_minute=bucket == "minute")
     if format == "csv":
         return Response(_as_csv(sums), media_type="text/csv; charset=utf-8")

@@ -298,6 +298,7 @@ class UsageOut(BaseModel):
 
     job: str | None = None
     model: str | None = None
+    arm: str | None = Field(default=None, description="Of the job; empty where that is not on record.")
     stage: str | None = None
     outcome: str | None = None
     minute: datetime | None = None

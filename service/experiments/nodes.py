@@ -88,7 +88,8 @@ def budget_of(
         reference: the reference arm's draw.
 
     Raises:
-        InvalidInput: the reference's amount is unknown or nothing, or the arm is free in what it is matched by.
+        InvalidInput: the reference's amount is unknown, nothing, or too little for the arm's rounds; or the arm is
+            free in what it is matched by.
     """
     by = arm.match or spec.match
     drawn = num_samples * num_train_problems(spec, work)
@@ -112,7 +113,13 @@ def budget_of(
             f"arms.{arm.name}: {reference.id} of the reference {spec.reference} usefully spent {got} in {by.value}, "
             "so nothing can be matched to it; allowed: another match, or a reference that costs something in it"
         )
-    return Budget(currency=currency, limit=to_amount(currency, useful))
+    limit = to_amount(currency, useful)
+    if limit < arm.rounds:
+        raise InvalidInput(
+            f"arms.{arm.name}: {reference.id} of the reference {spec.reference} usefully spent {useful:.4g} in "
+            f"{by.value}, which is nothing for each of {arm.rounds} rounds; allowed: fewer rounds, or a larger budget"
+        )
+    return Budget(currency=currency, limit=limit)
 
 
 def _check_not_free(work: ComparisonWork, arm: ArmSpec) -> None:
@@ -154,7 +161,10 @@ def nominal_ratio(spec: ComparisonSpec, work: ComparisonWork, arm: ArmSpec, by: 
 
 
 def share_of_round(whole: int, rounds: int, round_: int) -> int:
-    """What of a whole number falls to a round, from 1: shares differ by one at most and add up to the whole."""
+    """What of a whole number falls to a round, from 1: shares differ by one at most and add up to the whole.
+
+    Nothing falls to some where the whole is less than the rounds; whoever asks sees to that.
+    """
     return whole * round_ // rounds - whole * (round_ - 1) // rounds
 
 

@@ -20,6 +20,8 @@ from service.figures.base import (
     plain_text,
 )
 
+_PALER, _PALEST = 0.4, 0.2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateBar:
@@ -35,9 +37,9 @@ class RateBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthBin:
-    """Samples of one model whose completions have `low` <= tokens < `high`."""
+    """Samples of one model or arm whose completions have `low` <= tokens < `high`."""
 
-    model: str
+    name: str
     low: int
     high: int
     stopped: int
@@ -97,11 +99,21 @@ def _error_bars(bars: Sequence[RateBar]) -> Json:
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.5, "width": 5}
 
 
-def length_figure(bins: Sequence[LengthBin], colours: Mapping[str, str]) -> Figure:
-    """How long completions are and which were cut: stopped samples plain, truncated ones hatched."""
+def length_figure(bins: Sequence[LengthBin], colours: Mapping[str, str], *, of: str = "model") -> Figure:
+    """How long completions are and which were cut: stopped samples plain, truncated ones hatched.
+
+    Of names that share a colour each later one is paler.
+
+    Args:
+        of: what each name is one of.
+    """
     data: list[Json] = []
-    for model in dict.fromkeys(b.model for b in bins):
-        own = [b for b in bins if b.model == model]
+    shown: list[str] = []
+    for name in dict.fromkeys(b.name for b in bins):
+        own = [b for b in bins if b.name == name]
+        colour = colours.get(name, NEUTRAL)
+        opacity = max(_PALEST, 1 - _PALER * shown.count(colour))
+        shown.append(colour)
         for finish, pattern in (("stopped", ""), ("truncated", "/")):
             numbers = [b.stopped if finish == "stopped" else b.truncated for b in own]
             if not any(numbers):
@@ -109,18 +121,19 @@ def length_figure(bins: Sequence[LengthBin], colours: Mapping[str, str]) -> Figu
             data.append(
                 {
                     "type": "bar",
-                    "name": f"{model} · {finish}",
+                    "name": f"{name} · {finish}",
+                    "opacity": opacity,
                     "x": [(b.low + b.high) / 2 for b in own],
                     "width": [b.high - b.low for b in own],
                     "y": list(numbers),
                     "customdata": [[b.low, b.high - 1] for b in own],
                     "marker": {
-                        "color": colours.get(model, NEUTRAL),
+                        "color": colour,
                         "pattern": {"shape": pattern},
                         "line": {"width": 0},
                     },
                     "hovertemplate": (
-                        f"<b>{plain_text(model)}</b> · {finish}<br>%{{y:,}} samples"
+                        f"<b>{plain_text(name)}</b> · {finish}<br>%{{y:,}} samples"
                         "<br>%{customdata[0]} to %{customdata[1]} tokens<extra></extra>"
                     ),
                 }
@@ -134,12 +147,12 @@ def length_figure(bins: Sequence[LengthBin], colours: Mapping[str, str]) -> Figu
     )
     layout |= {"barmode": "stack", "bargap": 0.04, "legend": legend_above()}
     rows = tuple(
-        (b.model, f"{b.low} to {b.high - 1}", wording.count(b.stopped), wording.count(b.truncated)) for b in bins
+        (b.name, f"{b.low} to {b.high - 1}", wording.count(b.stopped), wording.count(b.truncated)) for b in bins
     )
     return Figure(
         key="lengths",
         title="How long completions are, and how they ended",
         note="Truncated: cut at max_tokens, counted as incorrect and as waste.",
         spec={"data": data, "layout": layout},
-        table=FigureTable(columns=("model", "tokens", "stopped", "truncated"), rows=rows),
+        table=FigureTable(columns=(of, "tokens", "stopped", "truncated"), rows=rows),
     )

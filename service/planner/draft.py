@@ -185,7 +185,9 @@ class Draft:
         """Adds to the usage rollup."""
         job = self.jobs.get(task.job_id)
         stage = job.spec.stage if job is not None and task.kind is TaskKind.generate else task.kind.value
-        self._usage.append(UsageWrite(job_id=task.job_id, model=task.model, stage=stage, outcome=outcome, usage=usage))
+        self._usage.append(
+            UsageWrite(job_id=task.job_id, model=task.model, arm=task.arm, stage=stage, outcome=outcome, usage=usage)
+        )
 
     def record_prepared(self, prepared: Prepared) -> None:
         """Makes a job's prompts known."""

@@ -258,6 +258,7 @@ class UsageWrite:
     Args:
         stage: kind of the task, but `evaluate` or `judge` for generate tasks of a job that does so.
         outcome: useful, truncated, lost or dropped.
+        arm: of the job; "" where it is no job's.
     """
 
     job_id: str
@@ -265,6 +266,7 @@ class UsageWrite:
     stage: str
     outcome: str
     usage: Usage
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,6 +324,7 @@ def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None
     fence = (
         (usage.c.job_id == entry.job_id)
         & (usage.c.model == entry.model)
+        & (usage.c.arm == entry.arm)
         & (usage.c.stage == entry.stage)
         & (usage.c.outcome == entry.outcome)
         & (usage.c.bucket == bucket)
@@ -334,6 +335,7 @@ def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None
             insert(usage).values(
                 job_id=entry.job_id,
                 model=entry.model,
+                arm=entry.arm,
                 stage=entry.stage,
                 outcome=entry.outcome,
                 bucket=bucket,

@@ -44,6 +44,7 @@ class UsageRow:
 
     Args:
         outcome: useful, truncated, lost or dropped.
+        arm: of the job, where it was asked for and is known; else "".
     """
 
     job_id: str
@@ -63,6 +64,7 @@ class UsageRow:
     nano_usd: float
     gpu_s: float = 0.0
     cpu_s: float = 0.0
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +264,7 @@ class Reads:
         job_id: str | None = None,
         job_ids: Sequence[str] | None = None,
         by_minute: bool = False,
+        by_arm: bool = False,
         since: datetime | None = None,
     ) -> list[UsageRow]:
         """Rolled-up usage, of one job, of some or of all.
@@ -271,6 +274,7 @@ class Reads:
         """
         table = schema.usage
         keys = [table.c.job_id, table.c.model, table.c.stage, table.c.outcome]
+        keys += [table.c.arm] if by_arm else []
         keys += [table.c.bucket] if by_minute else []
         sums = [func.sum(table.c[name]).label(name) for name in _SUMMED]
         sums += [sum_if_known(table.c[name]).label(name) for name in _MAY_BE_UNKNOWN]

@@ -191,6 +191,7 @@ usage = Table(
     metadata,
     Column("job_id", String(40), ForeignKey("jobs.id"), primary_key=True),
     Column("model", String(200), primary_key=True),
+    Column("arm", String(200), primary_key=True, server_default=""),
     Column("stage", String(20), primary_key=True),
     Column("outcome", String(20), primary_key=True),
     Column("bucket", DateTime(timezone=True), primary_key=True),

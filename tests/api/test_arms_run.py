@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.forward_cost import UNKNOWN_COST
-from service.job_report import compare_jobs
+from service.job_report import compare_jobs, report_jobs
 from service.models import EngineOptions
 from service.planner.submit import job_dir
 from service.verify import verify_directory
@@ -74,6 +75,23 @@ def test_verify_finds_arms_whose_shards_go_by_each_others_names(drawn, tmp_path:
 
     assert sorted(fault.split(": drawn with")[0] for fault in faults) == [f"arm {name}" for name in ARMS[:2]]
     assert all("its document says ('simulated', " in fault for fault in faults)
+
+
+def test_usage_lengths_and_samples_are_shown_by_arm(drawn) -> None:
+    _, client, job_id = drawn
+    usage = client.get(f"/v1/usage?by=arm&job={job_id}").json()["items"]
+    drawn_by = {row["arm"]: row["samples"] for row in usage if row["samples"]}
+    page = client.get(f"/jobs/{job_id}").text
+    samples = client.get(f"/jobs/{job_id}/samples", params={"arm": ARMS[2]}).text
+
+    assert drawn_by == dict.fromkeys(ARMS, 12)
+    assert all(f"{name} · stopped" in page for name in ARMS)
+    assert "12 samples" in samples.lower()
+    assert 'aria-current="true">coached t=0.3</a>' in samples
+    assert f"/jobs/{job_id}/samples?show=correct&amp;arm=coached%20t%3D0.3" in samples
+    lines = re.findall(r'<br><span class="faint small">(.*?)</span>', samples)
+    assert lines == [ARMS[2]] * 12
+    assert client.get(f"/jobs/{job_id}/samples?arm=none").status_code == 422
 
 
 def test_page_shows_every_arm_with_its_metrics_and_curves(drawn) -> None:
@@ -146,6 +164,23 @@ def test_truncated_samples_of_unknown_flops_are_waste_of_unknown_size(drawn) -> 
 
     arms = text["arms"] if "arms" in text else text["comparison"]["arms"]
     assert [arm["waste"] for arm in arms] == [[{"reason": "truncated", "flops": None}]] * 2
+
+
+def test_arms_of_a_comparison_that_took_one_job_have_one_line_with_both_names(finished) -> None:
+    world, job_id = finished
+    _, figures = report_jobs(
+        world.store,
+        [job_id, job_id],
+        title="t",
+        documents={job_id: ""},
+        versions=(),
+        now=datetime.now(UTC),
+        names=("correct", "verified"),
+    )
+    coverage = json.loads(json.dumps(figures[0].spec))
+    told = {row[0] for row in figures[0].table.rows}
+    assert told == {"correct / verified"}
+    assert len([trace for trace in coverage["data"] if trace.get("mode", "").startswith("lines+")]) == 1
 
 
 def test_comparison_of_one_job_of_several_arms_is_between_its_arms(drawn) -> None:

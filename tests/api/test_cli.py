@@ -387,6 +387,7 @@ def test_up_on_an_address_others_reach_is_refused(run: Run, tmp_path: Path) -> N
         '["sk-1a2b"]',
         '"sk-1a2b"',
         '{"https://a.example/v1": ["sk-1a2b"]}',
+        '{"https://a.example/v1": "sk-1a2b"}',
     ],
 )
 def test_up_with_servers_that_are_no_list_of_variables_is_one_sentence_without_the_key(

@@ -80,7 +80,7 @@ def every_figure() -> list[figures.Figure]:
             [figures.SpendBucket(start=NOON, model="smaller", stage="generate", flops=1e9)], COLOURS, bucket="minute"
         ),
         figures.burn_down_figure([figures.BudgetPoint(at=NOON, spent=1e9)], reserved=1e8, limit=1e10, unit="FLOPs"),
-        figures.length_figure([figures.LengthBin(model="smaller", low=0, high=8, stopped=7, truncated=1)], COLOURS),
+        figures.length_figure([figures.LengthBin(name="smaller", low=0, high=8, stopped=7, truncated=1)], COLOURS),
         figures.filters_figure(FILTERS, ["job-1", "job-2"]),
         figures.loss_figure(make_log(), colour=COLOURS["smaller"], checkpoints=[2]),
         figures.learning_rate_figure(make_log(), colour=COLOURS["smaller"]),
@@ -281,3 +281,12 @@ def test_loss_figure_leaves_out_what_cannot_be_drawn() -> None:
 
     assert drawn(figure)["data"][0]["x"] == [1, 2, 3]
     assert figure.table.rows[-1][:2] == ("4", "nan")
+
+
+def test_lengths_of_arms_of_one_colour_are_told_apart_by_how_pale_they_are() -> None:
+    bins = [figures.LengthBin(name=name, low=0, high=8, stopped=7, truncated=0) for name in ("a", "b", "c")]
+    made = figures.length_figure(bins, {"a": "#111111", "b": "#111111", "c": "#222222"}, of="arm")
+
+    data = json.loads(json.dumps(made.spec))["data"]
+    assert [trace["opacity"] for trace in data] == [1.0, 0.6, 1.0]
+    assert made.table.columns[0] == "arm"

@@ -67,6 +67,7 @@ class ArmLine:
 
     Args:
         share: of what all arms have spent, in [0, 1]; 0 before anything is.
+        wasted: share of its FLOPs that was waste, in [0, 1]; None where they are unknown, or there are none.
         metrics: value and interval as text, as many as `JobPage.arm_columns`.
     """
 
@@ -76,6 +77,7 @@ class ArmLine:
     samples: int
     flops: float | None
     share: float
+    wasted: float | None
     metrics: tuple[tuple[str, str], ...]
 
 

@@ -77,6 +77,8 @@ class SamplesPage:
 
     Args:
         shown: key of the filter in force.
+        arms: names of the job's arms, where there are several.
+        arm: the one whose samples are shown; "" for those of all.
         selected: the sample in the reading pane; None when the list is empty.
         cursor: where this page of the list begins; "" at the start. It is part of every link in the list.
         next_cursor: where the next one begins; None on the last.
@@ -88,6 +90,8 @@ class SamplesPage:
     headline: str
     filters: tuple[SampleFilter, ...]
     shown: str
+    arms: tuple[str, ...]
+    arm: str
     samples: tuple[SampleLine, ...]
     selected: SampleDetail | None
     cursor: str

@@ -9,14 +9,14 @@ from api.dashboard.views import charts
 from service import figures
 from service.currency import in_currency
 from service.job_metrics import ArmMetrics, JobMetrics
-from service.jobs import Job
+from service.jobs import DRAWING_STAGES, Job
 from service.measures import Measures
 from service.metrics import MetricsSummary
 from service.receipts import Usage
 from service.report import Form, Measured
 from service.report_words import measured_text
 from service.stats import NotEstimable
-from service.store.reads import Part
+from service.store.reads import Part, UsageRow
 
 CURVES_SHOWN = 12
 """More lines nobody tells apart; the table has all arms."""
@@ -39,8 +39,12 @@ class _Column:
     value: Callable[[MetricsSummary], Measured]
 
 
-def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part]) -> ArmSection:
-    """The arms of a job, each by itself."""
+def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part], usage: Sequence[UsageRow]) -> ArmSection:
+    """The arms of a job, each by itself.
+
+    Args:
+        usage: of the job, by arm.
+    """
     arms = job.spec.all_arms
     if len(arms) == 1:
         return ArmSection()
@@ -58,11 +62,20 @@ def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part]) -> ArmSectio
             samples=used.get(arm.name, Usage()).samples,
             flops=used.get(arm.name, Usage()).flops,
             share=spent[arm.name] / total if total > 0 else 0.0,
+            wasted=_wasted(arm.name, usage),
             metrics=tuple(_cell(column, summaries.get(arm.name)) for column in columns),
         )
         for arm in arms
     )
     return ArmSection(lines=lines, columns=tuple(column.label for column in columns), note=_note(job, k))
+
+
+def _wasted(arm: str, usage: Sequence[UsageRow]) -> float | None:
+    """Share of an arm's FLOPs that was waste; None where they are unknown, or there are none."""
+    own = [row for row in usage if row.arm == arm and row.stage in DRAWING_STAGES]
+    total = sum(row.flops for row in own)
+    # a comparison with NaN is false
+    return sum(row.flops for row in own if row.outcome != "useful") / total if total > 0 else None
 
 
 def _cell(column: _Column, summary: MetricsSummary | None) -> tuple[str, str]:
@@ -131,6 +144,21 @@ def arm_figures(job: Job, arms: Sequence[ArmMetrics], colours: Mapping[str, str]
         )
     drawn.append(figures.diversity_figure(of("diversity"), palette, accounting="exact", rule="exact text"))
     return tuple(drawn)
+
+
+def length_figure(
+    job: Job, parts: Sequence[Part], lengths: charts.LengthCache, colours: Mapping[str, str]
+) -> figures.Figure:
+    """How long completions are, by arm where the document spells arms out, in the colours of the arms' lines.
+
+    Raises:
+        CorruptFile: a committed file is unreadable.
+    """
+    names = [arm.name for arm in job.spec.arms[:CURVES_SHOWN]]
+    if len(names) < 2:
+        return lengths.figure(parts, colours)
+    keys, palette = _colour_keys(job, colours)
+    return lengths.figure(parts, {name: palette[keys[name]] for name in names}, arms=names)
 
 
 def _colour_keys(job: Job, colours: Mapping[str, str]) -> tuple[dict[str, str], Mapping[str, str]]:

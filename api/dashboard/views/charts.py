@@ -164,26 +164,31 @@ class LengthCache:
         self._capacity = capacity
         self._lock = threading.Lock()
 
-    def figure(self, parts: Sequence[Part], colours: Mapping[str, str]) -> figures.Figure:
+    def figure(self, parts: Sequence[Part], colours: Mapping[str, str], *, arms: Sequence[str] = ()) -> figures.Figure:
         """The histogram of a job's generate parts.
+
+        Args:
+            colours: of models, or of the arms that are named.
+            arms: those to tell apart, in their order, and no others; by model if none is.
 
         Raises:
             CorruptFile: a committed file is missing or unreadable.
         """
-        by_model: dict[str, list[Counts]] = {}
+        by_name: dict[str, list[Counts]] = {name: [] for name in arms}
         for part in parts:
-            by_model.setdefault(part.model, []).append(self._of(part))
-        longest = max((counts.shape[1] for found in by_model.values() for counts in found), default=1)
+            if not arms or part.arm in arms:
+                by_name.setdefault(part.arm if arms else part.model, []).append(self._of(part))
+        longest = max((counts.shape[1] for found in by_name.values() for counts in found), default=1)
         width = max(1, -(-longest // NUM_BINS))
         bins: list[figures.LengthBin] = []
-        for model, found in by_model.items():
+        for name, found in by_name.items():
             total = np.zeros((2, width * NUM_BINS), dtype=np.int64)
             for counts in found:
                 total[:, : counts.shape[1]] += counts
             binned = total.reshape(2, NUM_BINS, width).sum(axis=2)
             bins += [
                 figures.LengthBin(
-                    model=model,
+                    name=name,
                     low=i * width,
                     high=(i + 1) * width,
                     stopped=int(binned[0, i]),
@@ -192,7 +197,7 @@ class LengthCache:
                 for i in range(NUM_BINS)
                 if i * width < longest
             ]
-        return figures.length_figure(bins, colours)
+        return figures.length_figure(bins, colours, of="arm" if arms else "model")
 
     def _of(self, part: Part) -> Counts:
         with self._lock:

@@ -10,7 +10,7 @@ import yaml
 from api.context import AppContext
 from api.dashboard import pages
 from api.dashboard.views import charts
-from api.dashboard.views.arms import arm_figures, arm_section
+from api.dashboard.views.arms import arm_figures, arm_section, length_figure
 from api.dashboard.views.links import link_to
 from api.dashboard.views.metrics import metric_views
 from api.progress import Progress, job_progress, jobs_progress
@@ -183,7 +183,8 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     summary, measures = found.summary, Measures.of(job.spec.scorers)
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
     colours = charts.colours_of(store)
-    section = arm_section(job, found, parts)
+    usage = store.reads.usage(job_id=job_id, by_arm=True)
+    section = arm_section(job, found, parts, usage)
     num_to_score = progress.parts if job.spec.scorers else 0
     return pages.JobPage(
         shell=shell_of(context, "overview", now),
@@ -205,9 +206,9 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
         figures=(
             *(() if job.spec.imported else (_burn_down(job, parts, progress),)),
             *_quality(job, resolved, found, colours),
-            lengths.figure(parts, colours),
+            length_figure(job, parts, lengths, colours),
         ),
-        waste=_waste(store.reads.usage(job_id=job_id)),
+        waste=_waste(usage),
         tasks=_tasks(tasks, parts, store.reads.parts(job_id, TaskKind.score), now),
         num_tasks=len(tasks),
         events=event_lines(store, job_id),

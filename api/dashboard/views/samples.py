@@ -6,14 +6,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from api.arm_views import usage_by_arm
 from api.context import AppContext
 from api.dashboard import pages
+from api.dashboard.views.charts import generate_parts
 from api.dashboard.views.jobs import shell_of
 from api.progress import job_progress
 from api.sample_pages import FILTERS, Cursor, SampleQuery, read_samples
 from service import wording
 from service.errors import NotFound, UnknownName
 from service.metrics import MetricsSummary
+from service.receipts import Usage
 from service.stats import Estimate
 from service.wording import Tone
 
@@ -29,29 +32,34 @@ _TONE_BY_VERDICT = {
 
 
 def samples_page(
-    context: AppContext, job_id: str, now: datetime, *, shown: str, cursor: str, sample_id: str | None
+    context: AppContext, job_id: str, now: datetime, *, shown: str, arm: str, cursor: str, sample_id: str | None
 ) -> pages.SamplesPage:
     """A page of a job's samples.
 
     Args:
         shown: "all" or a filter of `api.sample_pages`.
+        arm: only of this one; "" for all.
         cursor: where the list begins; "" at the start.
         sample_id: the sample to show in full; the first of the list by default.
 
     Raises:
         NotFound: no such job or sample.
-        UnknownName: no such filter.
+        UnknownName: no such filter or arm.
     """
     if shown != "all" and shown not in FILTERS:
         raise UnknownName(kind="filter", got=shown, allowed=("all", *FILTERS))
     store = context.store
     job = store.jobs.get(job_id)
-    query = SampleQuery(limit=PAGE_SIZE, verdict=None if shown == "all" else shown)
+    arms = tuple(each.name for each in job.spec.all_arms)
+    if arm and arm not in arms:
+        raise UnknownName(kind="arm", got=arm, allowed=arms)
+    query = SampleQuery(limit=PAGE_SIZE, verdict=None if shown == "all" else shown, arm=arm or None)
     page = read_samples(store, job_id, Cursor.parse(cursor), query)
-    progress = job_progress(store, job, now)
-    summary = context.metrics.get(store, job_id).summary
+    found = context.metrics.get(store, job_id)
+    summary = next((each.summary for each in found.arms if each.name == arm), None) if arm else found.summary
     selected = _find(context, job_id, page.samples, sample_id)
-    known = {"all": progress.samples, "truncated": progress.truncated, "failed": progress.errors}
+    drawn = usage_by_arm(generate_parts(store, job_id)).get(arm, Usage()) if arm else job_progress(store, job, now)
+    known = {"all": drawn.samples, "truncated": drawn.truncated, "failed": drawn.errors}
     if summary is not None and isinstance(summary.num_correct, int):
         known["correct"] = summary.num_correct
     keys = SHOWN_FILTERS if shown in SHOWN_FILTERS else (*SHOWN_FILTERS, shown)
@@ -59,11 +67,13 @@ def samples_page(
         shell=shell_of(context, "overview", now),
         job_id=job_id,
         job_name=job.spec.name,
-        headline=_headline(progress.samples, summary),
+        headline=_headline(drawn.samples, summary),
         filters=tuple(
             pages.SampleFilter(key=key, label=key.replace("_", " "), num_samples=known.get(key)) for key in keys
         ),
         shown=shown,
+        arms=arms if len(arms) > 1 else (),
+        arm=arm,
         samples=tuple(_line(sample) for sample in page.samples),
         selected=None if selected is None else _detail(context, job_id, selected),
         cursor=cursor,

@@ -118,7 +118,7 @@ def job_figures() -> tuple[figures.Figure, ...]:
         figures.length_figure(
             [
                 figures.LengthBin(
-                    model=small,
+                    name=small,
                     low=8 * i,
                     high=8 * (i + 1),
                     stopped=round(1400 * math.exp(-((i - 4) ** 2) / 6)),

@@ -152,6 +152,7 @@ def job_page() -> pages.JobPage:
                 samples=1_870,
                 flops=2.03e11,
                 share=0.25,
+                wasted=0.004,
                 metrics=((".884", "[.85, .91]"), ("4.60", "[4.4, 4.8]")),
             )
             for prompt in ("plain", "coached")
@@ -325,6 +326,8 @@ def samples_page(sample_id: str = "s02") -> pages.SamplesPage:
             for key, number in zip(SAMPLE_FILTERS, (7484, None, None, None, 15, 0), strict=True)
         ),
         shown="all",
+        arms=("plain t=0.4", "plain t=0.9", "coached t=0.4", "coached t=0.9"),
+        arm="",
         samples=lines,
         selected=detail,
         cursor="",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 
@@ -324,6 +325,15 @@ def test_arm_that_is_free_is_not_matched_by_usd_unless_a_cap_ends_it() -> None:
         budget_of(make_spec(), free, arm, 4, None)
     capped = dataclasses.replace(arm, allocation=AllocationSpec(strategy="until_correct", max_samples=8))
     assert budget_of(make_spec(), free, capped, 4, None) is None
+
+
+@pytest.mark.parametrize(("useful_flops", "said"), [(2e6, "nothing for each of 3 rounds"), (3e6, None)])
+def test_rounds_that_the_reference_leaves_nothing_for_are_refused(useful_flops: float, said: str | None) -> None:
+    spec = make_spec(arms=(LARGE_ARM, STAR))
+    drawn = Child(id="job-1-aa", phase=Phase.succeeded, useful_flops=useful_flops)
+
+    with pytest.raises(InvalidInput, match=said) if said else nullcontext():
+        assert budget_of(spec, WORK, STAR, 4, drawn) == Budget(currency=Currency.flops, limit=3)
 
 
 def test_rounds_share_the_budget_and_the_steps_to_the_last_unit() -> None:

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from service.currency import Budget, Currency
@@ -149,6 +149,9 @@ def test_usage_adds_up_within_a_minute_and_over_minutes(store):
     (total,) = store.reads.usage(job_id=job.id)
     assert (total.samples, total.flops) == (6, 15.0)
     assert [row.samples for row in store.reads.usage(by_minute=True)] == [4, 2]
+    store.commit(Plan(usage=tuple(dataclasses.replace(write, arm=arm) for arm in ("warm", "cold"))), NOW)
+    assert [(row.arm, row.samples) for row in store.reads.usage(by_arm=True)] == [("", 6), ("cold", 2), ("warm", 2)]
+    assert [row.samples for row in store.reads.usage()] == [10]
 
 
 def test_submit_fifty_times_with_one_key_makes_one_job(store):
@@ -275,8 +278,14 @@ def test_database_from_before_arms_names_them_after_models(tmp_path):
         columns += ", grant_version, is_final_sent, num_parts, num_lost, num_failed, created_at"
         values = "'t', 'job-1', 'generate', 0, 'm', 'pending', 1, 4, 0, 0, 0.0, 0, 0, 0, 0, 0, '2026-01-01'"
         connection.execute(text(f"INSERT INTO tasks ({columns}) VALUES ({values})"))
+        columns = "job_id, model, stage, outcome, bucket, samples, errors, truncated, prompt_tokens, cached_tokens"
+        columns += ", completion_tokens, flops, flops_paper, busy_s"
+        values = "'job-1', 'm', 'generate', 'useful', '2026-01-01', 7, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0"
+        connection.execute(text(f"INSERT INTO usage ({columns}) VALUES ({values})"))
     migrate(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT arm, model FROM tasks")).one() == ("m", "m")
         assert connection.execute(text("SELECT arm FROM prepared")).scalar_one() == "m"
+        assert connection.execute(text("SELECT arm, samples FROM usage")).one() == ("m", 7)
+        assert "arm" in inspect(connection).get_pk_constraint("usage")["constrained_columns"]
     engine.dispose()
