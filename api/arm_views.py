@@ -1,12 +1,14 @@
 """Arms of jobs as they go out."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from api.context import AppContext
 from api.resolve_parts import sampling_document
 from api.wire.jobs import ArmOut, ArmPlanOut
 from service.currency import in_currency, stated
-from service.jobs import Job, JobSpec, Resolved
+from service.jobs import Job, JobSpec, PromptSpec, Resolved
+from service.models import ModelSpec
 from service.receipts import Usage
 from service.spec_ids import spec_id
 from service.store import Store
@@ -27,7 +29,8 @@ def arm_plans(context: AppContext, spec: JobSpec, resolved: Resolved) -> list[Ar
         model = models[arm.model]
         sampling = arm.sampling.resolved_for(model.sampling)
         shared = spec.prompts_of(arm.name)
-        if shared not in texts:
+        missing = _missing_for(arm.prompt, model)
+        if shared not in texts and missing is None:
             texts[shared] = context.render_prompt(model, arm.prompt, resolved.problems_path, spec.seed)
         found.append(
             ArmPlanOut(
@@ -36,10 +39,18 @@ def arm_plans(context: AppContext, spec: JobSpec, resolved: Resolved) -> list[Ar
                 prompt_id=spec_id(arm.prompt),
                 sampling_id=spec_id(sampling),
                 sampling=sampling_document(sampling),
-                first_prompt=texts[shared],
+                first_prompt=texts.get(shared),
+                not_shown=missing,
             )
         )
     return found
+
+
+def _missing_for(prompt: PromptSpec, model: ModelSpec) -> str | None:
+    """Why a prompt cannot be shown here, though preparing it elsewhere may well work; None if it can."""
+    if not prompt.use_chat_template or not model.path or Path(model.path).is_dir():
+        return None
+    return f"the chat template of {model.name} is in {model.path}, which the service does not see on this machine"
 
 
 def usage_by_arm(parts: Iterable[Part]) -> dict[str, Usage]:

@@ -243,10 +243,11 @@ def _price_words(cost: dict[str, Any]) -> str:
 def _first_prompts(arms: list[dict[str, Any]]) -> list[str]:
     """Each text once, with the arms that begin with it."""
     lines: list[str] = []
-    for text in dict.fromkeys(arm["first_prompt"] for arm in arms):
-        names = [arm["name"] for arm in arms if arm["first_prompt"] == text]
-        lines.append("  first prompt" if len(names) == len(arms) else f"  first prompt of {', '.join(names)}")
-        lines += [f"    | {line}" for line in text.splitlines()]
+    for text, reason in dict.fromkeys((arm["first_prompt"], arm["not_shown"]) for arm in arms):
+        names = [arm["name"] for arm in arms if (arm["first_prompt"], arm["not_shown"]) == (text, reason)]
+        whose = "  first prompt" if len(names) == len(arms) else f"  first prompt of {', '.join(names)}"
+        lines.append(whose if reason is None else f"{whose} not shown: {reason}")
+        lines += [f"    | {line}" for line in (text or "").splitlines()]
     return lines
 
 

@@ -12,8 +12,11 @@ from collections.abc import Collection
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from service.manifest import write_manifest
+from service.planner.submit import job_dir
+from service.shards import remove_unfinished
 from service.store import Store
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ class _Job:
 
 class ManifestWriter:
     """Manifests of active jobs. Called by the loop's thread only.
+
+    With the last one goes what attempts that were killed left unfinished.
 
     Args:
         executor: runs one write at a time; simulations pass one that runs it at once.
@@ -102,4 +107,6 @@ class ManifestWriter:
         """Writes one manifest; the seconds that it took."""
         started = time.monotonic()
         write_manifest(self._store, job_id, data_dir=self._data_dir, is_sealed=is_sealed)
+        if is_sealed:
+            remove_unfinished(Path(job_dir(self._data_dir, job_id), "attempts"))
         return time.monotonic() - started

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,21 @@ def unpack_array(packed: bytes | None, *, columns: int) -> Indices | None:
     if packed is None:
         return None
     return np.frombuffer(zlib.decompress(packed), dtype="<i4").reshape(-1, columns)
+
+
+UNFINISHED = ".unfinished"
+"""End of the names of directories whose files are put in their place when all are there."""
+
+
+def remove_unfinished(attempts: Path, task_id: str = "*") -> None:
+    """Removes what attempts that are over left behind: directories that were never put in their place.
+
+    Args:
+        attempts: directory of a job's attempts; there may be none.
+        task_id: whose; every task's by default.
+    """
+    for left in attempts.glob(f"{task_id}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def make_directory(path: Path) -> None:

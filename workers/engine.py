@@ -37,7 +37,7 @@ from workers.engine_protocol import EngineDead, Finished
 from workers.model_shape import check_revision, check_same_shape, shape_of
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
+    from vllm import EngineArgs, SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.core import EngineCore
     from vllm.v1.engine.output_processor import RequestState
@@ -95,7 +95,7 @@ class VllmEngine:
             the same samples twice.
 
     Raises:
-        InvalidInput: a file of the model is missing.
+        InvalidInput: a file of the model is missing, or its attention cannot be computed here.
     """
 
     def __init__(self, model: ModelSpec, *, seed: int) -> None:
@@ -116,7 +116,9 @@ class VllmEngine:
         )  # fmt: skip
         self._refused: list[Finished] = []
         self._shape = shape_of(model.path)
-        self._engine: LLMEngine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(model, self.seed)))
+        arguments = EngineArgs(**engine_arguments(model, self.seed))
+        _check_heads(model, arguments)
+        self._engine: LLMEngine = LLMEngine.from_engine_args(arguments)
         self._text_of_tail = lru_cache(maxsize=4096)(self._decode)
 
     def add(
@@ -285,6 +287,26 @@ def engine_arguments(model: ModelSpec, seed: int) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": seed,
     }
+
+
+def _check_heads(model: ModelSpec, arguments: "EngineArgs") -> None:
+    """Refuses heads that attention on a CPU has no code for, which would show only when the first token is drawn.
+
+    Raises:
+        InvalidInput: naming the size and those that can be computed.
+    """
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    config = arguments.create_model_config()
+    if not current_platform.is_cpu() or config.use_mla:
+        return
+    size, allowed = config.get_head_size(), CPUAttentionBackend.get_supported_head_sizes()
+    if size not in allowed:
+        raise InvalidInput(
+            f"{model.path}: attention heads of size {size} cannot be computed on a CPU; allowed: "
+            f"{', '.join(map(str, allowed))}, or a GPU"
+        )
 
 
 def _process_tied_weights(worker: Any) -> None:

@@ -31,7 +31,16 @@ from service.importing.spec import Sampling, Tokens
 from service.receipts import Receipt, Usage
 from service.records import SAMPLE_SCHEMA
 from service.sampling import SamplingSpec
-from service.shards import file_sha256, find_receipts, make_directory, part_path, sync, write_part
+from service.shards import (
+    UNFINISHED,
+    file_sha256,
+    find_receipts,
+    make_directory,
+    part_path,
+    remove_unfinished,
+    sync,
+    write_part,
+)
 from service.spec_ids import spec_id
 from service.work import AttemptSpec, ImportWork
 from workers.prompts import render
@@ -64,8 +73,9 @@ def import_samples(spec: AttemptSpec, work: ImportWork) -> tuple[Receipt, ...]:
     matcher = Matcher.of(work.problems_path, work.num_problems, work.spec.match_by)
     numbered = number(_read(work), work.spec, matcher)
     read_s = time.perf_counter() - started
-    directory = Path(f"{spec.out_dir}.unfinished")
-    shutil.rmtree(directory, ignore_errors=True)  # of this attempt, by a process that is gone
+    directory = Path(f"{spec.out_dir}{UNFINISHED}")
+    # of this attempt and those before it, by processes that are gone, or whose work nobody waits for any more
+    remove_unfinished(directory.parent, spec.attempt_id.rpartition(".")[0])
     writer = _Writer(spec=spec, work=work, numbered=numbered, directory=directory)
     receipts = writer.write()
     if [_stamp(path) for path in work.paths] != stamps:

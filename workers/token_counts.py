@@ -6,6 +6,7 @@ is loaded only for a real model.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from workers.token_pieces import Pieces
 CHARACTERS_PER_TOKEN = 4
 """Of English text with common vocabularies; the estimate where no tokenizer is known."""
 _MOST_PROMPTS = 200_000
-"""Prompts whose counts are remembered: every sample of a problem has the same."""
+"""Prompts whose counts are remembered, some 25 MiB however long they are: every sample of a problem has the same."""
 _MOST_PIECES = 500_000
 """Pieces whose counts are remembered, some 70 MiB of words of six letters; a new batch adds those that it has."""
 _LONGEST_KEPT = 64
@@ -84,7 +85,7 @@ class ModelCounter:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, int] = {}
+        self._known: dict[bytes, int] = {}
         self._has_pieces = tokenizer.counts_add_up()
         self._known_pieces: dict[str, int] = {}
 
@@ -92,11 +93,13 @@ class ModelCounter:
         """Tokens of each prompt."""
         encoded = texts.dictionary_encode()
         unique: list[str] = encoded.dictionary.to_pylist()
+        digests = [blake2b(text.encode(), digest_size=16).digest() for text in unique]
         if len(self._known) > _MOST_PROMPTS:
             self._known.clear()
-        if new := [text for text in unique if text not in self._known]:
-            self._known |= dict(zip(new, map(len, self._tokenizer.encode_batch(new)), strict=True))
-        counts = np.array([self._known[text] for text in unique], dtype=np.int64)
+        if new := {digest: text for digest, text in zip(digests, unique, strict=True) if digest not in self._known}:
+            counted = map(len, self._tokenizer.encode_batch(list(new.values())))
+            self._known |= dict(zip(new, counted, strict=True))
+        counts = np.array([self._known[digest] for digest in digests], dtype=np.int64)
         return counts[encoded.indices.to_numpy()]
 
     def completions(self, texts: pa.Array) -> Ints:

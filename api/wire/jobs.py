@@ -158,7 +158,8 @@ class ArmPlanOut(BaseModel):
     sampling: dict[str, Any] = Field(
         description="As the engine is told: the document's word, else the model's own, else what changes nothing."
     )
-    first_prompt: str = Field(description="Of the first problem.")
+    first_prompt: str | None = Field(description="Of the first problem; null where it cannot be shown.")
+    not_shown: str | None = Field(description="Why there is no first prompt; null where there is one.")
 
 
 class DryRunOut(BaseModel):

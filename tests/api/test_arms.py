@@ -21,6 +21,18 @@ def resolve(world, document: dict[str, object]) -> JobSpec:
     return to_job_spec(JobDocument.model_validate(document), world.store)[0]
 
 
+def test_dry_run_says_which_prompt_cannot_be_shown_and_shows_the_rest(world, client: TestClient, job_document) -> None:
+    prompts = [{"name": "plain"}, {"name": "chat", "use_chat_template": True}]
+
+    response = client.post("/v1/jobs?dry_run=true", json=job_document(prompts=prompts))
+
+    assert response.status_code == 200, response.text
+    plain, chat = response.json()["arms"]
+    assert (plain["not_shown"], "What is 0 + 1?" in plain["first_prompt"]) == (None, True)
+    assert chat["first_prompt"] is None
+    assert chat["not_shown"].startswith("the chat template of small is in /models/small, which the service does not")
+
+
 def test_lists_make_all_combinations_in_order(world, job_document) -> None:
     document = job_document(
         models=["small", "org/large"], prompts=[PLAIN, COACHED], sampling={"temperatures": [0.3, 1], "max_tokens": 9}

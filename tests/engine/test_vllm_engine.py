@@ -201,3 +201,11 @@ def test_engine_is_told_top_k_and_repetition_penalty(driven: tuple[Path, dict[st
 
     assert top == greedy, "the likeliest of one token, at any temperature"
     assert penalised != greedy
+
+
+def test_heads_that_a_cpu_has_no_attention_for_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    build_model(tmp_path, head_dim=16)
+
+    said = drive("drive_refused.py", model_spec(tmp_path), tmp_path)["said"]
+
+    assert "attention heads of size 16 cannot be computed on a CPU; allowed: 32, 64, " in said

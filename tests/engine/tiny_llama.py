@@ -7,7 +7,7 @@ from tests.engine.drive_engine import CONTEXT_LEN
 CHARACTERS = ["<unk>", "<bos>", "<eos>", *"0123456789+-=.#abcde▁"]
 
 
-def build_model(directory: Path, *, intermediate_size: int = 96) -> None:
+def build_model(directory: Path, *, intermediate_size: int = 96, head_dim: int = 32) -> None:
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,7 +28,7 @@ def build_model(directory: Path, *, intermediate_size: int = 96) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        head_dim=32,
+        head_dim=head_dim,
         max_position_embeddings=CONTEXT_LEN,
         bos_token_id=1,
         eos_token_id=2,

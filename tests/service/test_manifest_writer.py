@@ -144,3 +144,20 @@ def test_plan_of_a_manifest_outlives_the_next_one_and_not_the_one_after(tmp_path
         plans.append(json.loads((directory / "manifest.json").read_text())["plan"]["path"])
     assert len(set(plans)) == 4
     assert {path.name for path in directory.glob("plan-*")} == set(plans[-2:])
+
+
+def test_last_manifest_takes_what_killed_attempts_left_with_it(tmp_path, store, writer_and_executor):
+    (writer, executor), job_id = writer_and_executor, submit(store)
+    attempts = Path(manifest_path(str(tmp_path), job_id)).parent / "attempts"
+    for name in ("t.1.unfinished", "t.2"):
+        (attempts / name).mkdir(parents=True)
+
+    writer.renew(job_id, NOW)
+    writer.renew(job_id, NOW + INTERVAL)
+    executor.release()
+    assert len(list(attempts.iterdir())) == 2
+    writer.collect([job_id], NOW + INTERVAL)
+    writer.seal(job_id, NOW + INTERVAL)
+    executor.release()
+
+    assert [path.name for path in attempts.iterdir()] == ["t.2"]

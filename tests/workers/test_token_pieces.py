@@ -134,6 +134,22 @@ def test_a_text_without_spaces_is_counted_and_not_kept():
     assert kept_bytes < 30_000, "texts of more than 60,000 bytes"
 
 
+def test_long_prompts_are_counted_and_not_kept():
+    tokenizer = Counting(TOKENIZERS["GPT-2"])
+    counter = ModelCounter(tokenizer)
+    texts = pa.array(["long " * 2_000 + str(number % 100) for number in range(200)])
+    counter.prompts(pa.array(["begin"]))
+
+    tracemalloc.start()
+    first = counter.prompts(texts).tolist()
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert counter.prompts(texts).tolist() == first
+    assert first == [len(ids) for ids in tokenizer.encode_batch(texts.to_pylist())]
+    assert kept_bytes < 200_000, "texts of 1 million bytes"
+
+
 def test_pieces_begin_at_the_space_after_an_ascii_character_and_at_each_text():
     texts = pa.array(["left out", "a b  c\n d", "", "é f\u00a0 g"]).slice(1)
     assert Pieces(texts).unique == ["a", " b", "  c\n d", "é f\u00a0 g"]
