@@ -69,6 +69,13 @@ def test_submit_json_is_the_job_document(served, run: Run, job_file: Path) -> No
     assert json.loads(result.stdout)["phase"] == "queued"
 
 
+def test_dry_run_says_what_of_a_template_elsewhere_cannot_be_shown(run: Run, job_file: Path) -> None:
+    result = run("submit", job_file, "--dry-run", "prompt={use_chat_template: true}")
+
+    assert result.exit_code == 0, result.output
+    assert "  first prompt not shown: the chat template of small is in /models/small, which" in result.stdout
+
+
 def test_models_limits_says_what_holds_from_now_on(run: Run) -> None:
     server = ("--endpoint", "base_url=https://open.example/v1", "--endpoint", "model=big")
     assert run("models", "register", "api", *server, "--context-len", "256").exit_code == 0
