@@ -143,14 +143,13 @@ UNFINISHED = ".unfinished"
 """End of the names of directories whose files are put in their place when all are there."""
 
 
-def remove_unfinished(attempts: Path, task_id: str = "*") -> None:
-    """Removes what attempts that are over left behind: directories that were never put in their place.
+def remove_unfinished(attempts: Path) -> None:
+    """Removes what attempts left behind, none of which runs any more: directories that were never put in their place.
 
     Args:
         attempts: directory of a job's attempts; there may be none.
-        task_id: whose; every task's by default.
     """
-    for left in attempts.glob(f"{task_id}.*{UNFINISHED}"):
+    for left in attempts.glob(f"*{UNFINISHED}"):
         shutil.rmtree(left, ignore_errors=True)
 
 

@@ -74,8 +74,10 @@ def import_samples(spec: AttemptSpec, work: ImportWork) -> tuple[Receipt, ...]:
     numbered = number(_read(work), work.spec, matcher)
     read_s = time.perf_counter() - started
     directory = Path(f"{spec.out_dir}{UNFINISHED}")
-    # of this attempt and those before it, by processes that are gone, or whose work nobody waits for any more
-    remove_unfinished(directory.parent, spec.attempt_id.rpartition(".")[0])
+    task_id, _, attempt = spec.attempt_id.rpartition(".")
+    for earlier in range(1, int(attempt) + 1):
+        # by a process that is gone, or of an attempt that nobody waits for any more; one that comes later is not touched
+        shutil.rmtree(directory.with_name(f"{task_id}.{earlier}{UNFINISHED}"), ignore_errors=True)
     writer = _Writer(spec=spec, work=work, numbered=numbered, directory=directory)
     receipts = writer.write()
     if [_stamp(path) for path in work.paths] != stamps:
