@@ -37,7 +37,6 @@ from service.shards import (
     find_receipts,
     make_directory,
     part_path,
-    remove_unfinished,
     sync,
     write_part,
 )
@@ -76,7 +75,7 @@ def import_samples(spec: AttemptSpec, work: ImportWork) -> tuple[Receipt, ...]:
     directory = Path(f"{spec.out_dir}{UNFINISHED}")
     task_id, _, attempt = spec.attempt_id.rpartition(".")
     for earlier in range(1, int(attempt) + 1):
-        # by a process that is gone, or of an attempt that nobody waits for any more; one that comes later is not touched
+        # of processes that are gone, or that nobody waits for any more; what comes later is not touched
         shutil.rmtree(directory.with_name(f"{task_id}.{earlier}{UNFINISHED}"), ignore_errors=True)
     writer = _Writer(spec=spec, work=work, numbered=numbered, directory=directory)
     receipts = writer.write()

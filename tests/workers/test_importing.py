@@ -144,12 +144,17 @@ def test_what_a_killed_process_left_is_no_part_and_is_replaced(tmp_path: Path) -
 
 def test_what_a_killed_attempt_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:
     work = make_work(tmp_path, [{"id": "p0", "text": "a"}])
-    for name in ("t.1.unfinished", "other.1.unfinished", "t.1"):
+    for name in ("t.1.unfinished", "t.3.unfinished", "other.1.unfinished", "t.1"):
         (tmp_path / "attempts" / name).mkdir(parents=True)
 
     make(dataclasses.replace(attempt(tmp_path, work), attempt_id="t.2", out_dir=str(tmp_path / "attempts" / "t.2")))
 
-    assert {path.name for path in (tmp_path / "attempts").iterdir()} == {"t.2", "other.1.unfinished", "t.1"}
+    assert {path.name for path in (tmp_path / "attempts").iterdir()} == {
+        "t.2",
+        "t.3.unfinished",
+        "other.1.unfinished",
+        "t.1",
+    }
 
 
 def test_a_file_that_changed_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
