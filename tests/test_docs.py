@@ -46,10 +46,10 @@ from service.scoring.base import Verdict
 from service.selection.operators import Candidates, choose
 from service.selection.spec import Duplicates, Keep, SelectionSource, SelectionSpec
 from service.status import ControllerStatus
-from service.store import Store
 from service.store.schema import metadata
 from service.tasks import TaskState
 from service.work import TaskKind
+from tests.databases import new_store
 from tests.simulation.world import Simulation
 from workers.prepare import first_prompt
 
@@ -403,7 +403,7 @@ def refuse_models(name: str, path: Path, engine: EngineOptions) -> ModelSpec:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application over a store with the names of the example job."""
     directory = tmp_path_factory.mktemp("docs")
-    store = Store.open(f"sqlite:///{directory}/isoflop.db")
+    store = new_store(directory)
     store.catalogue.register_model(
         ModelSpec(name="gsm-mini-small", path="/nowhere", revision="sha256:0", context_len=192, cost=COST)
     )

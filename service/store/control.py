@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from service.cluster import HostKind, HostState
 from service.errors import StaleAttempt
@@ -64,17 +64,14 @@ class ControlStore:
             jobs=jobs,
             tasks=tuple(tasks),
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
-            pools=tuple(pool_from_row(row) for row in connection.execute(select(schema.pools)).mappings()),
-            num_hosts_ever=connection.execute(select(func.count()).select_from(schema.hosts)).scalar_one(),
+            pools=tuple(pool_from_row(row) for row in connection.execute(_POOLS).mappings()),
+            num_hosts_ever=connection.execute(_NUM_HOSTS).scalar_one(),
             artifacts=self._artifacts.read(connection),
             kept_models=_read_kept_models(connection, jobs),
         )
 
     def _read_jobs(self, connection: Connection) -> list[JobView]:
-        jobs = schema.jobs
-        rows = connection.execute(
-            select(jobs).where(IS_GENERATION & jobs.c.phase.in_(ACTIVE_PHASES)).order_by(jobs.c.number)
-        ).mappings()
+        rows = connection.execute(_ACTIVE_JOBS).mappings()
         views = [self._view(connection, row) for row in rows]
         self._documents = {view.id: self._documents[view.id] for view in views}
         return views
@@ -84,12 +81,9 @@ class ControlStore:
         if job_id not in self._documents:
             self._documents[job_id] = (from_json(JobSpec, row["document"]), from_json(Resolved, row["resolved"]))
         spec, resolved = self._documents[job_id]
-        account = connection.execute(
-            select(schema.accounts).where(schema.accounts.c.id == account_id(job_id, spec))
-        ).mappings()
-        prepared = connection.execute(select(schema.prepared).where(schema.prepared.c.job_id == job_id)).mappings()
-        tasks = schema.tasks
-        last = connection.execute(select(func.max(tasks.c.order)).where(tasks.c.job_id == job_id)).scalar_one()
+        account = connection.execute(_ACCOUNT, {"account_id": account_id(job_id, spec)}).mappings()
+        prepared = connection.execute(_PREPARED, {"job_id": job_id}).mappings()
+        last = connection.execute(_LAST_ORDER, {"job_id": job_id}).scalar_one()
         return JobView(
             id=job_id,
             spec=spec,
@@ -154,18 +148,28 @@ class ControlStore:
             )
 
 
+# Built once: to build a statement takes as long as to run it, and a tick runs each of these.
+_ACTIVE_JOBS = (
+    select(schema.jobs).where(IS_GENERATION & schema.jobs.c.phase.in_(ACTIVE_PHASES)).order_by(schema.jobs.c.number)
+)
+_ACCOUNT = select(schema.accounts).where(schema.accounts.c.id == bindparam("account_id"))
+_PREPARED = select(schema.prepared).where(schema.prepared.c.job_id == bindparam("job_id"))
+_LAST_ORDER = select(func.max(schema.tasks.c.order)).where(schema.tasks.c.job_id == bindparam("job_id"))
+_POOLS = select(schema.pools)
+_NUM_HOSTS = select(func.count()).select_from(schema.hosts)
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
 _JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_correct", "num_engine_deaths")
 _COUNTED_OF_POOLS = ("failures", "waiting_since", "load_s", "num_turns")
-_POOLED_MODELS = select(schema.models.c.document).join(schema.pools)
+_IS_KEPT = (schema.pools.c.minimum > 0) | schema.models.c.name.in_(bindparam("bases", expanding=True))
+_KEPT_MODELS = select(schema.models.c.document).join(schema.pools).where(_IS_KEPT)
 _LIVING_HOSTS = select(schema.hosts).where(schema.hosts.c.ended_at.is_(None)).order_by(schema.hosts.c.created_at)
 
 
 def _read_kept_models(connection: Connection, jobs: tuple[JobView, ...]) -> tuple[ModelSpec, ...]:
     """Models that engines may have to load though no job names them."""
     bases = {spec.base for job in jobs for spec in job.models if spec.base is not None}
-    is_kept = (schema.pools.c.minimum > 0) | schema.models.c.name.in_(sorted(bases))
-    return tuple(from_json(ModelSpec, text) for text in connection.execute(_POOLED_MODELS.where(is_kept)).scalars())
+    kept = connection.execute(_KEPT_MODELS, {"bases": sorted(bases)}).scalars()
+    return tuple(from_json(ModelSpec, text) for text in kept)
 
 
 def committed_indices(connection: Connection, task_id: str) -> np.ndarray:

@@ -28,6 +28,7 @@ from service.problems import ProblemSource, register_problems
 from service.sampling import ModelSampling
 from service.status import ControllerStatus
 from service.store import Store
+from workers.hosts import MakeHost, make_host
 from workers.local_cluster import LocalCluster
 from workers.prepare import first_prompt
 
@@ -174,14 +175,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> 
 
 
 @pytest.fixture
-def run_jobs() -> Callable[[World], None]:
+def run_jobs() -> Callable[..., None]:
     """Works off every job of a world, see `work_off`."""
     return work_off
 
 
-def work_off(world: World) -> None:
+def work_off(world: World, make_host: MakeHost = make_host) -> None:
     """Runs the control loop over threads until every job, selection and finetune has ended."""
-    cluster = LocalCluster()
+    cluster = LocalCluster(make_host=make_host)
     options = Options(data_dir=str(world.settings.data_dir), flush_s=0.2)
     controller = Controller(store=world.store, cluster=cluster, options=options)
     pause = threading.Event()

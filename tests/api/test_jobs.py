@@ -16,6 +16,7 @@ from service.currency import Currency
 from service.sampling import ModelSampling
 from service.scoring import SCORERS
 from tests.api.conftest import model_spec
+from tests.slow_hosts import slow_hosts
 
 Document = Callable[..., dict[str, object]]
 
@@ -293,7 +294,7 @@ def test_job_of_device_time_passes_its_limit_and_says_by_how_much(
     submitted = client.post("/v1/jobs", json=document).json()
     assert submitted["document"]["budget"] == {"gpu_hours": 1 / 3600}
     assert submitted["progress"]["budget"]["unit"] == "device-hours"
-    run_jobs(world)
+    run_jobs(world, slow_hosts(step_s=0.005))
 
     job = client.get(f"/v1/jobs/{submitted['id']}").json()
 

@@ -13,7 +13,7 @@ from service.models import EngineOptions, ModelSpec
 from service.planner import Options
 from service.problems import ProblemSource, register_problems
 from service.sampling import SamplingSpec
-from service.store import Store
+from tests.databases import new_store
 from tests.simulation.world import COST
 
 DEADLINE_S = 120.0
@@ -41,7 +41,7 @@ class World:
     def __init__(self, directory: Path, *, num_problems: int = 50, model: ModelSpec | None = None) -> None:
         self.data_dir = directory / "data"
         self.data_dir.mkdir()
-        self.store = Store.open(f"sqlite:///{self.data_dir}/isoflop.db")
+        self.store = new_store(self.data_dir)
         self.model = model or ModelSpec(
             name="simulated",
             path="/nowhere",

@@ -20,6 +20,8 @@ from service.stats import Estimate
 from service.verify import verify_directory
 from service.work import TaskKind
 from tests.e2e.builders import World
+from tests.slow_hosts import slow_hosts
+from workers.hosts import make_host
 from workers.local_cluster import LocalCluster
 
 
@@ -31,8 +33,8 @@ def world(tmp_path) -> Iterator[World]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[LocalCluster]:
-    cluster = LocalCluster()
+def cluster(request) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(make_host=getattr(request, "param", make_host))
     yield cluster
     cluster.close()
 
@@ -61,6 +63,7 @@ def test_flop_budget_is_used_to_99_percent_and_never_passed(world, cluster):
     assert report.recomputed_flops <= limit * 1e6
 
 
+@pytest.mark.parametrize("cluster", [slow_hosts()], indirect=True)
 def test_device_time_is_used_up_and_the_overshoot_is_on_record(world, cluster):
     limit = 3000
     job = world.run(world.controller(cluster), world.submit(budget=Budget(currency=Currency.gpu_hours, limit=limit)))

@@ -33,10 +33,11 @@ from service.models import EngineOptions, ModelSpec
 from service.records import PROBLEM_SCHEMA, ProblemRow
 from service.sampling import SamplingSpec
 from service.work import AttemptSpec, GenerateWork, PrepareWork, TaskKind
+from tests.slow_hosts import slow_hosts as make_slow_hosts
 from workers.dispatcher import Launch, run_attempt
 from workers.engine_protocol import Engine
 from workers.generator import GeneratorHost
-from workers.hosts import MakeHost, RunnableHost, make_host
+from workers.hosts import MakeHost, RunnableHost
 from workers.local_cluster import LocalCluster
 from workers.ray_cluster import RayCluster
 from workers.ray_head import RayHead, start_head
@@ -56,20 +57,6 @@ def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_
         assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what}"
         time.sleep(0.02)
     return found
-
-
-def slow_hosts(step_s: float = 0.02) -> MakeHost:
-    """Generators that take a while: 8 samples at once, one token a step. A closure, so Ray ships it by value."""
-
-    def build(spec: HostSpec, launch: Launch, node: str | None, max_running: int) -> RunnableHost:
-        def engine() -> Engine:
-            return SimulatedEngine(max_num_seqs=8, tokens_per_step=1, step_s=step_s)  # pyright: ignore[reportReturnType]
-
-        if spec.kind is HostKind.generator:
-            return GeneratorHost(engine_factory=engine, node=node)
-        return make_host(spec, launch, node, max_running)
-
-    return build
 
 
 def stuck_hosts() -> MakeHost:
@@ -305,7 +292,7 @@ def new_driver(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driver]
 
 @pytest.fixture
 def slow() -> Callable[..., MakeHost]:
-    return slow_hosts
+    return make_slow_hosts
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from service.manifest_writer import INTERVAL, RETRY, SHARE_OF_TIME, ManifestWrit
 from service.planner import Plan
 from service.planner.plan import TaskWrite
 from service.planner.submit import manifest_path
-from service.store import Store
 from service.tasks import Task
 from service.work import TaskKind
+from tests.databases import new_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ class HeldExecutor(Executor):
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store.open(f"sqlite:///{tmp_path}/isoflop.db")
+    opened = new_store(tmp_path)
     yield opened
     opened.close()
 

@@ -67,7 +67,7 @@ def test_budget_stops_within_seconds_though_files_are_rare(tmp_path):
 
 def test_ledger_of_device_time_grows_with_time_and_not_with_ticks(tmp_path):
     simulation = Simulation(tmp_path)
-    job = simulation.run(submit(simulation, 200_000))
+    job = simulation.run(submit(simulation, 60_000))
     kinds = [row["kind"] for row in simulation.store.reads.transfers(simulation.account(job).id)]
     num_seconds = simulation.cluster.record.busy_s
     assert kinds.count("reserve") <= num_seconds / 2 + 20

@@ -26,6 +26,7 @@ from service.receipts import Receipt
 from service.store import Store
 from service.tasks import TaskState, expand_runs
 from service.work import TaskKind
+from tests.databases import new_store
 
 COST = ForwardCost(
     body_flops_per_token=2e6,
@@ -63,7 +64,7 @@ class Simulation:
     def __init__(self, directory: Path, *, seed: int = 0, num_problems: int = 40, **world: object) -> None:
         self.world = FakeWorld(seed=seed, **world)  # type: ignore[arg-type]
         self.cluster = FakeCluster(self.world)
-        self.store = Store.open(f"sqlite:///{directory}/isoflop.db")
+        self.store = new_store(directory)
         self.opened.append(self.store)
         self.options = Options(data_dir=str(directory), flush_s=1.0)
         self.start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,8 +133,7 @@ class Simulation:
 
     def audit(self) -> None:
         """Holds at every instant: nothing promised beyond the limit, nothing spent beyond what was promised."""
-        for job in self.store.snapshot().jobs:
-            account = job.account
+        for job_id, account in self.store.reads.active_accounts().items():
             assert account.limit is not None
             assert account.spent + account.reserved <= account.limit
             totals = self.store.reads.transfers_total(account.id)
@@ -145,7 +145,7 @@ class Simulation:
                 a.used + a.inflight_worst
                 for host in self.cluster.hosts.values()
                 for a in host.attempts.values()
-                if a.spec.job_id == job.id
+                if a.spec.job_id == job_id
             )
             held = from_amount(account.currency, account.reserved + account.spent)
             assert at_risk <= held * (1 + 1e-12) + 1e-6

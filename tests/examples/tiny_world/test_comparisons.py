@@ -13,6 +13,7 @@ from service.models import ModelSpec
 from service.problems import ProblemSource, register_problems
 from service.selection.spec import Keep
 from service.store import Store
+from tests.databases import new_store
 from tests.simulation.world import COST
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tiny-world"
@@ -21,7 +22,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "tiny-world"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     directory = tmp_path_factory.mktemp("comparisons")
-    made = Store.open(f"sqlite:///{directory}/isoflop.db")
+    made = new_store(directory)
     for name in ("small", "large", "early"):
         path = str(EXAMPLE / "models" / f"gsm-mini-{name}")
         spec = ModelSpec(name=f"gsm-mini-{name}", path=path, revision="sha256:0", context_len=192, cost=COST)

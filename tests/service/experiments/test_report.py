@@ -30,7 +30,7 @@ from service.models import ModelSpec
 from service.report import Matched
 from service.selection.judge_quality import Judged
 from service.stats import Estimate, NotEstimable
-from service.store import Store
+from tests.databases import new_store
 from tests.service.experiments.report_example import (
     BETTER,
     SAME,
@@ -313,7 +313,7 @@ def test_student_table_of_one_seed_does_not_repeat_it() -> None:
 
 def test_costs_of_a_student_named_base_are_its_arms_and_not_a_bases(tmp_path: Path) -> None:
     keys = ("greedy/base/small", "greedy/base/large@4/seed-0", "draw/base/large@4/seed-0/round-2")
-    store = Store.open(f"sqlite:///{tmp_path / 'isoflop.db'}")
+    store = new_store(tmp_path)
     costs = stage_costs(store, {key: Child(id=f"job-{key}", phase=Phase.succeeded) for key in keys})
     store.close()
 

@@ -28,6 +28,7 @@ from service.receipts import Receipt, Usage
 from service.selection.spec import SelectionSource, SelectionSpec
 from service.store import Store
 from service.work import AttemptSpec, FinetuneWork, SelectSource, SelectWork, TaskKind
+from tests.databases import new_store
 from tests.simulation.world import COST
 
 STUDENT = ModelSpec(name="m", path="/models/m", revision="sha256:0", context_len=64, cost=COST)
@@ -82,7 +83,7 @@ class ScriptedCluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ScriptedCluster]:
-    store = Store.open(f"sqlite:///{tmp_path / 'isoflop.db'}")
+    store = new_store(tmp_path)
     store.take_over("test")
     store.catalogue.register_model(STUDENT)
     yield ScriptedCluster(store=store)

@@ -22,6 +22,7 @@ from service.planner.plan import Due
 from service.pricing import Price
 from service.sampling import ModelSampling
 from service.store import Store, schema
+from tests.databases import new_store
 from tests.service.experiments.test_graph import LARGE, LARGE_ARM, SMALL, STAR, WORK, Graph, make_spec
 
 
@@ -85,7 +86,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    store = Store.open(f"sqlite:///{tmp_path / 'isoflop.db'}")
+    store = new_store(tmp_path)
     store.take_over("test")
     store.catalogue.register_model(LARGE)
     store.catalogue.register_model(SMALL)
