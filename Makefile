@@ -14,6 +14,9 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Named after content: touching a file or switching branches installs nothing, a changed lock does.
 STAMP   := $(VENV)/.ready-$(VARIANT)-$(shell cat $(LOCK) tools/bootstrap.sh tools/venv_diff.py pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 
+# A process that imports vLLM compiles for seconds where it may not keep bytecode, and the tests start many.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Marks of tests that start a cluster, an engine or a browser
 PROCESSES := ray or engine or browser
 
