@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 
 from service.artifacts import TYPES, Artifact, ArtifactKind, ArtifactSpec, ArtifactWork
 from service.errors import NotFound
@@ -109,20 +109,18 @@ def insert_artifact(
     )
 
 
-def _state_statements() -> tuple[Select[Any], Select[Any], Select[Any]]:
-    """Artifacts that are not over, their newest parts, and which of them have tasks."""
-    jobs, parts, tasks = schema.jobs, schema.parts, schema.tasks
-    is_active = jobs.c.phase.in_(ACTIVE_PHASES) & jobs.c.kind.in_([kind.value for kind in ArtifactKind])
-    active = select(jobs.c.id).where(is_active)
-    newest = select(func.max(parts.c.number)).where(parts.c.job_id.in_(active)).group_by(parts.c.job_id)
-    last = select(parts.c.job_id, parts.c.path).where(parts.c.number.in_(newest))
-    begun = select(tasks.c.job_id).where(tasks.c.job_id.in_(active)).distinct()
-    state = (jobs.c.id, jobs.c.kind, jobs.c.desired, jobs.c.phase, jobs.c.error, jobs.c.created_at)
-    return select(*state).where(is_active).order_by(jobs.c.number), last, begun
-
-
-# Built once: to build a statement takes as long as to run it, and a tick runs each of these.
-_ACTIVE, _LAST_PARTS, _BEGUN = _state_statements()
+# Built once: to build a statement takes longer than to run it, and a tick runs each of these.
+_JOBS, _PARTS, _TASKS = schema.jobs.c, schema.parts.c, schema.tasks.c
+_IS_ACTIVE = _JOBS.phase.in_(ACTIVE_PHASES) & _JOBS.kind.in_([kind.value for kind in ArtifactKind])
+_ACTIVE = (
+    select(_JOBS.id, _JOBS.kind, _JOBS.desired, _JOBS.phase, _JOBS.error, _JOBS.created_at)
+    .where(_IS_ACTIVE)
+    .order_by(_JOBS.number)
+)
+_ACTIVE_IDS = select(_JOBS.id).where(_IS_ACTIVE)
+_NEWEST = select(func.max(_PARTS.number)).where(_PARTS.job_id.in_(_ACTIVE_IDS)).group_by(_PARTS.job_id)
+_LAST_PARTS = select(_PARTS.job_id, _PARTS.path).where(_PARTS.number.in_(_NEWEST))
+_BEGUN = select(_TASKS.job_id).where(_TASKS.job_id.in_(_ACTIVE_IDS)).distinct()
 
 
 class ArtifactReader:

@@ -148,7 +148,7 @@ class ControlStore:
             )
 
 
-# Built once: to build a statement takes as long as to run it, and a tick runs each of these.
+# Built once: to build a statement takes longer than to run it, and a tick runs each of these.
 _ACTIVE_JOBS = (
     select(schema.jobs).where(IS_GENERATION & schema.jobs.c.phase.in_(ACTIVE_PHASES)).order_by(schema.jobs.c.number)
 )
