@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from api.context import AppContext, InspectEndpoint, InspectModel, RenderPrompt
+from api.context import AppContext, InspectAdapter, InspectEndpoint, InspectModel, RenderPrompt
 from api.dashboard.router import make_router
 from api.guard import Guard
 from api.problem import MEDIA_TYPE, FieldProblem, ProblemDocument, install_error_handlers
@@ -52,6 +52,7 @@ def create_app(
     wake: Callable[[], None],
     controller_status: Callable[[], ControllerStatus],
     inspect_model: InspectModel,
+    inspect_adapter: InspectAdapter,
     inspect_endpoint: InspectEndpoint,
     render_prompt: RenderPrompt,
 ) -> FastAPI:
@@ -61,6 +62,7 @@ def create_app(
         wake: makes the control loop look at once; called after every write.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory; raises InvalidInput.
+        inspect_adapter: merges an adapter into its base; raises InvalidInput.
         inspect_endpoint: completes a model that a server elsewhere draws for; raises InvalidInput.
         render_prompt: the first problem's prompt; raises InvalidInput.
     """
@@ -71,6 +73,7 @@ def create_app(
         wake=wake,
         controller_status=controller_status,
         inspect_model=inspect_model,
+        inspect_adapter=inspect_adapter,
         inspect_endpoint=inspect_endpoint,
         render_prompt=render_prompt,
         started_at=datetime.now(UTC),

@@ -36,6 +36,7 @@ def arm_plans(context: AppContext, spec: JobSpec, resolved: Resolved) -> list[Ar
             ArmPlanOut(
                 name=arm.name,
                 model=arm.model,
+                adapter_on=None if model.adapter is None else model.adapter.base,
                 prompt_id=spec_id(arm.prompt),
                 sampling_id=spec_id(sampling),
                 sampling=sampling_document(sampling),

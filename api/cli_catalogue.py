@@ -61,7 +61,10 @@ def register_model(
     name: Annotated[str, typer.Argument(help="Name in the catalogue, e.g. lab/small.")],
     path: Annotated[
         Path | None,
-        typer.Argument(help="Directory with config.json, safetensors and tokenizer; of an endpoint its tokenizer."),
+        typer.Argument(help="Directory of a model or of a LoRA adapter; of an endpoint one with its tokenizer."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Of an adapter: the model it is merged into; without this the one that it names.")
     ] = None,
     engine: Annotated[
         list[str] | None, typer.Option("--engine", metavar="FIELD=VALUE", help="e.g. max_num_seqs=64; repeatable.")
@@ -77,13 +80,14 @@ def register_model(
     parameters: Annotated[int | None, typer.Option(min=1, help="Of an endpoint, where they are known.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Register a model directory, whose cost is traced from its own code, or a server elsewhere (--endpoint)."""
+    """Register a model's directory, whose cost is traced from its own code, an adapter's, or a server (--endpoint)."""
     options = _fields(engine) if engine else None
     server = _fields(endpoint) if endpoint else None
     with client_of(context, is_json=as_json) as client:
         model = client.models.register(
             name=name,
             path=None if path is None else path.absolute(),
+            base=base,
             engine=options,
             price=_price(price),
             endpoint=server,
@@ -133,8 +137,11 @@ def _limit_words(endpoint: dict[str, Any]) -> str:
 
 
 def _source(model: dict[str, Any]) -> str:
-    endpoint = model["endpoint"]
-    return model["path"] if endpoint is None else f"{endpoint['model']} at {endpoint['base_url']}"
+    if (endpoint := model["endpoint"]) is not None:
+        return f"{endpoint['model']} at {endpoint['base_url']}"
+    if (adapter := model["adapter"]) is not None:
+        return f"{adapter['base']} with adapter {adapter['path']}"
+    return model["path"]
 
 
 def _price(texts: list[str] | None) -> dict[str, Any] | None:
@@ -144,8 +151,11 @@ def _price(texts: list[str] | None) -> dict[str, Any] | None:
 def _model_words(model: dict[str, Any]) -> str:
     size, flops = wording.count(model["parameters"]), wording.flops(model["flops_per_token"])
     price = "no price" if model["price"] is None else f"{_price_words(model['price'])} USD a million tokens"
+    adapter = model["adapter"]
+    merged = f", merged into {adapter['base']}, served by engines of {model['pool']}" if adapter else ""
     return (
-        f"{model['name']}  {size} parameters, {flops} FLOPs a token, {price}, context {model['context_len']:,} tokens"
+        f"{model['name']}  {size} parameters, {flops} FLOPs a token, {price}, "
+        f"context {model['context_len']:,} tokens{merged}"
     )
 
 

@@ -205,6 +205,8 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     ]
     if currency == "gpu_hours":
         lines.append("               soft: what runs when it is used up is finished; a sample has no price in it")
+    adapted = {arm["model"]: arm["adapter_on"] for arm in plan["arms"] if arm["adapter_on"]}
+    lines += [f"  adapter      {model}, merged into {base}: a token costs the same" for model, base in adapted.items()]
     for cost in plan["cost_per_sample"]:
         lengths = (
             f"{cost['nominal_prompt_tokens']:,} prompt and {cost['nominal_completion_tokens']:,} completion tokens"

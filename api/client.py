@@ -33,15 +33,20 @@ class Models:
         *,
         name: str,
         path: str | Path | None = None,
+        base: str | None = None,
         engine: Mapping[str, Any] | None = None,
         price: Mapping[str, float] | None = None,
         endpoint: Mapping[str, Any] | None = None,
         context_len: int | None = None,
         parameters: int | None = None,
     ) -> Document:
-        """Registers a model directory on the service's machine, or a server elsewhere; tracing may take a minute.
+        """Registers a directory with a model or an adapter on the service's machine, or a server elsewhere.
+
+        Tracing may take a minute. Merging an adapter takes as long as reading and writing its base; where that is
+        longer than the client waits, the service goes on, and registering it again finds what was merged.
 
         Args:
+            base: of an adapter, the registered model that it is merged into; without one, the one that it names.
             endpoint: `base_url`, `model` and what `GET /openapi.json` lists, of a server that draws for it.
             context_len: of an endpoint without config.json.
             parameters: of an endpoint, where they are known.
@@ -49,6 +54,7 @@ class Models:
         """
         given = {
             "path": None if path is None else str(path),
+            "base": base,
             "engine": None if engine is None else dict(engine),
             "price": None if price is None else dict(price),
             "endpoint": None if endpoint is None else dict(endpoint),

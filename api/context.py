@@ -23,6 +23,8 @@ from service.store import Store
 
 InspectModel = Callable[[str, Path, EngineOptions], ModelSpec]
 """Name, directory and engine options to a complete ModelSpec; raises InvalidInput."""
+InspectAdapter = Callable[[str, Path, ModelSpec], ModelSpec]
+"""Name, directory and base of an adapter to a complete ModelSpec; raises InvalidInput."""
 InspectEndpoint = Callable[[EndpointSource], ModelSpec]
 """What is said of a model elsewhere to a complete ModelSpec; raises InvalidInput."""
 RenderPrompt = Callable[[ModelSpec, PromptSpec, str, int], str]
@@ -37,6 +39,7 @@ class AppContext:
         wake: makes the control loop look at once.
         controller_status: the loop's latest word about itself.
         inspect_model: reads a model directory and traces its FLOP coefficients.
+        inspect_adapter: merges an adapter into its base.
         inspect_endpoint: the same of what is known here of a model elsewhere.
         render_prompt: what the first problem's prompt looks like, through the model's own chat template if need be.
         started_at: when the application was made.
@@ -47,6 +50,7 @@ class AppContext:
     wake: Callable[[], None]
     controller_status: Callable[[], ControllerStatus]
     inspect_model: InspectModel
+    inspect_adapter: InspectAdapter
     inspect_endpoint: InspectEndpoint
     render_prompt: RenderPrompt
     started_at: datetime

@@ -21,7 +21,7 @@ import uvicorn
 
 from api.app import create_app
 from api.cli_output import exit_code_of
-from api.local.model_files import inspect_endpoint, inspect_model, render_prompt
+from api.local.model_files import inspect_adapter, inspect_endpoint, inspect_model, render_prompt
 from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
@@ -78,6 +78,7 @@ class Service:
             wake=self._wake,
             controller_status=self._status,
             inspect_model=functools.partial(inspect_model, traces=settings.data_dir.absolute() / "traces"),
+            inspect_adapter=functools.partial(inspect_adapter, merged=settings.data_dir.absolute() / "merged"),
             inspect_endpoint=functools.partial(inspect_endpoint, traces=settings.data_dir.absolute() / "traces"),
             render_prompt=render_prompt,
         )

@@ -223,7 +223,8 @@ def _check_base(field: str, base: ModelSpec) -> None:
     if base.engine.simulated:
         raise InvalidInput(f"{field}: base {base.name!r} is simulated and has no weights")
     if base.base is not None:
-        raise InvalidInput(f"{field}: got checkpoint {base.name!r}, allowed: a registered model")
+        kind = "checkpoint" if base.is_student else "adapter"
+        raise InvalidInput(f"{field}: got {kind} {base.name!r}, allowed: a registered model with engines of its own")
 
 
 _CURRENCIES = {

@@ -78,4 +78,5 @@ def checkpoint_model(base: ModelSpec, finetune_id: str, *, step: int, path: str,
         path=os.path.dirname(path),
         revision=f"sha256:{sha256}",
         base=base.pool,
+        adapter=None,
     )

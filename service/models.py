@@ -52,6 +52,21 @@ class EndpointSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSource:
+    """Where a model comes from that is an adapter merged into another.
+
+    Args:
+        path: directory that the adapter was registered from.
+        revision: "sha256:<hex>" over its configuration and weights.
+        base: name of the model that it was merged into.
+    """
+
+    path: str
+    revision: str
+    base: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One generator model: a directory of weights, or a server elsewhere that has them.
 
@@ -62,10 +77,12 @@ class ModelSpec:
         context_len: most tokens of prompt and completion together [tokens].
         cost: FLOP coefficients traced from the model's own code; `UNKNOWN_COST` or the size alone where there are none.
         sampling: defaults that its authors published.
-        base: the registered model that this one is a finetuned checkpoint of; None for one that people registered.
+        base: the registered model whose engines serve this one, of which it is a finetuned checkpoint or an adapter;
+            None for one with engines of its own.
         price: of its tokens in USD; None where nobody stated one. It says nothing of what the model is, so that one
             whose price has changed is the same model to an engine that has it loaded.
         endpoint: the server that draws for it; None for a model that is loaded here.
+        adapter: what was merged to make it; None for a model that came whole.
     """
 
     name: str
@@ -78,6 +95,12 @@ class ModelSpec:
     base: str | None = None
     price: Price | None = field(default=None, compare=False)
     endpoint: EndpointOptions | None = None
+    adapter: AdapterSource | None = None
+
+    @property
+    def is_student(self) -> bool:
+        """Whether a finetune registered it, and not people."""
+        return self.base is not None and self.adapter is None
 
     @property
     def pricing(self) -> Pricing:

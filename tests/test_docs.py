@@ -399,6 +399,10 @@ def refuse_models(name: str, path: Path, engine: EngineOptions) -> ModelSpec:
     raise InvalidInput(f"{path}: no model is registered here")
 
 
+def refuse_adapters(name: str, path: Path, base: ModelSpec) -> ModelSpec:
+    raise InvalidInput(f"{path}: no adapter is registered here")
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The application over a store with the names of the example job."""
@@ -425,6 +429,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         wake=lambda: None,
         controller_status=lambda: status,
         inspect_model=refuse_models,
+        inspect_adapter=refuse_adapters,
         inspect_endpoint=functools.partial(inspect_endpoint, traces=Path("traces")),
         render_prompt=first_prompt,
     )

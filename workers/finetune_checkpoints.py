@@ -1,4 +1,4 @@
-"""Turns what the training library saves into a checkpoint that engines load and a later run goes on from.
+"""Turns what the training library saves, or an adapter, into a checkpoint that engines load and a run goes on from.
 
 Owns the layout of a checkpoint directory. At the top a model like its base: the base's own configuration, generation
 settings and tokenizer, byte for byte, and weights in the base's precision. In `adapter/` the adapters, if some were
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from service.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from service.checkpoints import (
     CHECKPOINT_FILE,
     STATE_DIRECTORY,
@@ -34,7 +35,7 @@ from workers.finetune_model import served_dtype, write_merged
 
 _ADAPTER_DIRECTORY = "adapter"
 _STATE_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json", "rng_state*.pth")
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 _WEIGHT_FILES = ("model*.safetensors", "model.safetensors.index.json")
 _DESCRIPTION_FILES = (
     "config.json",
@@ -164,8 +165,8 @@ def _found(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def _move(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
-    target.mkdir(exist_ok=True)
     for file in _found(source, patterns):
+        target.mkdir(exist_ok=True)
         file.rename(target / file.name)
 
 

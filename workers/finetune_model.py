@@ -8,16 +8,20 @@ process that trains.
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from service.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from service.errors import InvalidInput
 from service.finetunes import Method, TrainingSpec
 from service.models import ModelSpec
+from workers.model_files import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,11 +77,42 @@ def write_merged(base: ModelSpec, adapter: Path, out_dir: Path) -> None:
     The base is read anew instead of merging in place: taking adapters out of merged weights leaves rounding errors
     behind, and the run goes on; and a base held in 4 bits is merged at full precision. The random numbers that new
     adapters draw are given back: a run that goes on must not differ from one that is resumed here.
+
+    Raises:
+        InvalidInput: the adapter has weights that the base has no place for, or lacks some.
+        ValueError, RuntimeError, LookupError, TypeError: peft cannot make sense of the adapter, or it is not finite.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        merged: Any = PeftModel.from_pretrained(_load(base, dtype="auto"), str(adapter), is_trainable=False)
-    merged.merge_and_unload().save_pretrained(out_dir)
+    with torch.random.fork_rng(devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of keys that do not match, which are looked at here, and of ties
+        merged = _adapted(base, _load(base, dtype="auto"), adapter).merge_and_unload(safe_merge=True)
+    merged.save_pretrained(out_dir)
+
+
+def _adapted(base: ModelSpec, model: "PreTrainedModel", adapter: Path) -> Any:
+    """The model with every weight of the adapter beside its layers, and none that the adapter lacks."""
+    file = adapter / ADAPTER_WEIGHTS
+    head = model.get_output_embeddings()
+    is_tied = head is not None and head.weight is model.get_input_embeddings().weight
+    adapted = PeftModel(model, LoraConfig.from_pretrained(str(adapter), inference_mode=True))
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if is_tied and any(isinstance(end, LoraLayer) for end in ends):
+        raise InvalidInput(
+            f"{adapter / ADAPTER_CONFIG}: adapts the embedding or the output head, which are one matrix in "
+            f"{base.name}, so that merging would change both; allowed: other layers"
+        )
+    shapes = {name.replace(".default", ""): tuple(weight.shape) for name, weight in adapted.named_parameters()}
+    stored = {name: shape for name, (_, shape) in read_tensors(file).items()}
+    for name, shape in stored.items():
+        if shapes.get(name, shape) != shape:
+            raise InvalidInput(f"{file}: {name} has shape {list(shape)}, with {base.name} it is {list(shapes[name])}")
+    # on the CPU, where the base is: engines may hold all of a GPU
+    loaded = adapted.load_adapter(str(adapter), "default", torch_device="cpu")
+    if loaded.unexpected_keys:
+        raise InvalidInput(f"{file}: has {loaded.unexpected_keys[0]}, which {base.name} has no place for")
+    if loaded.missing_keys:
+        raise InvalidInput(f"{file}: lacks {loaded.missing_keys[0]}, which {ADAPTER_CONFIG} asks for in {base.name}")
+    return adapted
 
 
 def served_dtype(base: ModelSpec) -> torch.dtype:
@@ -96,7 +131,7 @@ def _load(base: ModelSpec, **arguments: Any) -> "PreTrainedModel":
             base.path, trust_remote_code=False, local_files_only=True, use_safetensors=True, **arguments
         )
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"model {base.name} cannot be trained: {base.path}: {error}") from error
+        raise InvalidInput(f"model {base.name}: weights cannot be loaded from {base.path}: {error}") from error
 
 
 def _check_quantisation() -> None:

@@ -16,12 +16,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
+from service.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from service.adapters import is_adapter as is_adapter_directory
 from service.errors import InvalidInput
 from workers.flop_latent import ABSORBED_MODEL_TYPES
 from workers.model_files import read_tensors
 
-ADAPTER_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
 _SHAPE_FIELDS = (
     "r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_transform", "layers_pattern",
     "fan_in_fan_out", "lora_bias",
@@ -52,7 +52,7 @@ class Adapter:
 
 def is_adapter(path: Path) -> bool:
     """Whether `path` is the directory of an adapter, or its configuration."""
-    return path.name == ADAPTER_CONFIG or ((path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file())
+    return path.name == ADAPTER_CONFIG or is_adapter_directory(path)
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -103,7 +103,7 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter, tensors: FakeTensorMod
             raise InvalidInput(f"{adapter.directory}: target_modules: {target!r} is no layer that can be adapted here")
     if model.config.model_type in ABSORBED_MODEL_TYPES and any(name.endswith("kv_b_proj") for name in adapted):
         raise InvalidInput(f"{adapter.directory}: adapts kv_b_proj, which engines fold into the query when they decode")
-    _check_weights(model, adapter.directory / _WEIGHTS)
+    _check_weights(model, adapter.directory / ADAPTER_WEIGHTS)
 
 
 def _materialise(model: PreTrainedModel) -> None:

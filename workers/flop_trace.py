@@ -18,9 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from service.adapters import ADAPTER_CONFIG
 from service.errors import InvalidInput
 from service.flops import AttentionTerm, ForwardCost, decode_flops
-from workers.flop_adapter import ADAPTER_CONFIG, Adapter, add_adapter, is_adapter, read_adapter
+from workers.flop_adapter import Adapter, add_adapter, is_adapter, read_adapter
 from workers.flop_config import MODEL_ERRORS, load_config, plain_config
 from workers.flop_count import Counts, count_forward
 from workers.flop_latent import ABSORBED_MODEL_TYPES, absorbed

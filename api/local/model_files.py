@@ -1,23 +1,27 @@
 """What the service has to read of a model's directory: its shape and cost when it is registered, its chat template.
 
+An adapter is merged into its base here too.
+
 In a process of its own each time: torch and transformers would stay in the service's memory for ever.
 """
 
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.adapters import adapter_model
 from service.endpoints import PromptForm
 from service.errors import InvalidInput
 from service.flops import ForwardCost
 from service.forward_cost import UNKNOWN_COST
 from service.jobs import PromptSpec
-from service.models import EndpointSource, EngineOptions, ModelSpec
+from service.models import AdapterSource, EndpointSource, EngineOptions, ModelSpec
 from service.sampling import ModelSampling
 from service.shards import file_sha256
 
@@ -36,6 +40,42 @@ def inspect_model(name: str, path: Path, engine: EngineOptions, *, traces: Path)
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_inspect, name, path, engine, traces).result()
+
+
+def inspect_adapter(name: str, path: Path, base: ModelSpec, *, merged: Path) -> ModelSpec:
+    """A model made of an adapter, complete: merged into its base, whose engines serve it at the base's cost.
+
+    Args:
+        merged: directory that keeps what was merged, by its contents.
+
+    Raises:
+        InvalidInput: a file is missing, damaged or pickled, or the adapter does not fit the base; or merging took more
+            memory than there is.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_hide_gpus) as pool:
+        try:
+            return pool.submit(_inspect_adapter, name, path, base, merged).result()
+        except BrokenProcessPool as error:
+            raise InvalidInput(
+                f"{path}: the process that merged it into {base.name} was killed, as happens without memory for all "
+                "weights of the base; nothing was registered"
+            ) from error
+
+
+def _hide_gpus() -> None:
+    """Merging is done on the CPU; a mere look at the GPUs would take memory of engines."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _inspect_adapter(name: str, path: Path, base: ModelSpec, merged: Path) -> ModelSpec:
+    from transformers.utils import logging
+
+    from workers.adapter_merge import merge_adapter  # imports torch
+
+    logging.disable_progress_bar()  # the terminal is the service's
+    found = merge_adapter(base, path, merged)
+    source = AdapterSource(path=str(path), revision=found.adapter_revision, base=base.name)
+    return adapter_model(base, name, path=str(found.directory), revision=found.revision, source=source)
 
 
 def inspect_endpoint(source: EndpointSource, *, traces: Path) -> ModelSpec:

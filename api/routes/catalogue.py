@@ -17,9 +17,10 @@ from api.wire.catalogue import (
     RegisterModel,
     RegisterProblems,
 )
+from service.adapters import find_base, is_adapter, named_base
 from service.endpoints import LIMITS, EndpointOptions
 from service.errors import InvalidInput, NotFound, UnknownName
-from service.models import EndpointSource
+from service.models import EndpointSource, ModelSpec
 from service.problems import ProblemSource, register_problems
 
 router = APIRouter(prefix="/v1")
@@ -34,6 +35,9 @@ def list_models(context: Context) -> ModelList:
 @router.post("/models", tags=["models"], status_code=201)
 def register_model(context: Context, body: RegisterModel) -> ModelOut:
     """Registers a model directory: its files are hashed and its FLOP coefficients traced from its own code.
+
+    The directory of a LoRA adapter is merged into its base, a registered model: `base`, or the one that the adapter
+    names. Engines of the base serve it, and it costs what the base costs.
 
     With `endpoint` a server elsewhere draws for it. Its FLOPs are unknown unless declared, by a config.json under
     `path` or by `parameters`; then it takes budgets in USD, tokens or samples. The server is one of ISOFLOP_ENDPOINTS.
@@ -53,18 +57,32 @@ def register_model(context: Context, body: RegisterModel) -> ModelOut:
             )
         )
     else:
-        assert path is not None, "the document has one of the two"
-        spec = context.inspect_model(body.name, path, (body.engine or EngineDocument()).to_options())
+        assert path is not None, "a document without an endpoint has one"
+        spec = _adapter(context, body, path) if is_adapter(path) else _model(context, body, path)
     price = None if body.price is None else body.price.to_price()
     stored = context.store.catalogue.register_model(dataclasses.replace(spec, price=price))
     context.wake()
     return ModelOut.of(stored)
 
 
+def _model(context: AppContext, body: RegisterModel, path: Path) -> ModelSpec:
+    if body.base is not None:
+        raise InvalidInput(f"base: got {body.base!r}, allowed with the directory of an adapter alone; {path} is none")
+    return context.inspect_model(body.name, path, (body.engine or EngineDocument()).to_options())
+
+
+def _adapter(context: AppContext, body: RegisterModel, path: Path) -> ModelSpec:
+    if body.engine is not None:
+        raise InvalidInput("engine: got options with an adapter, allowed: none; engines of its base serve it")
+    named = None if body.base is not None else named_base(path)
+    base = find_base(context.store.catalogue.models(), wanted=body.base, named=named)
+    return context.inspect_adapter(body.name, path, base)
+
+
 def _model_dir(context: AppContext, text: str) -> Path:
     path = path_under_roots(context.settings, text, field="path")
     if not path.is_dir():
-        raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with config.json, safetensors and tokenizer")
+        raise InvalidInput(f"path: got {str(path)!r}, allowed: a directory with a model or an adapter")
     check_links(context.settings, path)
     return path
 

@@ -102,7 +102,7 @@ class EndpointDocument(InputModel):
 
 
 class RegisterModel(InputModel):
-    """A model directory (config.json, safetensors, tokenizer), or a server elsewhere that draws."""
+    """A directory with a model (config.json, safetensors, tokenizer) or an adapter, or a server that draws."""
 
     name: Name
     path: PathText | None = Field(
@@ -110,7 +110,14 @@ class RegisterModel(InputModel):
         description="A directory on the service's machine, under one of its roots; with `endpoint` one with the "
         "model's tokenizer, whose config.json, if there is one, declares its FLOPs.",
     )
-    engine: EngineDocument | None = Field(default=None, description="How it is loaded; only without `endpoint`.")
+    base: Name | None = Field(
+        default=None,
+        description="Of an adapter: the registered model that it is merged into. Without one, the only one with the "
+        "name or path that the adapter's configuration says.",
+    )
+    engine: EngineDocument | None = Field(
+        default=None, description="How it is loaded; neither with `endpoint` nor of an adapter."
+    )
     endpoint: EndpointDocument | None = Field(default=None, description="The server that draws for it.")
     context_len: Whole | None = Field(
         default=None, ge=2, le=10_000_000, description="Of an endpoint without config.json [tokens]."
@@ -131,6 +138,8 @@ class RegisterModel(InputModel):
                 raise PydanticCustomError("source", "a path, or an endpoint and what belongs to it", {"got": got})
         elif self.engine is not None:
             raise PydanticCustomError("source", "engine or endpoint", {"got": "both"})
+        elif self.base is not None:
+            raise PydanticCustomError("source", "base or endpoint", {"got": "both"})
         return self
 
 
@@ -215,13 +224,21 @@ class EngineOut(BaseModel):
     simulated: bool
 
 
+class AdapterOut(BaseModel):
+    """What a model was made of that is an adapter merged into another."""
+
+    base: str = Field(description="The model that it was merged into.")
+    path: str = Field(description="Where the adapter was registered from.")
+    revision: str = Field(description="Hash over the adapter's own files.")
+
+
 class ModelOut(BaseModel):
     """A registered model and what its tokens cost."""
 
     name: str
     path: str
     revision: str = Field(description="Hash over the files' contents.")
-    source: Literal["path", "endpoint"]
+    source: Literal["path", "endpoint", "adapter"]
     context_len: int
     parameters: int | None = Field(description="Null where unknown.")
     active_parameters: int | None
@@ -234,6 +251,8 @@ class ModelOut(BaseModel):
     price: PriceOut | None = Field(description="Of its tokens; null where nobody stated one.")
     engine: EngineOut
     endpoint: dict[str, Any] | None = Field(description="The server that draws for it; null for a model loaded here.")
+    pool: str = Field(description="The model whose engines serve it: itself, or what it is a checkpoint or adapter of.")
+    adapter: AdapterOut | None = Field(description="What was merged to make it; null for a model that came whole.")
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "ModelOut":
@@ -250,8 +269,10 @@ class ModelOut(BaseModel):
             flops_per_token=decode_flops(cost, spec.context_len // 2) if cost.is_traced else None,
             cost=cost.to_json() if cost.is_traced else None,
             price=PriceOut.of(spec.price),
-            source="path" if spec.endpoint is None else "endpoint",
+            source="adapter" if spec.adapter else "path" if spec.endpoint is None else "endpoint",
             endpoint=None if spec.endpoint is None else dataclasses.asdict(spec.endpoint),
+            pool=spec.pool,
+            adapter=None if spec.adapter is None else AdapterOut(**dataclasses.asdict(spec.adapter)),
             engine=EngineOut(**{name: value for name, value in options.items() if name in EngineOut.model_fields}),
         )
 

@@ -153,6 +153,7 @@ class ArmPlanOut(BaseModel):
 
     name: str
     model: str
+    adapter_on: str | None = Field(description="What its model is an adapter on, merged; null for one that came whole.")
     prompt_id: str = Field(description="Stands in its samples.")
     sampling_id: str
     sampling: dict[str, Any] = Field(

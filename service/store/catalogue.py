@@ -38,7 +38,9 @@ class Catalogue:
         self._engine = engine
 
     def register_model(self, spec: ModelSpec) -> ModelSpec:
-        """Stores a model and its pool; a checkpoint has none, the pool of its base serves it.
+        """Stores a model and its pool; checkpoints and adapters have none, the pool of their base serves them.
+
+        An adapter without a price of its own gets the one that its base has now.
 
         A known one keeps its name, price and limits, and gets what follows from its files as they were read now; so do
         its checkpoints. Jobs keep what they were submitted with.
@@ -48,12 +50,15 @@ class Catalogue:
             UnknownName: the base of a checkpoint is not registered.
             InvalidInput: that base is a checkpoint itself, or the name is one that a finetune will give.
         """
-        if spec.base is None and _CHECKPOINT_NAME.fullmatch(spec.name):
+        if not spec.is_student and _CHECKPOINT_NAME.fullmatch(spec.name):
             raise InvalidInput(f"name: got {spec.name!r}, allowed: one that no checkpoint of a finetune may get")
         if spec.base is not None and (root := self.model(spec.base).base) is not None:
             raise InvalidInput(
                 f"model {spec.name!r}: its base {spec.base!r} is a checkpoint of {root!r}; name that one"
             )
+        price = spec.price
+        if price is None and spec.adapter is not None:
+            price = self.model(spec.adapter.base).price
         with self._engine.begin() as connection:
             known = _find(connection, schema.models, spec.name)
             if known is not None:
@@ -71,6 +76,7 @@ class Catalogue:
                     )
                 _check_limits(stored, spec)
                 return _refresh(connection, stored, spec)
+            spec = dataclasses.replace(spec, price=price)
             connection.execute(
                 insert(schema.models).values(name=spec.name, document=to_json(spec), created_at=datetime.now(UTC))
             )
@@ -248,6 +254,8 @@ def _identity(spec: ModelSpec) -> dict[str, object]:
     for part in ("engine", "endpoint"):
         if (options := getattr(spec, part)) is not None:
             values |= {f"{part}.{name}": value for name, value in dataclasses.asdict(options).items()}
+    if spec.adapter is not None:
+        values |= {"adapter.base": spec.adapter.base, "adapter.revision": spec.adapter.revision}
     if spec.endpoint is not None:
         for name in (*LIMITS, "api_key_env"):
             del values[f"endpoint.{name}"]
@@ -268,7 +276,7 @@ def _check_limits(stored: ModelSpec, spec: ModelSpec) -> None:
 def _refresh(connection: Connection, stored: ModelSpec, read: ModelSpec) -> ModelSpec:
     """The stored model with what follows from its files as they were read now, which a release may read better."""
     derived = {"context_len": read.context_len, "cost": read.cost, "sampling": read.sampling}
-    fresh = dataclasses.replace(stored, path=read.path, endpoint=read.endpoint, **derived)
+    fresh = dataclasses.replace(stored, path=read.path, endpoint=read.endpoint, adapter=read.adapter, **derived)
     if fresh == stored:
         return stored
     _write(connection, fresh)

@@ -1,5 +1,6 @@
 """The API over a real store: SQLite and Parquet under tmp_path, no cluster, a controller that only says it is alive."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -18,11 +20,12 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.local.model_files import inspect_endpoint
+from service.adapters import adapter_model
 from service.config import Settings
 from service.controller import Controller
 from service.errors import InvalidInput
 from service.flops import AttentionTerm, ForwardCost
-from service.models import EngineOptions, ModelSpec
+from service.models import AdapterSource, EngineOptions, ModelSpec
 from service.planner import Options
 from service.problems import ProblemSource, register_problems
 from service.sampling import ModelSampling
@@ -45,7 +48,9 @@ COST = ForwardCost(
 )
 
 
-def model_spec(name: str = "small", *, scale: float = 1.0, engine: EngineOptions | None = None) -> ModelSpec:
+def model_spec(
+    name: str = "small", *, scale: float = 1.0, engine: EngineOptions | None = None, **changes: Any
+) -> ModelSpec:
     cost = ForwardCost(
         body_flops_per_token=COST.body_flops_per_token * scale,
         head_flops_per_token=COST.head_flops_per_token * scale,
@@ -54,7 +59,7 @@ def model_spec(name: str = "small", *, scale: float = 1.0, engine: EngineOptions
         active_parameters=int(COST.active_parameters * scale),
         embedding_parameters=COST.embedding_parameters,
     )
-    return ModelSpec(
+    model = ModelSpec(
         name=name,
         path=f"/models/{name}",
         revision=f"sha256:{name}",
@@ -62,6 +67,7 @@ def model_spec(name: str = "small", *, scale: float = 1.0, engine: EngineOptions
         cost=cost,
         engine=engine or EngineOptions(),
     )
+    return dataclasses.replace(model, **changes)
 
 
 def status(**changes: object) -> ControllerStatus:
@@ -110,6 +116,11 @@ def _inspect(name: str, path: Path, engine: EngineOptions) -> ModelSpec:
     )
 
 
+def _merge(name: str, path: Path, base: ModelSpec) -> ModelSpec:
+    source = AdapterSource(path=str(path), revision="sha256:adapter", base=base.name)
+    return adapter_model(base, name, path="/merged/1", revision=f"sha256:{base.name}+adapter", source=source)
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database without rows; copying it takes a hundredth of the time of migrating another one."""
@@ -150,6 +161,7 @@ def make_world(tmp_path: Path, empty_database: Path) -> World:
         wake=made.wake,
         controller_status=lambda: made.status,
         inspect_model=_inspect,
+        inspect_adapter=_merge,
         inspect_endpoint=functools.partial(inspect_endpoint, traces=Path("traces")),
         render_prompt=first_prompt,
     )

@@ -87,6 +87,21 @@ def test_models_limits_says_what_holds_from_now_on(run: Run) -> None:
     assert (refused.exit_code, "endpoint.max_in_flight" in refused.stderr) == (2, True)
 
 
+def test_adapter_registers_and_shows_with_its_base_in_list_and_dry_run(served, run: Run, job_file: Path) -> None:
+    path = served.world.root / "adapter"
+    path.mkdir()
+    (path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+    registered = run("models", "register", "lab/tuned", path, "--base", "small")
+    refused = run("models", "register", "lab/lost", path)
+
+    assert "merged into small, served by engines of small" in registered.stdout
+    assert (refused.exit_code, "allowed: small, org/large" in refused.stderr) == (2, True)
+    assert f"small with adapter {path}" in run("models", "list").stdout
+    plan = run("submit", job_file, "--dry-run", "models=[small, lab/tuned]").stdout
+    assert "  adapter      lab/tuned, merged into small: a token costs the same\n" in plan
+
+
 def test_submit_with_one_key_twice_is_one_job(served, run: Run, job_file: Path) -> None:
     for _ in range(2):
         assert run("submit", job_file, "--key", "same").exit_code == 0

@@ -249,6 +249,10 @@ def test_register_models_and_problems_reads_them_back(served, client: Client) ->
     (model_dir / "config.json").write_text("{}")
 
     model = client.models.register(name="lab/m", path=model_dir, engine={"max_num_seqs": 4})
+    adapter_dir = served.world.root / "adapter"
+    adapter_dir.mkdir()
+    (adapter_dir / "adapter_config.json").write_text("{}")
+    assert client.models.register(name="tuned", path=adapter_dir, base="lab/m")["adapter"]["base"] == "lab/m"
     problems = client.problems.register(name="again", path=served.world.root / "sums.jsonl")
 
     assert client.models.get("lab/m") == model

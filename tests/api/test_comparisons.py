@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from api.cli import app as command_line
 from api.cli_report import files_of
 from service.errors import CorruptFile
+from service.models import AdapterSource
 from service.problems import ProblemSource, register_problems
-from tests.api.conftest import World, serving
+from tests.api.conftest import World, model_spec, serving
 
 
 @pytest.fixture
@@ -249,6 +250,10 @@ def test_comparison_document_comes_back_as_one_that_asks_for_the_same(compared: 
         ({"problems": {"train": "sums/train", "validation": "sums/validation"}}, "problems.test"),
         ({"students": [{"name": "s", "base": "simulated"}]}, "has no weights"),
         ({"students": [{"name": "s", "base": "nowhere"}]}, "unknown model 'nowhere'"),
+        (
+            {"students": [{"name": "s", "base": "tuned"}]},
+            "got adapter 'tuned', allowed: a registered model with engines",
+        ),
         ({"finetune": {"preset": "nowhere"}}, "unknown preset"),
         ({"finetune": {"preset": "tiny", "seeds": 0}}, "finetune.seeds"),
         ({"finetune": {"preset": "tiny", "learning_rates": [0.0]}}, "above 0"),
@@ -260,6 +265,8 @@ def test_comparison_document_comes_back_as_one_that_asks_for_the_same(compared: 
     ],
 )
 def test_comparison_document_that_is_wrong_is_refused(compared: World, changes: dict[str, Any], words: str) -> None:
+    source = AdapterSource(path="/adapter", revision="sha256:adapter", base="small")
+    compared.store.catalogue.register_model(model_spec("tuned", base="small", adapter=source))
     with compared.client() as client:
         response = client.post("/v1/comparisons", json=document(**changes))
 

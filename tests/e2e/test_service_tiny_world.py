@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.e2e.service_process import REPOSITORY, TINY_WORLD, ServiceProcess, co
 pytestmark = pytest.mark.engine
 
 MODEL = "gsm-mini-small"
+MODEL_DIR = TINY_WORLD / "models" / MODEL
 NUM_PROBLEMS = 250
 FLOPS = 1.2e11
 """About 4,600 samples: ten seconds of an idle core, and the first file is committed after two or three."""
@@ -118,6 +119,43 @@ def test_two_prompts_and_two_temperatures_share_an_engine_and_the_budget(service
     }
     kinds = {(task["kind"], task["arm"]) for task in service.tasks(job_id, "prepare")}
     assert kinds == {("prepare", "plain t=0.4"), ("prepare", "worked t=0.4")}
+
+
+def test_adapter_is_drawn_by_the_engine_of_its_base_as_peft_computes_it(service: ServiceProcess) -> None:
+    from tests.workers.tiny_adapters import greedy_texts, write_adapter  # imports torch
+
+    adapter = write_adapter(service.directory / "adapter", MODEL_DIR, scale=0.1)
+    model = service.post("/v1/models", {"name": "tuned", "path": str(adapter)})
+    num_loads = service.event_kinds().count("engine_ready")
+
+    job_id = service.submit(
+        models=[MODEL, "tuned"],
+        max_problems=20,
+        budget={"samples_per_problem": 2},
+        sampling={"temperature": 0, "max_tokens": 60},
+        scorers=SCORERS,
+    )
+    service.wait_ended(job_id)
+
+    assert_all_is_well(service, job_id)
+    assert service.event_kinds().count("engine_ready") - num_loads <= 1, "a swap of weights loads no engine"
+    assert model["cost"] == service.get(f"/v1/models/{MODEL}")["cost"]
+    rows = [row for file in service.files(job_id) for row in pq.read_table(file["path"]).to_pylist()]
+    names = (MODEL, "tuned")
+    assert Counter(row["model"] for row in rows) == dict.fromkeys(names, 20)
+    drawn = {name: {row["prompt"]: row["completion"] for row in rows if row["model"] == name} for name in names}
+    computed = {
+        name: greedy_texts(MODEL_DIR, drawn[MODEL], max_tokens=60, adapter=beside)
+        for name, beside in zip(names, (None, adapter), strict=True)
+    }
+    # the engine computes in bfloat16, so that a greedy choice falls otherwise in half of the completions
+    agree = {
+        (one, other): sum(drawn[one][prompt] == computed[other][prompt] for prompt in drawn[MODEL])
+        for one in names
+        for other in names
+    }
+    assert min(agree[name, name] for name in names) >= 5, agree
+    assert max(agree[MODEL, "tuned"], agree["tuned", MODEL]) <= 1, agree
 
 
 @pytest.mark.chaos

@@ -24,6 +24,7 @@ from service.shards import file_sha256
 from service.training_flops import training_flops
 from service.work import FinetuneWork
 from tests.workers.finetune_work import BASE, TRAINING, finetune_work, write_dataset
+from workers.adapter_merge import merge_adapter
 from workers.finetune import OutOfMemory, finetune
 from workers.finetune_data import IGNORED_LABEL, ReadingOrder, load_training_data
 from workers.finetune_watch import LOG_FILE, LogEntry, TrainingDiverged
@@ -285,6 +286,8 @@ def test_lora_checkpoint_is_the_base_with_its_adapter_merged_in(base: ModelSpec,
     adapted = PeftModel.from_pretrained(plain, str(directory / "adapter")).eval()
     torch.testing.assert_close(merged(token_ids).logits, adapted(token_ids).logits, rtol=1e-4, atol=1e-5)
     assert (merged(token_ids).logits - untrained).abs().max() > 1e-3
+    registered = merge_adapter(base, directory / "adapter", tmp_path / "merged").directory
+    assert (registered / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
     lengths = heard.receipts[0].usage
     assert lengths.flops_paper == 4 * base.cost.parameters * (lengths.prompt_tokens + lengths.completion_tokens)
 

@@ -66,6 +66,7 @@ class ArmLine:
     """One arm of several.
 
     Args:
+        adapted: the model that its model is an adapter on; None where that came whole.
         share: of what all arms have spent, in [0, 1]; 0 before anything is.
         wasted: share of its FLOPs that was waste, in [0, 1]; None where they are unknown, or there are none.
         metrics: value and interval as text, as many as `JobPage.arm_columns`.
@@ -73,6 +74,7 @@ class ArmLine:
 
     name: str
     model: str
+    adapted: str | None
     temperature: float
     samples: int
     flops: float | None

@@ -82,12 +82,14 @@ class ModelLine:
     """One model of the catalogue that people registered. `colour` is its colour in every figure.
 
     Args:
-        students: finetunes that started from it, directly or from one of its checkpoints, newest first.
+        adapted: the model that it is an adapter on; None for one that came whole.
+        students: finetunes that started from it, from one of its checkpoints or from an adapter on it, newest first.
     """
 
     name: str
     colour: str
     source: str
+    adapted: str | None
     revision: str
     parameters: int | None
     context_len: int

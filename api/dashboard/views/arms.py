@@ -12,6 +12,7 @@ from service.job_metrics import ArmMetrics, JobMetrics
 from service.jobs import DRAWING_STAGES, Job
 from service.measures import Measures
 from service.metrics import MetricsSummary
+from service.models import ModelSpec
 from service.receipts import Usage
 from service.report import Form, Measured
 from service.report_words import measured_text
@@ -39,10 +40,13 @@ class _Column:
     value: Callable[[MetricsSummary], Measured]
 
 
-def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part], usage: Sequence[UsageRow]) -> ArmSection:
+def arm_section(
+    job: Job, models: Sequence[ModelSpec], found: JobMetrics, parts: Sequence[Part], usage: Sequence[UsageRow]
+) -> ArmSection:
     """The arms of a job, each by itself.
 
     Args:
+        models: that the job draws with.
         usage: of the job, by arm.
     """
     arms = job.spec.all_arms
@@ -51,6 +55,7 @@ def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part], usage: Seque
     used = usage_by_arm(parts)
     spent = {arm.name: in_currency(job.spec.budget.currency, used.get(arm.name, Usage())) for arm in arms}
     total = sum(spent.values())
+    adapted = {model.name: model.adapter.base for model in models if model.adapter is not None}
     summaries = {arm.name: arm.summary for arm in found.arms}
     k = _common_k(job, found.arms)
     columns = _columns(Measures.of(job.spec.scorers), k)
@@ -58,6 +63,7 @@ def arm_section(job: Job, found: JobMetrics, parts: Sequence[Part], usage: Seque
         pages.ArmLine(
             name=arm.name,
             model=arm.model,
+            adapted=adapted.get(arm.model),
             temperature=arm.sampling.temperature,
             samples=used.get(arm.name, Usage()).samples,
             flops=used.get(arm.name, Usage()).flops,

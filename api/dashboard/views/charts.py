@@ -37,10 +37,10 @@ Counts = npt.NDArray[np.int64]
 
 
 def colours_of(store: Store) -> dict[str, str]:
-    """The colour of every model. A student has its base's, and so have all students of a base together."""
+    """The colour of every model. A student has that of its pool, and so have all students of a base together."""
     models = store.catalogue.models()
-    colours = figures.assign_colours([model.name for model in models if model.base is None])
-    students = {model.name: colours.get(model.pool, figures.NEUTRAL) for model in models if model.base is not None}
+    colours = figures.assign_colours([model.name for model in models if not model.is_student])
+    students = {model.name: colours.get(model.pool, figures.NEUTRAL) for model in models if model.is_student}
     return students | {students_of(name): colour for name, colour in colours.items()} | colours
 
 
@@ -51,7 +51,7 @@ def students_of(base: str) -> str:
 
 def by_base(store: Store, usage: Iterable[UsageRow]) -> list[UsageRow]:
     """The same usage with one name for all students of a base."""
-    names = {model.name: students_of(model.base) for model in store.catalogue.models() if model.base is not None}
+    names = {model.name: students_of(model.pool) for model in store.catalogue.models() if model.is_student}
     return [replace(row, model=names.get(row.model, row.model)) for row in usage]
 
 

@@ -25,6 +25,7 @@ from service.importing.spec import TOKEN_WORDS
 from service.job_metrics import JobMetrics
 from service.jobs import Desired, Job, Phase, Resolved, is_unpriced
 from service.measures import Measures
+from service.models import ModelSpec
 from service.planner.plan import HostView
 from service.selection.spec import SelectionSpec
 from service.store import Store
@@ -184,7 +185,7 @@ def job_page(context: AppContext, lengths: charts.LengthCache, job_id: str, now:
     parts, tasks = charts.generate_parts(store, job_id), store.reads.tasks(job_id)
     colours = charts.colours_of(store)
     usage = store.reads.usage(job_id=job_id, by_arm=True)
-    section = arm_section(job, found, parts, usage)
+    section = arm_section(job, resolved.models, found, parts, usage)
     num_to_score = progress.parts if job.spec.scorers else 0
     return pages.JobPage(
         shell=shell_of(context, "overview", now),
@@ -310,7 +311,13 @@ def document_text(job: Job, resolved: Resolved) -> str:
 
 def versions_of(resolved: Resolved) -> tuple[tuple[str, str], ...]:
     """What made the data: this code and the revisions of the models."""
-    return (("isoflop", VERSION), *((model.name, model.revision[:19]) for model in resolved.models))
+    return (("isoflop", VERSION), *((model.name, _revision(model)) for model in resolved.models))
+
+
+def _revision(model: ModelSpec) -> str:
+    if model.adapter is None:
+        return model.revision[:19]
+    return f"{model.revision[:19]} (adapter {model.adapter.revision[:19]} on {model.adapter.base})"
 
 
 def _actions(job: Job) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def _host_line(host: HostView) -> pages.HostLine:
 def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
     """The catalogue of models."""
     models = context.store.catalogue.models()
-    specs = [model for model in models if model.base is None]
+    specs = [model for model in models if not model.is_student]
     names = names_of(context.store)
     colours = charts.colours_of(context.store)
     return pages.ModelsPage(
@@ -105,18 +105,25 @@ def models_page(context: AppContext, now: datetime) -> pages.ModelsPage:
             pages.ModelLine(
                 name=spec.name,
                 colour=colours[spec.name],
-                source=spec.path if spec.endpoint is None else f"{spec.endpoint.model} at {spec.endpoint.base_url}",
+                source=_source(spec),
+                adapted=None if spec.adapter is None else spec.adapter.base,
                 revision=spec.revision,
                 parameters=spec.cost.parameters if spec.cost.is_known else None,
                 context_len=spec.context_len,
                 price=spec.price,
                 flops_per_token=_flops_per_token(spec),
                 dtype=spec.engine.dtype,
-                students=_students([model for model in models if model.base == spec.name], names),
+                students=_students([each for each in models if each.is_student and each.base == spec.name], names),
             )
             for spec in specs
         ),
     )
+
+
+def _source(spec: ModelSpec) -> str:
+    if spec.endpoint is not None:
+        return f"{spec.endpoint.model} at {spec.endpoint.base_url}"
+    return spec.path if spec.adapter is None else spec.adapter.path
 
 
 def _flops_per_token(spec: ModelSpec) -> float:
@@ -143,6 +150,8 @@ def _models_headline(specs: Sequence[ModelSpec], num_checkpoints: int) -> str:
     costs = {spec.name: _flops_per_token(spec) for spec in specs if spec.cost.is_traced}
     if len(costs) < 2:
         return f"{len(specs)} models{students}."
+    if len(set(costs.values())) == 1:
+        return f"{len(specs)} models{students}; a token of each costs the same."
     dearest, cheapest = max(costs, key=lambda name: costs[name]), min(costs, key=lambda name: costs[name])
     ratio = costs[dearest] / costs[cheapest]
     return f"{len(specs)} models{students}; a token of {dearest} costs {ratio:.1f} times one of {cheapest}."

@@ -148,6 +148,7 @@ def job_page() -> pages.JobPage:
             pages.ArmLine(
                 name=f"{prompt} t={temperature:g}",
                 model=MODELS[1],
+                adapted=None,
                 temperature=temperature,
                 samples=1_870,
                 flops=2.03e11,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from api.dashboard import pages
+from service import figures
 from service.pricing import Price
 from tests.api.dashboard import example_experiments, example_training
 from tests.api.dashboard.example_figures import COLOURS, MODELS, NOW, comparison, quality_figures, shell, spend_figure
@@ -90,24 +91,28 @@ def _host(
 
 
 def models() -> pages.ModelsPage:
-    """Two models of one family."""
+    """Two models of one family, and an adapter on one of them."""
     return pages.ModelsPage(
         shell=shell("models"),
-        headline="2 models and 12 checkpoints; a token of gsm-mini-large costs 3.0 times one of gsm-mini-small.",
+        headline="3 models and 12 checkpoints; a token of gsm-mini-large costs 3.0 times one of gsm-mini-small.",
         reference_len=64,
         models=(
             _model(MODELS[0], parameters=593_280, flops=1.19e6),
             _model(MODELS[1], parameters=196_224, flops=3.94e5, num_students=3),
+            _model("lab/tuned-on-hard-problems", parameters=196_224, flops=3.94e5, adapted=MODELS[1]),
         ),
     )
 
 
-def _model(name: str, *, parameters: int, flops: float, num_students: int = 0) -> pages.ModelLine:
+def _model(
+    name: str, *, parameters: int, flops: float, num_students: int = 0, adapted: str | None = None
+) -> pages.ModelLine:
     runs = [f"finetune-{number}-0f92a3" for number in range(num_students)]
     return pages.ModelLine(
         name=name,
-        colour=COLOURS[name],
+        colour=COLOURS.get(name, figures.NEUTRAL),
         source=f"models/{name}",
+        adapted=adapted,
         revision="sha256:9c0e4d1f22ab7d10",
         parameters=parameters,
         context_len=256,
