@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from service.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -96,10 +97,10 @@ def _adapted(base: ModelSpec, model: "PreTrainedModel", adapter: Path) -> Any:
     is_tied = head is not None and head.weight is model.get_input_embeddings().weight
     adapted = PeftModel(model, LoraConfig.from_pretrained(str(adapter), inference_mode=True))
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    if is_tied and any(isinstance(end, LoraLayer) for end in ends):
+    if is_tied and any(isinstance(end, LoraLayer | ModulesToSaveWrapper) for end in ends):
         raise InvalidInput(
-            f"{adapter / ADAPTER_CONFIG}: adapts the embedding or the output head, which are one matrix in "
-            f"{base.name}, so that merging would change both; allowed: other layers"
+            f"{adapter / ADAPTER_CONFIG}: changes the embedding or the output head, which are one matrix in "
+            f"{base.name}; allowed: other layers"
         )
     shapes = {name.replace(".default", ""): tuple(weight.shape) for name, weight in adapted.named_parameters()}
     stored = {name: shape for name, (_, shape) in read_tensors(file).items()}

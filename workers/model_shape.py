@@ -22,6 +22,8 @@ _FLOATS = ("F", "BF")  # how the names of floating types begin in the safetensor
 # what a configuration says of its own making, of training, or of how the engine was told to compute anyway
 _OF_NO_MATTER = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "pad_token_id"}
 _TRAINING_ONLY = ("dropout", "pdrop", "initializer_")
+_OUTPUT_HEAD = "lm_head.weight"
+_COMPUTED_TABLES = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 
 
@@ -107,7 +109,8 @@ def check_same_shape(base: ModelShape, other: ModelShape) -> None:
 
 def _check_tensors(base: ModelShape, other: ModelShape) -> None:
     where = f"{other.directory}: weights"
-    if missing := sorted(base.tensors.keys() - other.tensors.keys()):
+    absent = base.tensors.keys() - other.tensors.keys()
+    if missing := sorted(name for name in absent if not _is_derived(name, base.config)):
         raise InvalidInput(f"{where} lack {missing[0]} ({len(missing)} of {len(base.tensors)} tensors)")
     if strange := sorted(other.tensors.keys() - base.tensors.keys()):
         raise InvalidInput(f"{where} have {strange[0]}, which {base.directory} has not")
@@ -117,6 +120,13 @@ def _check_tensors(base: ModelShape, other: ModelShape) -> None:
             raise InvalidInput(f"{where} have {name} of shape {list(shape)}, the engine has {list(base_shape)}")
         if dtype != base_dtype and not (dtype.startswith(_FLOATS) and base_dtype.startswith(_FLOATS)):
             raise InvalidInput(f"{where} have {name} as {dtype}, the engine as {base_dtype}")
+
+
+def _is_derived(name: str, config: dict[str, Any]) -> bool:
+    """Whether engines load no such tensor: a tied embedding's copy, or a table that follows from the configuration."""
+    return (name == _OUTPUT_HEAD and bool(config.get("tie_word_embeddings"))) or any(
+        table in name for table in _COMPUTED_TABLES
+    )
 
 
 def _config(directory: Path) -> dict[str, Any]:

@@ -38,6 +38,15 @@ def cut(directory: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
 
 
+def repeat_embedding(directory: Path) -> None:
+    """Some models come with their tied embedding a second time; what trainers save of them has it once."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(directory / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
 def widen(directory: Path) -> None:
     build_model(directory, intermediate_size=128)
 
@@ -91,6 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     ):
         shutil.copytree(folder / "base", folder / name)
         change(folder / name)
+    repeat_embedding(folder / "base")
     prepare_prompts(folder)
     return folder, drive_swaps(folder, "base", STREAM), drive_swaps(folder, "tuned", {"fresh.1": "tuned"})
 

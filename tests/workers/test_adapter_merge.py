@@ -259,11 +259,15 @@ def test_merged_adapter_on_experts_computes_what_it_computes_beside_its_base(tmp
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 @pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
-def test_adapter_on_the_embedding_that_is_also_the_head_is_refused(base: ModelSpec, tmp_path: Path, layer: str) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base.path, target_modules=["q_proj", layer])
+@pytest.mark.parametrize("way", ["target_modules", "modules_to_save"])
+def test_adapter_on_the_embedding_that_is_also_the_head_is_refused(
+    base: ModelSpec, tmp_path: Path, way: str, layer: str
+) -> None:
+    fields: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": []}
+    adapter = write_adapter(tmp_path / "adapter", base.path, **fields | {way: [*fields[way], layer]})
 
     with pytest.raises(
-        InvalidInput, match=f"{adapter}/adapter_config.json: adapts the embedding .* one matrix in base"
+        InvalidInput, match=f"{adapter}/adapter_config.json: changes the embedding .* one matrix in base"
     ):
         merge_adapter(base, adapter, tmp_path / "merged")
 
@@ -275,16 +279,31 @@ def test_adapter_on_a_base_of_another_architecture_is_refused(plain: Path, tmp_p
         merge_adapter(other, plain, tmp_path / "merged")
 
 
-def test_adapter_that_adds_weights_to_its_base_is_refused_for_engines_could_not_swap_it(
-    base: ModelSpec, tmp_path: Path
+def test_base_that_holds_its_tied_embedding_twice_takes_an_adapter(
+    base: ModelSpec, plain: Path, tmp_path: Path
 ) -> None:
-    # a head of its own, where the base has that of its embedding
-    with pytest.warns(UserWarning, match="tied layer"):
-        adapter = write_adapter(tmp_path / "adapter", base.path, target_modules=ATTENTION, modules_to_save=["lm_head"])
+    directory = shutil.copytree(base.path, tmp_path / "base")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    twice = dataclasses.replace(base, path=str(directory), revision=inspect_model(directory).revision)
 
-    with pytest.raises(InvalidInput, match=r"makes another model than base.*weights have lm_head.weight"):
-        merge_adapter(base, adapter, tmp_path / "merged")
-    assert [path for path in (tmp_path / "merged").iterdir() if path.suffix != ".lock"] == []
+    merged = merge_adapter(twice, plain, tmp_path / "merged")
+
+    torch.testing.assert_close(logits(merged.directory), logits(base.path, plain), rtol=1e-4, atol=1e-5)
+
+
+def test_merge_with_other_tensors_than_its_base_is_refused_and_removed(
+    base: ModelSpec, plain: Path, tmp_path: Path
+) -> None:
+    merged = merge_adapter(base, plain, tmp_path)
+    tensors = load_file(merged.directory / "model.safetensors")
+    save_file(tensors | {"one.more": torch.zeros(1)}, Path(base.path).parent / "more.safetensors")
+    shutil.move(Path(base.path).parent / "more.safetensors", merged.directory / "more.safetensors")
+
+    with pytest.raises(InvalidInput, match=r"makes another model than base.*weights have one.more, which .* has not"):
+        merge_adapter(base, plain, tmp_path)
+    assert not merged.directory.exists()
 
 
 def test_quantized_base_is_refused(base: ModelSpec, plain: Path, tmp_path: Path) -> None:

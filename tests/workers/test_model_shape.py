@@ -130,6 +130,21 @@ def test_checkpoint_of_another_shape_is_refused_by_what_differs(
         check_same_shape(shape_of(base), shape_of(other))
 
 
+def test_checkpoint_may_lack_what_its_base_holds_twice_and_have_no_head_of_its_own(tmp_path: Path, other: Path) -> None:
+    twice = TENSORS | {"lm_head.weight": ("BF16", [4, 2]), "layers.0.rotary_emb.inv_freq": ("F32", [1])}
+    tied, untied = CONFIG | {"tie_word_embeddings": True}, CONFIG | {"tie_word_embeddings": False}
+    base = write_model(tmp_path / "base", tensors=twice, config=tied)
+    write_json(other / "config.json", tied)
+    check_same_shape(shape_of(base), shape_of(other))
+
+    with pytest.raises(InvalidInput, match=r"weights have layers.0.rotary_emb.inv_freq, which .*other has not"):
+        check_same_shape(shape_of(other), shape_of(base))
+    for directory in (base, other):
+        write_json(directory / "config.json", untied)
+    with pytest.raises(InvalidInput, match=r"weights lack lm_head.weight"):
+        check_same_shape(shape_of(base), shape_of(other))
+
+
 def test_checkpoint_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
     quantized = CONFIG | {"quantization_config": {"quant_method": "fp8"}}
     base, other = (write_model(tmp_path / name, config=quantized) for name in ("base", "other"))
