@@ -296,10 +296,13 @@ def _check_heads(model: ModelSpec, arguments: "EngineArgs") -> None:
         InvalidInput: naming the size and those that can be computed.
     """
     from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     config = arguments.create_model_config()
-    if not current_platform.is_cpu() or config.use_mla:
+    if config.use_mla:  # latent attention has code of its own
         return
     size, allowed = config.get_head_size(), CPUAttentionBackend.get_supported_head_sizes()
     if size not in allowed:
