@@ -264,7 +264,8 @@ def test_adapter_on_the_embedding_that_is_also_the_head_is_refused(
     base: ModelSpec, tmp_path: Path, way: str, layer: str
 ) -> None:
     fields: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": []}
-    adapter = write_adapter(tmp_path / "adapter", base.path, **fields | {way: [*fields[way], layer]})
+    fields[way] += [layer]
+    adapter = write_adapter(tmp_path / "adapter", base.path, **fields)
 
     with pytest.raises(
         InvalidInput, match=f"{adapter}/adapter_config.json: changes the embedding .* one matrix in base"
