@@ -28,6 +28,8 @@ class FakeCluster:
         """Hosts of earlier controllers; see `change_controller`."""
         self.ignored_stops = 0
         """Stop orders that get lost, as with a controller that dies before it sends them."""
+        self.without_room: frozenset[str] = frozenset()
+        """Pools whose engines get no process as long as they are named here: somebody else has what they need."""
         self._names: set[str] = set()
         self._stale: Observation | None = None
         self._heard: dict[str, HostReport] = {}
@@ -76,7 +78,10 @@ class FakeCluster:
         """Lets virtual time pass on every host."""
         self.now += elapsed_s
         for host in self.hosts.values():
-            host.step(self.now, elapsed_s)
+            if host.state is HostState.starting and host.spec.model and host.spec.model.name in self.without_room:
+                host.ready_at = self.now + self.world.load_s
+            else:
+                host.step(self.now, elapsed_s)
         for name, host in self.hosts.items():
             if host.error is not None or (host.is_draining and host.is_drained):
                 self.kill(name)

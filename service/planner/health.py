@@ -23,6 +23,9 @@ while loading (killed, preempted, its node gone) counts one."""
 LOAD_LIMIT_S = 1800.0
 """An engine that is still loading after this long has failed to load, though it answers [s]. Hundreds of gigabytes
 from a slow disk take minutes."""
+START_LIMIT_S = 120.0
+"""An engine or trainer that nobody has heard of for this long after it was asked for has no room on the cluster:
+somebody else takes what the planner knows as free [s]. A process starts in seconds, with a new environment in tens."""
 LONGEST_RETRY_PAUSE_S = 60.0
 """Between two dispatchers that do not start: 2 s after the first, twice that after each further one, up to this."""
 DISPATCHER_FAILURES_NAMED = 3
@@ -51,6 +54,7 @@ def fold_hosts(draft: Draft) -> None:
             idle_since=idle_since,
         )
         draft.hosts[host.name] = read_host(draft, host, view, report)
+        _name_unstarted(draft, host)
         if is_ready and not host.has_been_ready and host.model in draft.pools:
             pool = draft.pools[host.model]
             draft.pools[host.model] = dataclasses.replace(pool, failures=0, load_s=report.load_s)
@@ -62,6 +66,25 @@ def fold_hosts(draft: Draft) -> None:
             _end_slow(draft, draft.hosts[host.name])
         elif host.is_stopping:
             draft.stop_host(host.name)  # again: the first order may have died with a controller
+
+
+def has_not_started(draft: Draft, host: HostView) -> bool:
+    """Whether an engine or trainer waits for a process of its own longer than one takes to start."""
+    is_waiting = host.state is HostState.starting and not host.has_been_ready and host.kind is not HostKind.dispatcher
+    return is_waiting and (draft.now - host.created_at).total_seconds() >= START_LIMIT_S
+
+
+def _name_unstarted(draft: Draft, before: HostView) -> None:
+    """Says once of a host that it does not start: its meters remember until when that was not so."""
+    host = draft.hosts[before.name]
+    if has_not_started(draft, host) and before.held_s < START_LIMIT_S <= host.held_s:
+        needs = f"{host.gpus} GPUs" if host.gpus else "a process"
+        draft.event(
+            None,
+            "host_waits",
+            f"{host.name} has not started for {START_LIMIT_S:.0f} s: the cluster has no room for {needs} of it, though "
+            "nobody here takes that; it gives way to what waits, and is tried for as long as nothing does",
+        )
 
 
 def _end_slow(draft: Draft, host: HostView) -> None:

@@ -204,6 +204,7 @@ class Snapshot:
     artifacts: tuple[ArtifactView, ...] = ()
     kept_models: tuple[ModelSpec, ...] = ()
     """Models whose pools keep engines without work, and those that jobs name checkpoints of."""
+    last_trainer_ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

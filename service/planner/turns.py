@@ -3,7 +3,8 @@
 Work is grouped by model: an engine keeps its place while it has work, for loading another one costs time in which
 nobody draws. It leaves when it has nothing to do, or when others wait and its turn is over: a turn lasts as long as it
 must for the loads to stay a tenth of the time. Whoever has waited longest comes next, so nobody starves. A trainer
-takes turns too where it takes a place; a finetune that has begun is never interrupted.
+takes turns too where it takes a place, for all finetunes together; one that has begun is never interrupted. What has no
+work leaves for a pool that wants more engines as well, and what does not start for whoever waits.
 
 Consumes what waits and what hosts do; produces orders to leave, and places that are kept for those whose turn it is.
 """
@@ -15,9 +16,10 @@ from datetime import datetime
 
 from service import wording
 from service.allocation import strategy_for
-from service.cluster import HostKind
+from service.cluster import HostKind, HostState
 from service.planner.demand import pending_finetunes, pending_pools, wanted_pools, wants_engine
 from service.planner.draft import Draft
+from service.planner.health import START_LIMIT_S, has_not_started
 from service.planner.places import (
     Room,
     free_places,
@@ -29,6 +31,7 @@ from service.planner.places import (
     rooms,
 )
 from service.planner.plan import HostView
+from service.tasks import Task
 from service.work import TaskKind
 
 SWAP_SHARE = 0.1
@@ -81,7 +84,10 @@ def take_turns(draft: Draft) -> None:
         if missing is None:
             break  # engines go on until enough of them have had their turns
         promised += missing
-    _note_waiting(draft, [claim for claim in claims if claim.pool not in draft.granted])
+    waiting = [claim for claim in claims if claim.pool not in draft.granted]
+    _note_waiting(draft, waiting)
+    if not waiting:
+        _make_room_for_more(draft, wanted)
 
 
 def find_claims(draft: Draft) -> list[Claim]:
@@ -95,12 +101,17 @@ def find_claims(draft: Draft) -> list[Claim]:
     ]  # fmt: skip
     finetunes = pending_finetunes(draft) if has_gpus(draft) else []
     if finetunes and not draft.staying_hosts(HostKind.trainer):
-        # behind the others where a trainer has just given way
-        has_given_way = any(host.kind is HostKind.trainer for host in draft.hosts.values())
-        since = draft.now if has_given_way else min(task.created_at or draft.now for task in finetunes)
-        claims.append(Claim(pool=None, since=since, num_places=1))
+        claims.append(Claim(pool=None, since=_finetunes_wait_since(draft, finetunes), num_places=1))
     most = most_on_one_node(draft)
     return sorted((claim for claim in claims if claim.num_places <= most), key=lambda claim: claim.since)
+
+
+def _finetunes_wait_since(draft: Draft, finetunes: Sequence[Task]) -> datetime:
+    """Since the last trainer left, as a pool waits since its engine did, however long they have been there."""
+    if any(host.kind is HostKind.trainer for host in draft.hosts.values()):
+        return draft.now  # it has just given way
+    oldest = min(task.created_at or draft.now for task in finetunes)
+    return max(oldest, draft.snapshot.last_trainer_ended_at or oldest)
 
 
 def must_yield(draft: Draft, host: HostView) -> bool:
@@ -164,7 +175,7 @@ def _until(draft: Draft, host: HostView, claim: Claim) -> str:
     if host.is_stopping:
         return f"{host.name}, which is leaving"
     if host.ready_at is None:
-        return f"{host.name}, which is loading"
+        return f"{host.name}, which is {'starting' if host.state is HostState.starting else 'loading'}"
     had = (draft.now - host.ready_at).total_seconds()
     left = wording.duration(max(0.0, turn_s(draft, host.model, claim.pool) - had))
     return f"{host.name} while it has work, at most {left} more"
@@ -197,9 +208,42 @@ def _make_room(
     draft: Draft, claim: Claim, holders: Sequence[HostView], wanted: frozenset[str | None], missing: int
 ) -> int:
     """Has hosts leave until `missing` more places are about to be free; none if that many cannot be; how many are."""
+    leave = [(reason, host) for host in holders if (reason := _reason_to_leave(draft, host, claim, wanted))]
+    return _have_leave(draft, claim, leave, missing)
+
+
+def _make_room_for_more(draft: Draft, wanted: frozenset[str | None]) -> None:
+    """Has what has no work leave for pools that have engines and want more."""
+    for name in wanted_pools(draft):
+        if not 0 < len(draft.staying_hosts(HostKind.generator, name)) < draft.pools[name].replicas:
+            continue
+        claim = Claim(pool=name, since=draft.now, num_places=places_taken(draft, name))
+        for room in rooms(draft, claim.num_places):
+            lacking = claim.num_places - room.free - room.leaving
+            spare = [((0, why), host) for host in room.holders if (why := _why_spare(draft, host, wanted))]
+            if lacking <= 0 or _have_leave(draft, claim, spare, lacking):
+                return  # one at a time: the place is taken before another one is looked for
+
+
+def _why_spare(draft: Draft, host: HostView, wanted: frozenset[str | None]) -> str | None:
+    """Why a host is not missed where it is; None if it may be: an operator keeps it, or it might soon load again."""
+    pool = draft.pools.get(host.model or "")
+    num_kept = 0 if pool is None else min(pool.minimum, pool.replicas)
+    if host.is_stopping or host.model in wanted or not host.has_been_ready or not places_of(draft, host):
+        return None
+    if len(draft.staying_hosts(host.kind, host.model)) <= num_kept:
+        return None
+    # who has waited for work as long as a load takes has lost as much as a load would cost
+    has_rested = draft.rested_s(host) > (_load_s(draft, host.model) or GUESSED_LOAD_S)
+    return f"it has had no work for {wording.duration(draft.rested_s(host))}" if has_rested else None
+
+
+def _have_leave(
+    draft: Draft, claim: Claim, leave: list[tuple[tuple[int, str], HostView]], missing: int
+) -> int:  # fmt: skip
+    """Has as many of them leave as are needed; see `_make_room`."""
     if missing <= 0:
         return 0
-    leave = [(reason, host) for host in holders if (reason := _reason_to_leave(draft, host, claim, wanted))]
     # those without work first, then whoever has had a place for longest
     leave.sort(key=lambda item: (item[0][0], item[1].ready_at or item[1].created_at))
     chosen: list[tuple[tuple[int, str], HostView]] = []
@@ -222,8 +266,11 @@ def _reason_to_leave(
     draft: Draft, host: HostView, claim: Claim, wanted: frozenset[str | None]
 ) -> tuple[int, str] | None:
     """Why the host may make room, with its rank: lower ones leave first. None if it stays."""
-    if host.is_stopping or not host.has_been_ready or host.model == claim.pool or not places_of(draft, host):
+    if host.is_stopping or host.model == claim.pool or not places_of(draft, host):
         return None
+    if not host.has_been_ready:
+        limit = wording.duration(START_LIMIT_S)
+        return (0, f"it has not started for {limit}") if has_not_started(draft, host) else None
     is_idle = host.idle_since is not None and not draft.tasks_on(host.name)  # it may just have been given one
     if is_idle and host.model not in wanted:
         return 0, "it has no work"

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from service.cluster import HostKind, HostState
 from service.errors import StaleAttempt
@@ -60,12 +60,14 @@ class ControlStore:
         tasks = [task_from_row(row, with_runs=row["state"] in _UNSENT_STATES) for row in rows]
         tasks = [_with_remaining(connection, task) for task in tasks]
         jobs = tuple(self._read_jobs(connection))
+        num_hosts, last_trainer_ended_at = connection.execute(_ALL_HOSTS).one()
         return Snapshot(
             jobs=jobs,
             tasks=tuple(tasks),
             hosts=tuple(host_from_row(row) for row in connection.execute(_LIVING_HOSTS).mappings()),
             pools=tuple(pool_from_row(row) for row in connection.execute(_POOLS).mappings()),
-            num_hosts_ever=connection.execute(_NUM_HOSTS).scalar_one(),
+            num_hosts_ever=num_hosts,
+            last_trainer_ended_at=aware(last_trainer_ended_at),
             artifacts=self._artifacts.read(connection),
             kept_models=_read_kept_models(connection, jobs),
         )
@@ -156,7 +158,8 @@ _ACCOUNT = select(schema.accounts).where(schema.accounts.c.id == bindparam("acco
 _PREPARED = select(schema.prepared).where(schema.prepared.c.job_id == bindparam("job_id"))
 _LAST_ORDER = select(func.max(schema.tasks.c.order)).where(schema.tasks.c.job_id == bindparam("job_id"))
 _POOLS = select(schema.pools)
-_NUM_HOSTS = select(func.count()).select_from(schema.hosts)
+_ENDED_TRAINERS = case((schema.hosts.c.kind == HostKind.trainer.value, schema.hosts.c.ended_at))
+_ALL_HOSTS = select(func.count(), func.max(_ENDED_TRAINERS)).select_from(schema.hosts)
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
 _JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_correct", "num_engine_deaths")
 _COUNTED_OF_POOLS = ("failures", "waiting_since", "load_s", "num_turns")

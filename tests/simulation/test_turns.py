@@ -11,6 +11,7 @@ from service.endpoints import EndpointOptions
 from service.finetunes import FinetuneSpec, TrainingSpec
 from service.jobs import AllocationSpec, Job, JobSpec, Phase, Resolved
 from service.models import EngineOptions
+from service.planner.health import START_LIMIT_S
 from service.work import FinetuneWork, TaskKind
 from tests.simulation.world import Simulation
 
@@ -292,3 +293,69 @@ def test_engine_over_two_gpus_goes_where_one_node_has_both(tmp_path):
     assert simulation.store.jobs.get(large.id).phase is Phase.succeeded
     leaving = [event.message for event in simulation.store.reads.events() if event.kind == "turn_taken"]
     assert leaving[0].startswith("generate-m-2 leaves for large")  # one of them is enough
+
+
+def test_finetunes_are_one_among_those_who_wait_and_come_round_as_often(tmp_path):
+    simulation = make_world(tmp_path, gpus=1.0, places=None, train_s=10.0)
+    for name in ("m", "n"):
+        submit(simulation, name, samples=200_000)
+    advance(simulation, TURN_S / 2)
+    for number in range(20):
+        submit_finetune(simulation, number)
+    advance(simulation, 12 * TURN_S)
+    loads = starts(simulation)
+    rounds = loads[loads.index("trainer") :]
+    assert len(rounds) >= 8
+    for one, two, three in zip(rounds, rounds[1:], rounds[2:], strict=False):
+        assert {one, two, three} == {"m", "n", "trainer"}
+
+
+def test_pool_that_wants_more_engines_takes_the_place_of_one_without_work(tmp_path):
+    simulation = make_world(tmp_path, gpus=2.0, places=None)
+    simulation.store.catalogue.change_pool("m", replicas=2)
+    run(simulation, submit(simulation, "n", samples=40))
+    older = submit(simulation, "m", samples=8_000)
+    advance(simulation, 0.5)
+    assert starts(simulation) == ["n", "m"]
+    run(simulation, older)
+    assert starts(simulation) == ["n", "m", "m"]
+    (said,) = [event.message for event in simulation.store.reads.events() if event.kind == "turn_taken"]
+    assert said.startswith("generate-n-2 leaves for m")
+    assert "it has had no work for" in said
+
+
+def test_engine_that_is_kept_without_work_stays_where_another_pool_wants_more(tmp_path):
+    simulation = make_world(tmp_path, gpus=2.0, places=None)
+    simulation.store.catalogue.change_pool("m", replicas=2)
+    simulation.store.catalogue.change_pool("n", minimum=1)
+    run(simulation, submit(simulation, "n", samples=40), submit(simulation, "m", samples=2_000))
+    assert starts(simulation).count("n") == 1
+    assert starts(simulation).count("m") == 1
+
+
+def test_engine_without_room_on_the_cluster_is_named_once_and_gives_way_to_what_waits(tmp_path):
+    simulation = make_world(tmp_path)
+    simulation.cluster.without_room = frozenset({"n"})
+    submit(simulation, "n", samples=40)
+    advance(simulation, START_LIMIT_S / 2)
+    waiting = submit(simulation, "m", samples=40)
+    advance(simulation, START_LIMIT_S / 2 - 5)
+    assert starts(simulation) == ["n"]
+    advance(simulation, 30)
+    assert simulation.store.jobs.get(waiting.id).phase is Phase.succeeded
+    said = [event.message for event in simulation.store.reads.events() if event.kind == "host_waits"]
+    assert len(said) == 1
+    assert said[0].startswith("generate-n-2 has not started for 120 s")
+    assert simulation.store.catalogue.pool("n").failures == 0  # nothing is wrong with the model
+
+
+def test_engine_without_room_waits_for_it_as_long_as_nothing_else_does(tmp_path):
+    simulation = make_world(tmp_path)
+    simulation.cluster.without_room = frozenset({"m"})
+    job = submit(simulation, "m", samples=40)
+    advance(simulation, 10 * START_LIMIT_S)
+    assert starts(simulation) == ["m"]
+    assert len([event for event in simulation.store.reads.events() if event.kind == "host_waits"]) == 1
+    simulation.cluster.without_room = frozenset()
+    run(simulation, job, most_s=11 * START_LIMIT_S)
+    assert starts(simulation) == ["m"]
