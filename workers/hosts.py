@@ -30,6 +30,8 @@ _FAILED_WAIT_S = 5.0  # how long a failed host waits for somebody to hear of it
 _DRAINED_WAIT_S = 30.0  # how long a drained host waits for its last receipts to be acknowledged
 _CLOSE_S = 120.0
 _STUCK_S = 300.0  # a silent host that makes no token for this long will not finish what it holds
+# a trainer counts tokens by lines of its log: none while it reads its data, is within a step or writes a checkpoint
+_TRAINERS_PATIENCE = 12
 
 
 class RunnableHost(Protocol):
@@ -193,10 +195,11 @@ def merged(many: Sequence[Orders]) -> Orders:
     )
 
 
-def _shows_that_it_works(spec: HostSpec) -> bool:
-    """Whether one that works makes tokens all the time: tasks make none, and a server elsewhere may be waited for."""
-    is_elsewhere = spec.model is not None and spec.model.endpoint is not None
-    return spec.kind is not HostKind.dispatcher and not is_elsewhere
+def _patience_s(spec: HostSpec, stuck_s: float) -> float:
+    """How long one that works may make no token [s]: tasks make none, and a server elsewhere may be waited for."""
+    if spec.kind is HostKind.dispatcher or (spec.model is not None and spec.model.endpoint is not None):
+        return math.inf
+    return _TRAINERS_PATIENCE * stuck_s if spec.kind is HostKind.trainer else stuck_s
 
 
 class HostRunner:
@@ -208,7 +211,7 @@ class HostRunner:
         end_process: called once, when the process has to end.
         silence_s: after this long without a call the host is drained and ended [s].
         stuck_s: how long a host may then go without making a token; after that it only saves what is finished, and the
-            process ends with the rest [s]. Not for hosts whose silence says nothing.
+            process ends with the rest [s]. Twelve times as long for trainers; not for hosts whose silence says nothing.
         close_s: how long the process waits for that [s].
         clock: monotonic seconds.
     """
@@ -227,7 +230,7 @@ class HostRunner:
         self._host = host
         self._end_process = end_process
         self._silence_s = silence_s
-        self._stuck_s = stuck_s if _shows_that_it_works(spec) else math.inf
+        self._stuck_s = _patience_s(spec, stuck_s)
         self._close_s = close_s
         self._moved: tuple[int, float] | None = None
         self._clock = clock

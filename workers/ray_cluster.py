@@ -58,7 +58,7 @@ class RayCluster:
         max_running: attempts that a dispatcher runs at the same time.
         task_cpus: logical CPUs of each of them.
         silence_s: a host that no controller calls for this long writes what it has and ends [s].
-        stuck_s: ... and an engine or trainer that makes no token for this long after that ends without what runs [s].
+        stuck_s: ... and an engine that makes no token for this long after that ends without it: `HostRunner` [s].
         close_s: longest wait for a host's threads when it ends [s].
         unreachable_s: a host that does not answer for this long is `unreachable` [s].
         keys: of servers elsewhere, by address; each host is told those that it needs.

@@ -43,7 +43,7 @@ class HostSettings:
         max_running: attempts that a dispatcher runs at the same time.
         task_cpus: logical CPUs of each of them.
         silence_s: a host that nobody calls for this long writes what it has and ends [s].
-        stuck_s: ... and an engine or trainer that makes no token for this long after that ends without what runs [s].
+        stuck_s: ... and an engine that makes no token for this long after that ends without it: `HostRunner` [s].
         close_s: longest wait for its threads when it ends [s].
     """
 

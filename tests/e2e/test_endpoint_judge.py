@@ -99,7 +99,7 @@ def test_judge_behind_a_server_reads_every_solution_is_paid_in_usd_and_what_it_l
     said = isoflop(
         service,
         *("judge", job_id, "--model", "there/judge", "--template", template, "--keep", "all", "--watch"),
-        *("sampling.max_tokens=2", "budget.usd=0.05", "allocation.max_samples=1"),
+        "sampling.max_tokens=2",
     )
     (judge_id,) = re.findall(r"judges=\[(job-[^\]]+)\]", said)
     made = service.post("/v1/selections", {"sources": [{"job": job_id}], "keep": "judged", "judges": [judge_id]})
@@ -114,8 +114,6 @@ def test_judge_behind_a_server_reads_every_solution_is_paid_in_usd_and_what_it_l
     tokens = [(row["prompt_tokens"], row["completion_tokens"]) for row in answers]
     price = sum(INPUT_USD * prompt + OUTPUT_USD * completion for prompt, completion in tokens) / 1e6
     assert spent["usd"] == pytest.approx(price)
-    assert judging["progress"]["budget"]["spent"] == pytest.approx(price)
-    assert price < judging["progress"]["budget"]["limit"] == 0.05
     found = service.get(f"/v1/selections/{made['id']}")
     kept = {row["completion"] for row in pq.read_table(found["path"]).to_pylist()}
     valid, faulty = ({item.completion for item in judgements if item.is_valid is truth} for truth in (True, False))

@@ -28,6 +28,7 @@ from tests.workers.generate_attempts import COST
 from workers.hosts import HostRunner, Process, engine_factory, make_host, merged
 from workers.local_cluster import LocalCluster
 
+GENERATOR = HostSpec(name="generator", kind=HostKind.generator)
 TRAINER = HostSpec(name="trainer", kind=HostKind.trainer)
 DISPATCHER = HostSpec(name="dispatcher", kind=HostKind.dispatcher)
 ELSEWHERE = HostSpec(
@@ -102,7 +103,7 @@ def runner_of(host: Scripted, clock: Clock, spec: HostSpec) -> HostRunner:
 
 @pytest.fixture
 def runner(host: Scripted, clock: Clock) -> HostRunner:
-    return runner_of(host, clock, TRAINER)
+    return runner_of(host, clock, GENERATOR)
 
 
 def test_runner_calls_that_come_late_give_facts_but_no_orders(runner: HostRunner, host: Scripted) -> None:
@@ -162,6 +163,16 @@ def test_runner_silent_host_that_makes_tokens_may_finish(runner: HostRunner, hos
         host.total_tokens += 1
         assert not runner.is_over()
     assert not host.is_saved
+
+
+def test_runner_silent_trainer_has_time_to_end_a_long_step_and_to_write_its_checkpoint(
+    host: Scripted, clock: Clock
+) -> None:
+    runner = runner_of(host, clock, TRAINER)
+    for clock.now in (101.0, 132.0, 101.0 + 12 * 30.0):
+        assert not runner.is_over()
+    clock.now += 1.0
+    assert runner.is_over()
 
 
 @pytest.mark.parametrize("spec", [DISPATCHER, ELSEWHERE], ids=lambda spec: spec.name)
