@@ -161,6 +161,13 @@ _POOLS = select(schema.pools)
 _ENDED_TRAINERS = case((schema.hosts.c.kind == HostKind.trainer.value, schema.hosts.c.ended_at))
 _ALL_HOSTS = select(func.count(), func.max(_ENDED_TRAINERS)).select_from(schema.hosts)
 _OPEN_TASKS = select(schema.tasks).where(schema.tasks.c.state.in_(_OPEN_STATES)).order_by(schema.tasks.c.order)
+_UPDATE_TASK = update(schema.tasks).where(
+    (schema.tasks.c.id == bindparam("of"))
+    & (schema.tasks.c.attempt == bindparam("read_attempt"))
+    & (schema.tasks.c.state == bindparam("read_state"))
+)
+_UPDATE_HOST = update(schema.hosts).where(schema.hosts.c.name == bindparam("of"))
+_INSERT_HOST = insert(schema.hosts)
 _JOB_COLUMNS = ("closing", "error", "num_samples", "num_errors", "num_correct", "num_engine_deaths")
 _COUNTED_OF_POOLS = ("failures", "waiting_since", "load_s", "num_turns")
 _IS_KEPT = (schema.pools.c.minimum > 0) | schema.models.c.name.in_(bindparam("bases", expanding=True))
@@ -196,8 +203,8 @@ def _with_remaining(connection: Connection, task: Task) -> Task:
 
 
 def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None:
-    after, tasks = write.after, schema.tasks
-    values = {
+    after = write.after
+    values: dict[str, Any] = {
         "state": after.state.value,
         "attempt": after.attempt,
         "host": after.host,
@@ -218,7 +225,7 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
     if write.before is None:
         source = after.source
         connection.execute(
-            insert(tasks).values(
+            insert(schema.tasks).values(
                 id=after.id,
                 job_id=after.job_id,
                 kind=after.kind.value,
@@ -239,8 +246,8 @@ def _write_task(connection: Connection, write: TaskWrite, now: datetime) -> None
     before = write.before
     if after.runs is not before.runs:  # an import learns its plan from its files
         values |= {"runs": pack_array(after.runs), "num_planned": after.num_planned}
-    fence = (tasks.c.id == before.id) & (tasks.c.attempt == before.attempt) & (tasks.c.state == before.state.value)
-    if connection.execute(update(tasks).where(fence).values(**values)).rowcount != 1:
+    fence = {"of": before.id, "read_attempt": before.attempt, "read_state": before.state.value}
+    if connection.execute(_UPDATE_TASK, values | fence).rowcount != 1:
         raise StaleAttempt(
             f"task {before.id}: attempt {before.attempt} in state {before.state} is not current any more"
         )
@@ -352,11 +359,10 @@ def _add_usage(connection: Connection, entry: UsageWrite, now: datetime) -> None
 
 
 def _write_host(connection: Connection, host: HostView) -> None:
-    hosts = schema.hosts
     values = {name: getattr(host, name) for name in HostView.__slots__}
     values |= {"kind": host.kind.value, "state": host.state.value}
-    if connection.execute(update(hosts).where(hosts.c.name == host.name).values(**values)).rowcount == 0:
-        connection.execute(insert(hosts).values(**values))
+    if connection.execute(_UPDATE_HOST, values | {"of": host.name}).rowcount == 0:
+        connection.execute(_INSERT_HOST, values)
 
 
 def host_from_row(row: Any) -> HostView:

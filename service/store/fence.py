@@ -7,7 +7,7 @@ reach one database, holds on SQLite too, where `service.lock` refuses a second c
 
 import contextlib
 
-from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import AlreadyRunning
@@ -26,11 +26,13 @@ def take_fence(connection: Connection, holder: str) -> int:
 
 def check_fence(connection: Connection, fence: int) -> None:
     """Raises AlreadyRunning unless `fence` is current; it stays so until the transaction ends."""
-    row = schema.controller
     # an update rather than a look: it locks the row against a controller that takes over meanwhile
-    if connection.execute(update(row).where(row.c.fence == fence).values(fence=fence)).rowcount != 1:
-        holder = connection.execute(select(row.c.holder)).scalar_one()
+    if connection.execute(_KEEP, {"mine": fence}).rowcount != 1:
+        holder = connection.execute(select(schema.controller.c.holder)).scalar_one()
         raise AlreadyRunning(f"another controller has taken over this database: {holder}")
+
+
+_KEEP = update(schema.controller).where(schema.controller.c.fence == bindparam("mine")).values(fence=bindparam("mine"))
 
 
 class DatabaseLock:
