@@ -63,14 +63,12 @@ def greedy_texts(
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
-    tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    model.eval()
-    found: dict[str, str] = {}
-    for prompt in prompts:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-        drawn = model.generate(input_ids=ids, max_new_tokens=max_tokens, do_sample=False)[0]
-        found[prompt] = tokenizer.decode(drawn[ids.shape[1] :], skip_special_tokens=True)
-    return found
+    tokenizer: Any = AutoTokenizer.from_pretrained(base, padding_side="left")
+    asked = list(prompts)
+    inputs = tokenizer(asked, padding=True, return_tensors="pt", return_token_type_ids=False)
+    drawn = model.eval().generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+    completions = tokenizer.batch_decode(drawn[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return dict(zip(asked, completions, strict=True))
 
 
 def rewrite_config(adapter: Path, **fields: Any) -> Path:
