@@ -296,16 +296,16 @@ def test_engine_over_two_gpus_goes_where_one_node_has_both(tmp_path):
 
 
 def test_finetunes_are_one_among_those_who_wait_and_come_round_as_often(tmp_path):
-    simulation = make_world(tmp_path, gpus=1.0, places=None, train_s=10.0)
+    simulation = make_world(tmp_path, gpus=1.0, places=None, train_s=10.0, samples_per_s=4.0)
     for name in ("m", "n"):
-        submit(simulation, name, samples=200_000)
+        submit(simulation, name, samples=20_000)
     advance(simulation, TURN_S / 2)
-    for number in range(20):
+    for number in range(8):
         submit_finetune(simulation, number)
-    advance(simulation, 12 * TURN_S)
+    advance(simulation, 8 * TURN_S)
     loads = starts(simulation)
     rounds = loads[loads.index("trainer") :]
-    assert len(rounds) >= 8
+    assert len(rounds) >= 5
     for one, two, three in zip(rounds, rounds[1:], rounds[2:], strict=False):
         assert {one, two, three} == {"m", "n", "trainer"}
 
@@ -314,7 +314,7 @@ def test_pool_that_wants_more_engines_takes_the_place_of_one_without_work(tmp_pa
     simulation = make_world(tmp_path, gpus=2.0, places=None)
     simulation.store.catalogue.change_pool("m", replicas=2)
     run(simulation, submit(simulation, "n", samples=40))
-    older = submit(simulation, "m", samples=8_000)
+    older = submit(simulation, "m", samples=3_000)
     advance(simulation, 0.5)
     assert starts(simulation) == ["n", "m"]
     run(simulation, older)
@@ -353,9 +353,9 @@ def test_engine_without_room_waits_for_it_as_long_as_nothing_else_does(tmp_path)
     simulation = make_world(tmp_path)
     simulation.cluster.without_room = frozenset({"m"})
     job = submit(simulation, "m", samples=40)
-    advance(simulation, 10 * START_LIMIT_S)
+    advance(simulation, 1.5 * START_LIMIT_S)
     assert starts(simulation) == ["m"]
     assert len([event for event in simulation.store.reads.events() if event.kind == "host_waits"]) == 1
     simulation.cluster.without_room = frozenset()
-    run(simulation, job, most_s=11 * START_LIMIT_S)
+    run(simulation, job, most_s=3 * START_LIMIT_S)
     assert starts(simulation) == ["m"]
