@@ -78,7 +78,7 @@ def create_app(
         render_prompt=render_prompt,
         started_at=datetime.now(UTC),
     )
-    app.router.routes.extend(_routes())
+    app.router.routes.extend([*_routes(), *make_router().routes])
     install_error_handlers(app)
     app.add_middleware(Guard, hosts=[settings.host], max_body_bytes=settings.max_body_bytes)
     app.openapi = lambda: _describe(app)
@@ -87,12 +87,14 @@ def create_app(
 
 @functools.cache
 def _routes() -> tuple[BaseRoute, ...]:
-    """Every route. Nearly all the time that an application takes to make is theirs, and they keep nothing of it."""
+    """Every route but those of pages, which remember what they have read.
+
+    Nearly all the time that an application takes to make is theirs, and they keep nothing of it.
+    """
     router = APIRouter()
     for module in (catalogue, jobs, job_parts, imports, artifacts, evaluations, comparisons, pools, usage):
         router.include_router(module.router, dependencies=[Depends(check_request)])
     router.include_router(system.router)
-    router.include_router(make_router())
     return tuple(router.routes)
 
 

@@ -27,7 +27,9 @@ from workers.trainer import TrainerHost
 
 _WATCH_S = 0.25
 _FAILED_WAIT_S = 5.0  # how long a failed host waits for somebody to hear of it
-_DRAINED_WAIT_S = 30.0  # how long a drained host waits for its last receipts to be acknowledged
+# how long a drained host waits for its last receipts to be acknowledged; a dispatcher waits until it is silent, for
+# nobody looks for its work on storage
+_DRAINED_WAIT_S = 30.0
 _CLOSE_S = 120.0
 _STUCK_S = 300.0  # a silent host that makes no token for this long will not finish what it holds
 # a trainer counts tokens by lines of its log: none while it reads its data, is within a step or writes a checkpoint
@@ -231,6 +233,7 @@ class HostRunner:
         self._end_process = end_process
         self._silence_s = silence_s
         self._stuck_s = _patience_s(spec, stuck_s)
+        self._drained_wait_s = silence_s if spec.kind is HostKind.dispatcher else _DRAINED_WAIT_S
         self._close_s = close_s
         self._moved: tuple[int, float] | None = None
         self._clock = clock
@@ -304,7 +307,7 @@ class HostRunner:
         self._drained_at = now if self._drained_at is None else self._drained_at
         has_been_told = not self._host.exchange(Orders()).attempts
         # what nobody acknowledges is on storage, and is found there
-        return has_been_told or is_silent or now - self._drained_at > _DRAINED_WAIT_S
+        return has_been_told or is_silent or now - self._drained_at > self._drained_wait_s
 
     def _gives_up(self, now: float) -> bool:
         """Whether a silent host makes no tokens any more: what it holds would keep its process for ever."""

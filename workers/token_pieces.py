@@ -97,10 +97,17 @@ def _merges_within_cuts(tokenizer: dict[str, Any]) -> bool:
         and tokenizer.get("pre_tokenizer") in (None, _SPLIT_BY_SPACES)
         and model.get("type") == "BPE"
         and _MARK in model["vocab"]
+        # a character that is in no way spelled would be left out, and its neighbours merged
+        and _spells_everything(model)
         # parts of a word are marked where they stand in it, or whole words are looked up before any merge
         and not any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
         and not any(_reaches_over_a_cut(token) for token in model["vocab"])
     )
+
+
+def _spells_everything(model: dict[str, Any]) -> bool:
+    spells_bytes = model.get("byte_fallback") and all(f"<0x{byte:02X}>" in model["vocab"] for byte in range(256))
+    return bool(spells_bytes) or model.get("unk_token") in model["vocab"]
 
 
 def _reaches_over_a_cut(token: str) -> bool:

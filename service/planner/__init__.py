@@ -15,7 +15,7 @@ from service.planner.failing import fail_hopeless_jobs, fail_job
 from service.planner.health import fold_hosts
 from service.planner.options import Options
 from service.planner.plan import Plan, Seen, Snapshot
-from service.planner.pools import scale_pools
+from service.planner.pools import replace_inherited_dispatchers, scale_pools
 from service.planner.trainers import scale_trainers
 from service.planner.turns import take_turns
 from service.planner.work import create_tasks, end_jobs, lease_tasks, wind_down
@@ -42,6 +42,7 @@ def plan(
     wind_down(draft)
     grant_credit(draft)
     create_tasks(draft)
+    replace_inherited_dispatchers(draft)
     lease_tasks(draft)
     advance_artifacts(draft)
     take_turns(draft)

@@ -24,10 +24,13 @@ def fail_artifact(draft: Draft, artifact_id: str, error: str) -> None:
 
 
 def fail_hopeless_jobs(draft: Draft) -> None:
-    """Fails jobs of which an arm has drawn nothing but errors: a server that answers nonsense is paid all the same."""
+    """Fails jobs of which an arm has drawn nothing but errors: a server that answers nonsense is paid all the same.
+
+    Engines that die of problems make error rows of all samples of those, and `isolation` bounds what they cost.
+    """
     for job in list(draft.jobs.values()):
         state = draft.states.get(job.id)
-        if state is None or job.closing is not None:
+        if state is None or job.closing is not None or job.num_engine_deaths:
             continue
         # one row of each excluded problem is an error that says nothing of the model
         errors = state.num_errors_by_arm - state.is_excluded.sum()

@@ -46,8 +46,9 @@ def fold_hosts(draft: Draft) -> None:
             state=report.state,
             # a host that gets on has no error: what it once waited for must not pass for the cause of its death
             error=report.error if report.state is HostState.failed else host.error if host.is_stopping else None,
-            pid=report.pid,
-            node=report.node,
+            # a new controller has heard nothing yet of hosts that have long had a process
+            pid=host.pid if report.pid is None else report.pid,
+            node=host.node if report.node is None else report.node,
             load_s=None if report.state is HostState.loading else report.load_s,
             has_been_ready=host.has_been_ready or is_ready,
             ready_at=host.ready_at or (draft.now if is_ready else None),
@@ -70,7 +71,7 @@ def fold_hosts(draft: Draft) -> None:
 
 def has_not_started(draft: Draft, host: HostView) -> bool:
     """Whether an engine or trainer waits for a process of its own longer than one takes to start."""
-    is_waiting = host.state is HostState.starting and not host.has_been_ready and host.kind is not HostKind.dispatcher
+    is_waiting = host.state is HostState.starting and host.pid is None and host.kind is not HostKind.dispatcher
     return is_waiting and (draft.now - host.created_at).total_seconds() >= START_LIMIT_S
 
 

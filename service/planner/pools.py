@@ -23,7 +23,6 @@ def scale_pools(draft: Draft) -> None:
     if draft.seen.is_draining:
         stop_resting(draft, HostKind.generator)
         return
-    _replace_inherited_dispatchers(draft)
     _ensure_dispatcher(draft)
     wanted = wanted_pools(draft)
     for name in list(draft.pools):
@@ -74,7 +73,7 @@ def _start_engine(draft: Draft, pool: str) -> None:
     draft.start_host(HostSpec(name=name, kind=HostKind.generator, model=spec, num_cpus=num_cpus, num_gpus=num_gpus))
 
 
-def _replace_inherited_dispatchers(draft: Draft) -> None:
+def replace_inherited_dispatchers(draft: Draft) -> None:
     """Ends dispatchers of an earlier controller once what they run is done; others take what comes.
 
     Ray counts the tasks of a dispatcher to the controller that started it. Once that one is gone, Ray ends every
@@ -83,7 +82,8 @@ def _replace_inherited_dispatchers(draft: Draft) -> None:
     """
     for host in draft.staying_hosts(HostKind.dispatcher):
         report = draft.report(host.name)
-        if report is not None and report.is_inherited and host.has_been_ready:
+        is_inherited = report is not None and report.is_inherited and host.has_been_ready
+        if is_inherited and not draft.seen.is_draining:
             draft.stop_host(host.name)
 
 

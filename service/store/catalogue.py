@@ -100,8 +100,8 @@ class Catalogue:
         Raises:
             UnknownName: no such model.
         """
-        spec = dataclasses.replace(self.model(name), price=price)
         with self._engine.begin() as connection:
+            spec = dataclasses.replace(self._model(connection, name), price=price)
             _write(connection, spec)
         return spec
 
@@ -115,13 +115,14 @@ class Catalogue:
             UnknownName: no such model.
             InvalidInput: a model without a server, or a value out of range.
         """
-        spec = self.model(name)
-        if spec.endpoint is None:
-            raise InvalidInput(f"endpoint: got limits for {name!r}, which is loaded here; allowed: for an endpoint")
         if others := sorted(changes.keys() - set(LIMITS)):
             raise ValueError(f"limits of a server, got {', '.join(others)}")
-        spec = dataclasses.replace(spec, endpoint=dataclasses.replace(spec.endpoint, **changes))  # type: ignore[arg-type]
         with self._engine.begin() as connection:
+            spec = self._model(connection, name)
+            if spec.endpoint is None:
+                raise InvalidInput(f"endpoint: got limits for {name!r}, which is loaded here; allowed: for an endpoint")
+            endpoint = dataclasses.replace(spec.endpoint, **changes)  # type: ignore[arg-type]
+            spec = dataclasses.replace(spec, endpoint=endpoint)
             _write(connection, spec)
         return spec
 
@@ -168,9 +169,13 @@ class Catalogue:
             UnknownName: no such model.
         """
         with self._engine.begin() as connection:
-            document = _find(connection, schema.models, name)
+            return self._model(connection, name)
+
+    def _model(self, connection: Connection, name: str) -> ModelSpec:
+        document = _find(connection, schema.models, name)
         if document is None:
-            raise UnknownName(kind="model", got=name, allowed=[model.name for model in self.models()])
+            names = connection.execute(select(schema.models.c.name).order_by(schema.models.c.name)).scalars()
+            raise UnknownName(kind="model", got=name, allowed=list(names))
         return from_json(ModelSpec, document)
 
     def problem_set(self, name: str) -> ProblemSet:

@@ -202,6 +202,7 @@ def test_service_killed_in_the_middle_finds_its_engine_and_draws_nothing_twice(s
     job_id = service.submit(budget={"flops": FLOPS}, scorers=SCORERS)
     service.wait_parts(job_id, 1)
     engine = service.host_pid(HostKind.generator, MODEL)
+    dispatcher = service.host_pid(HostKind.dispatcher)
     started = psutil.Process(engine).create_time()
     cluster = service.cluster_processes()[0]
     num_loads = service.event_kinds().count("engine_ready")
@@ -212,6 +213,7 @@ def test_service_killed_in_the_middle_finds_its_engine_and_draws_nothing_twice(s
     assert service.cluster_processes()[0] == cluster
     assert service.host_pid(HostKind.generator, MODEL) == engine
     assert psutil.Process(engine).create_time() == started
+    assert service.host_pid(HostKind.dispatcher) != dispatcher
     assert service.event_kinds().count("engine_ready") == num_loads
     # an attempt draws each of its samples once, so nothing was drawn twice if every task had a single attempt
     assert {task["attempt"] for task in service.tasks(job_id, "generate")} == {1}

@@ -177,6 +177,7 @@ def test_words_that_may_hold_a_space_are_counted_in_whole_texts(split):
         make_tokenizer_without_words(vocab=(f"of{MARK}the",)),
         make_tokenizer_without_words(ignore_merges=True),
         make_tokenizer_without_words(end_of_word_suffix="</w>"),
+        make_tokenizer_without_words(unk_token=None, byte_fallback=False),
     ],
 )
 def test_models_that_may_merge_across_a_space_are_given_whole_texts(tokenizer):
