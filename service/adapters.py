@@ -28,7 +28,7 @@ def named_base(directory: Path) -> str | None:
     """What the adapter's configuration calls its base: a path where it was trained, or a name of a hub.
 
     Raises:
-        InvalidInput: the configuration cannot be read.
+        InvalidInput: the configuration cannot be read, or its word can be no name and no path.
     """
     path = directory / ADAPTER_CONFIG
     try:
@@ -38,7 +38,15 @@ def named_base(directory: Path) -> str | None:
     if not isinstance(document, dict):
         raise InvalidInput(f"{path}: must hold a JSON object, got {type(document).__name__}")
     named = cast("dict[str, Any]", document).get("base_model_name_or_path")
-    return named if isinstance(named, str) and named else None
+    if not isinstance(named, str) or not named:
+        return None
+    try:
+        Path(named).resolve()
+    except ValueError as error:  # a null character, half of a surrogate pair
+        raise InvalidInput(
+            f"{path}: base_model_name_or_path: got {named!r:.100}, allowed: a path or a name; {error}"
+        ) from error
+    return named
 
 
 def find_base(models: Sequence[ModelSpec], *, wanted: str | None, named: str | None) -> ModelSpec:

@@ -7,8 +7,9 @@ silence is refused by name. Reads headers, and its two files once for the finger
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from service.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from service.errors import InvalidInput
@@ -23,8 +24,12 @@ _OTHER_FORMS = (
 )  # fmt: skip
 """Fields of an adapter that depends on its input, changes what its base is, or was not tried."""
 
-_OTHER_INITS = ("pissa", "olora", "corda", "loftq")
-"""Beginnings of ways to begin a training that change the weights of the base too, to which the adapter then belongs."""
+_INITS = ("gaussian", "eva", "orthogonal", "mica")
+"""Ways to begin a training, beside true and false, that leave the base as it was. Others (pissa, olora, corda, loftq,
+lora_ga, what a newer peft brings) change its weights too, and the adapter then belongs to a base that is nowhere."""
+
+_PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+"""Fields whose text, or whose keys, peft reads as regular expressions."""
 
 
 def inspect_adapter(directory: Path) -> str:
@@ -62,12 +67,9 @@ def _check_form(path: Path, config: dict[str, Any]) -> None:
             f"{path}: {others[0]}: got {config[others[0]]!r:.100}, allowed: null; with it an adapter is more than a "
             "change of its base's weights"
         )
-    begun = config.get("init_lora_weights")
-    if isinstance(begun, str) and begun.lower().startswith(_OTHER_INITS):
-        raise InvalidInput(
-            f"{path}: init_lora_weights: got {begun!r}, which changed the base too; allowed: an adapter that was "
-            "converted to the base as it was (path_initial_model_for_weight_conversion of PEFT)"
-        )
+    _check_init(path, config.get("init_lora_weights"))
+    for name in _PATTERNS:
+        _check_patterns(path, name, config.get(name))
     if unknown := sorted(name for name, value in config.items() if value and name not in _known_fields()):
         from peft import __version__
 
@@ -75,6 +77,29 @@ def _check_form(path: Path, config: dict[str, Any]) -> None:
             f"{path}: {unknown[0]}: got {config[unknown[0]]!r:.100}, a field that peft {__version__} does not know; "
             "allowed: null"
         )
+
+
+def _check_init(path: Path, begun: object) -> None:
+    if begun is None or isinstance(begun, bool) or (isinstance(begun, str) and begun.lower() in _INITS):
+        return
+    raise InvalidInput(
+        f"{path}: init_lora_weights: got {begun!r:.100}, allowed: null, true, false, {', '.join(_INITS)}, with which "
+        "training leaves the base as it was; or an adapter that was converted to the base as it was "
+        "(path_initial_model_for_weight_conversion of PEFT)"
+    )
+
+
+def _check_patterns(path: Path, name: str, value: object) -> None:
+    patterns = (
+        [value] if isinstance(value, str) else list(cast("dict[str, Any]", value)) if isinstance(value, dict) else []
+    )
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InvalidInput(
+                f"{path}: {name}: got {pattern!r:.100}, allowed: a regular expression; {error}"
+            ) from error
 
 
 def _known_fields() -> set[str]:

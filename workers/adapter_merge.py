@@ -3,12 +3,13 @@
 Owns these directories: one for each base and adapter, called by their contents, laid out as the checkpoints of a
 training run are and counting once their `checkpoint.json` is there. Invariants: what is merged are the files that were
 fingerprinted, into a base that is what was registered; whatever counts has the shape of its base, so that an engine of
-the base serves it after a swap of weights. One process merges a directory at a time; one that is killed leaves nothing
-that counts, and the next begins anew. Must not import ray or vllm.
+the base serves it after a swap of weights, and stays. One process merges a directory at a time; one that is killed
+leaves nothing that counts, which the next merge removes. Must not import ray or vllm.
 """
 
 import fcntl
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,14 @@ from service.checkpoints import CHECKPOINT_FILE, read_checkpoint
 from service.errors import CorruptFile, InvalidInput
 from service.models import ModelSpec
 from service.receipts import Receipt, Usage
-from service.shards import file_sha256
+from service.shards import file_sha256, sync
 from workers.adapter_files import adapter_revision, inspect_adapter
 from workers.finetune_checkpoints import publish
 from workers.model_files import inspect_model, read_object
 from workers.model_shape import check_revision, check_same_shape, shape_of
 
-_PEFT_ERRORS = (ValueError, RuntimeError, LookupError, TypeError)
-"""What peft raises where an adapter and a base do not go together."""
+_PEFT_ERRORS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, re.error)
+"""What peft raises where an adapter and a base do not go together, or a field is of another type than it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,12 @@ def merge_adapter(base: ModelSpec, adapter: Path, merged_dir: Path) -> Merged:
     merged_dir.mkdir(parents=True, exist_ok=True)
     directory = merged_dir / address
     with _alone(merged_dir / f".{address}.lock"):
-        if not _is_whole(directory):
+        if _is_whole(directory):
+            _check_still_served(base, directory)
+        else:
             _check_unchanged(base)
+            _remove_abandoned(merged_dir)
             _merge(base, adapter, directory, revision)
-        _check_shape(base, directory)
     return Merged(
         directory=directory,
         revision=f"sha256:{file_sha256(directory / CHECKPOINT_FILE)}",
@@ -75,18 +78,24 @@ def merge_adapter(base: ModelSpec, adapter: Path, merged_dir: Path) -> Merged:
 
 def _merge(base: ModelSpec, adapter: Path, directory: Path, revision: str) -> None:
     temporary = directory.with_name(f".{directory.name}.tmp")
+    saved, made = temporary / "saved", temporary / "made"
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir()
+    saved.mkdir(parents=True)
     try:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            shutil.copyfile(adapter / name, temporary / name)
-        if adapter_revision(temporary) != revision:
+            shutil.copyfile(adapter / name, saved / name)
+        if adapter_revision(saved) != revision:
             raise InvalidInput(f"{adapter}: its files changed while they were read; register it again")
         receipt = Receipt(part=0, path="", sha256="", rows=0, usage=Usage())
-        publish(temporary, directory, base, receipt, {"base_revision": base.revision, "adapter_revision": revision})
+        publish(saved, made, base, receipt, {"base_revision": base.revision, "adapter_revision": revision})
+        _check_shape(base, made)
+        if directory.exists():
+            shutil.rmtree(directory)  # not whole
+        made.rename(directory)
+        sync(directory.parent)
     except InvalidInput as error:
         # people know the directory that they gave, not the copy
-        raise InvalidInput(str(error).replace(f"{temporary}/adapter", str(adapter))) from error
+        raise InvalidInput(str(error).replace(f"{saved}/adapter", str(adapter))) from error
     except _PEFT_ERRORS as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split()):.500}"
         raise InvalidInput(f"{adapter}: cannot be merged into {base.name}: {said}") from error
@@ -95,14 +104,36 @@ def _merge(base: ModelSpec, adapter: Path, directory: Path, revision: str) -> No
 
 
 def _check_shape(base: ModelSpec, directory: Path) -> None:
-    """Raises InvalidInput unless engines of the base can take the merged weights, and removes these then."""
+    """Raises InvalidInput unless engines of the base can take the merged weights."""
     try:
         check_same_shape(shape_of(base.path), shape_of(directory))
     except InvalidInput as error:
-        shutil.rmtree(directory)
+        said = str(error).replace(f"{directory}: ", "merged ")
         raise InvalidInput(
-            f"the adapter makes another model than {base.name}, whose engines are to serve it: {error}"
+            f"the adapter makes another model than {base.name}, whose engines are to serve it: {said}"
         ) from error
+
+
+def _check_still_served(base: ModelSpec, directory: Path) -> None:
+    """Raises InvalidInput where files of the base, or what was merged, have changed so that engines take it no more."""
+    try:
+        check_same_shape(shape_of(base.path), shape_of(directory))
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{directory}: was merged before and is kept; files of it or of {base.name} have changed since, and "
+            f"engines of {base.name} cannot take it: {error}"
+        ) from error
+
+
+def _remove_abandoned(merged_dir: Path) -> None:
+    """Removes what merges of other adapters left that were killed: those whose lock nobody has."""
+    for temporary in merged_dir.glob(".*.tmp"):
+        with temporary.with_suffix(".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_whole(directory: Path) -> bool:

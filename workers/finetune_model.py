@@ -6,6 +6,7 @@ rates of finetuning a bfloat16 weight would round most updates away. Must not im
 process that trains.
 """
 
+import copy
 import importlib.util
 import json
 import warnings
@@ -95,18 +96,14 @@ def _adapted(base: ModelSpec, model: "PreTrainedModel", adapter: Path) -> Any:
     file = adapter / ADAPTER_WEIGHTS
     head = model.get_output_embeddings()
     is_tied = head is not None and head.weight is model.get_input_embeddings().weight
-    adapted = PeftModel(model, LoraConfig.from_pretrained(str(adapter), inference_mode=True))
+    _check_shapes(base, model, adapter)
+    adapted = PeftModel(model, _read_config(adapter))
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if is_tied and any(isinstance(end, LoraLayer | ModulesToSaveWrapper) for end in ends):
         raise InvalidInput(
             f"{adapter / ADAPTER_CONFIG}: changes the embedding or the output head, which are one matrix in "
             f"{base.name}; allowed: other layers"
         )
-    shapes = {name.replace(".default", ""): tuple(weight.shape) for name, weight in adapted.named_parameters()}
-    stored = {name: shape for name, (_, shape) in read_tensors(file).items()}
-    for name, shape in stored.items():
-        if shapes.get(name, shape) != shape:
-            raise InvalidInput(f"{file}: {name} has shape {list(shape)}, with {base.name} it is {list(shapes[name])}")
     # on the CPU, where the base is: engines may hold all of a GPU
     loaded = adapted.load_adapter(str(adapter), "default", torch_device="cpu")
     if loaded.unexpected_keys:
@@ -114,6 +111,27 @@ def _adapted(base: ModelSpec, model: "PreTrainedModel", adapter: Path) -> Any:
     if loaded.missing_keys:
         raise InvalidInput(f"{file}: lacks {loaded.missing_keys[0]}, which {ADAPTER_CONFIG} asks for in {base.name}")
     return adapted
+
+
+def _check_shapes(base: ModelSpec, model: "PreTrainedModel", adapter: Path) -> None:
+    """Raises InvalidInput unless weights of the adapter have the shapes that its configuration gives them.
+
+    Beside a model without memory: a wrong rank would take any amount of it.
+    """
+    with torch.device("meta"):
+        empty: Any = type(model)(copy.deepcopy(model.config))
+        adapted = PeftModel(empty, _read_config(adapter), low_cpu_mem_usage=True)
+    shapes = {name.replace(".default", ""): tuple(weight.shape) for name, weight in adapted.named_parameters()}
+    file = adapter / ADAPTER_WEIGHTS
+    for name, (_, shape) in read_tensors(file).items():
+        if shapes.get(name, shape) != shape:
+            raise InvalidInput(f"{file}: {name} has shape {list(shape)}, with {base.name} it is {list(shapes[name])}")
+
+
+def _read_config(adapter: Path) -> LoraConfig:
+    config: Any = LoraConfig.from_pretrained(str(adapter), inference_mode=True)
+    config.init_lora_weights = False  # every weight is read; some ways to begin decompose large matrices first
+    return config
 
 
 def served_dtype(base: ModelSpec) -> torch.dtype:

@@ -62,6 +62,12 @@ def test_register_adapter_finds_the_base_that_it_names(world: World, client: Tes
         ),
         (None, {}, "base: got nothing, and adapter_config.json names no base; allowed: small, org/large, twin"),
         ("/models/small", {}, "names '/models/small', which here are small, twin; allowed: one of them"),
+        (
+            "/a\0b",
+            {},
+            r"adapter_config.json: base_model_name_or_path: got '/a\x00b', allowed: a path or a name; embedded",
+        ),
+        ("/\ud800", {}, r"adapter_config.json: base_model_name_or_path: got '/\ud800', allowed: a path or a name; "),
         ("simulated", {}, "base: got 'simulated', which is simulated and loads no weights; allowed: small, org/large"),
         ("small", {"base": "simulated"}, "base: got 'simulated', which is simulated and loads no weights; allowed:"),
         ("small", {"base": "api"}, "base: got 'api', whose weights are at a server; allowed: small, org/large, twin"),

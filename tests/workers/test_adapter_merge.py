@@ -1,6 +1,7 @@
 """Adapters merged into a base: what they compute, where they lie, and everything that is refused."""
 
 import dataclasses
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
@@ -36,6 +37,9 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "whole modules": (UNTIED, {"target_modules": ATTENTION, "modules_to_save": ["mlp", "embed_tokens", "lm_head"]}),
     "tokens": ({}, {"target_modules": ATTENTION, "trainable_token_indices": [20, 30]}),
     "embedding and head": (UNTIED, {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}),
+    "eva": ({}, {"init_lora_weights": "eva"}),
+    "orthogonal": ({}, {"init_lora_weights": "orthogonal"}),
+    "mica": ({}, {"init_lora_weights": "mica"}),
     "parameters": ({}, {"target_modules": ATTENTION, "target_parameters": ["mlp.gate_proj.weight"]}),
 }
 
@@ -70,6 +74,7 @@ def names(directory: Path) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Adapter 'default'. 8 LoRA tensor")  # peft of biases, when it saves them
+@pytest.mark.filterwarnings("ignore:.* eva", "ignore:.*'eva'")
 @pytest.mark.parametrize("form", FORMS)
 def test_merged_adapter_computes_what_it_computes_beside_its_base(tmp_path: Path, form: str) -> None:
     sizes, fields = FORMS[form]
@@ -203,7 +208,19 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (configure(task_type="SEQ_CLS"), "task_type: got 'SEQ_CLS', allowed: 'CAUSAL_LM'"),
         (configure(alora_invocation_tokens=[5]), r"alora_invocation_tokens: got \[5\], allowed: null"),
         (configure(layer_replication=[[0, 2]]), "layer_replication: got .*, allowed: null"),
-        (configure(init_lora_weights="pissa_niter_4"), "got 'pissa_niter_4', which changed the base too; allowed"),
+        (configure(init_lora_weights="pissa_niter_4"), "init_lora_weights: got 'pissa_niter_4', allowed: null, true"),
+        (configure(init_lora_weights="lora_ga"), "init_lora_weights: got 'lora_ga', allowed: .*, mica, with which"),
+        (configure(init_lora_weights="tomorrow"), "init_lora_weights: got 'tomorrow', allowed: null, true, false, "),
+        (configure(init_lora_weights=1), "init_lora_weights: got 1, allowed: null, true, false, gaussian, eva"),
+        (configure(rank_pattern={"(": 3}), r"rank_pattern: got '\(', allowed: a regular expression; missing \)"),
+        (configure(exclude_modules="((("), r"exclude_modules: got '\(\(\(', allowed: a regular expression; missing"),
+        (configure(modules_to_save=["("]), r"adapter: cannot be merged into base: error: missing \)"),
+        (configure(rank_pattern=5), "adapter: cannot be merged into base: AttributeError: 'int' object has no"),
+        (configure(r=10**12), r"lora_A.* has shape \[4, \d+\], with base it is \[1000000000000, "),
+        (
+            configure(rank_pattern={"k_proj": 10**12}, init_lora_weights="orthogonal"),
+            r"k_proj.lora_A.* has shape \[4, 32\], with base it is \[1000000000000, 32\]",
+        ),
         (configure(use_tomorrow=True), "use_tomorrow: got True, a field that peft .* does not know; allowed: null"),
         (configure(target_modules=["nowhere"]), r"adapter: cannot be merged into base: .*Target modules .*nowhere"),
     ],
@@ -294,17 +311,60 @@ def test_base_that_holds_its_tied_embedding_twice_takes_an_adapter(
     torch.testing.assert_close(logits(merged.directory), logits(base.path, plain), rtol=1e-4, atol=1e-5)
 
 
-def test_merge_with_other_tensors_than_its_base_is_refused_and_removed(
+def test_merge_with_other_tensors_than_its_base_is_refused_and_leaves_nothing(
     base: ModelSpec, plain: Path, tmp_path: Path
 ) -> None:
-    merged = merge_adapter(base, plain, tmp_path)
-    tensors = load_file(merged.directory / "model.safetensors")
-    save_file(tensors | {"one.more": torch.zeros(1)}, Path(base.path).parent / "more.safetensors")
-    shutil.move(Path(base.path).parent / "more.safetensors", merged.directory / "more.safetensors")
+    directory = shutil.copytree(base.path, tmp_path / "base")
+    tensors = load_file(directory / "model.safetensors")
+    save_file(tensors | {"one.more": torch.zeros(1)}, directory / "model.safetensors", metadata={"format": "pt"})
+    more = dataclasses.replace(base, path=str(directory), revision=inspect_model(directory).revision)
 
-    with pytest.raises(InvalidInput, match=r"makes another model than base.*weights have one.more, which .* has not"):
-        merge_adapter(base, plain, tmp_path)
-    assert not merged.directory.exists()
+    with pytest.raises(InvalidInput, match=r"makes another model than base, whose .*: merged weights lack one.more"):
+        merge_adapter(more, plain, tmp_path / "merged")
+    assert [name for name in names(tmp_path / "merged") if not name.endswith(".lock")] == []
+
+
+@pytest.mark.parametrize("changed", ["generation_config.json", "model.safetensors"])
+def test_merge_again_after_the_base_has_changed_is_refused_and_keeps_what_was_merged(
+    base: ModelSpec, plain: Path, tmp_path: Path, changed: str
+) -> None:
+    directory = shutil.copytree(base.path, tmp_path / "base")
+    here = dataclasses.replace(base, path=str(directory))
+    merged = merge_adapter(here, plain, tmp_path / "merged")
+    if changed == "generation_config.json":
+        (directory / changed).write_text(json.dumps({"eos_token_id": [2, 0]}))
+    else:
+        (directory / changed).unlink()
+
+    with pytest.raises(InvalidInput, match=r"was merged before and is kept; .*base/?.*(end at tokens|missing)"):
+        merge_adapter(here, plain, tmp_path / "merged")
+
+    check_revision(dataclasses.replace(base, path=str(merged.directory), revision=merged.revision))
+    torch.testing.assert_close(logits(merged.directory), logits(base.path, plain), rtol=1e-4, atol=1e-5)
+
+
+def test_merge_removes_what_killed_merges_of_other_adapters_left(base: ModelSpec, plain: Path, tmp_path: Path) -> None:
+    for address in ("killed", "running"):
+        (tmp_path / f".{address}.tmp" / "made").mkdir(parents=True)
+    with (tmp_path / ".running.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        merged = merge_adapter(base, plain, tmp_path)
+
+    left = [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"]
+    assert sorted(left) == [".running.tmp", merged.directory.name]
+
+
+@pytest.mark.filterwarnings("ignore:.* eva", "ignore:.*'eva'")
+@pytest.mark.parametrize("begun", [None, True, False, "gaussian", "eva", "orthogonal", "mica"])
+def test_ways_to_begin_a_training_that_are_taken_leave_the_base_as_it_was(base: ModelSpec, begun: Any) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    config = LoraConfig(r=4, target_modules=ATTENTION, task_type="CAUSAL_LM", init_lora_weights=begun)
+    after = get_peft_model(model, config).unload().state_dict()  # type: ignore[operator]
+
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
 def test_quantized_base_is_refused(base: ModelSpec, plain: Path, tmp_path: Path) -> None:
