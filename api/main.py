@@ -26,7 +26,7 @@ from service.cluster import Cluster
 from service.config import Settings
 from service.controller import Controller
 from service.endpoints import read_keys
-from service.errors import AlreadyRunning, InvalidInput, IsoflopError, Unreachable
+from service.errors import AlreadyRunning, IsoflopError, Unreachable
 from service.lock import DirectoryLock
 from service.planner import Options
 from service.status import ControllerStatus
@@ -94,13 +94,13 @@ class Service:
         """Begins to answer HTTP, and brings the cluster up behind it.
 
         Raises:
-            InvalidInput: the port is taken.
+            AlreadyRunning: the port is taken.
         """
         self._http.start()
         while not self._server.started:
             if not self._http.is_alive():
                 self._let_go()
-                raise InvalidInput(
+                raise AlreadyRunning(
                     f"port {self.settings.port} on {self.settings.host} is in use or not allowed; "
                     "stop what listens there or pass another --port"
                 )

@@ -92,7 +92,7 @@ class CorruptFile(IsoflopError):
 
 
 class AlreadyRunning(IsoflopError):
-    """Another controller holds this data directory or database."""
+    """Somebody else holds what a service needs for itself: its data directory, database or port."""
 
     status = 409
     title = "already running"
