@@ -61,6 +61,7 @@ def test_sample_of_an_endpoint_reserves_every_try_that_may_be_charged(tmp_path: 
     worst = 3 * rig.worst(1, Currency.usd)
     rig.begin(spec, credit=2 * worst)
 
+    rig.host.step_once()  # takes the job's limits
     rig.host.step_once()
 
     assert (rig.report().admitted, rig.report().inflight_worst, rig.report().next_worst) == (2, 2 * worst, worst)
