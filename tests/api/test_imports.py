@@ -154,7 +154,7 @@ def test_import_by_an_unknown_model_says_that_flops_are_unknown(world, client, i
     assert job["phase"] == "succeeded", job["error"]
     assert (job["imported"]["flops"], job["imported"]["tokens"]) == (None, "estimate")
     summary = client.get(f"/v1/jobs/{job['id']}/metrics").json()["summary"]
-    assert "not registered" in summary["flops_per_correct"]["reason"]
+    assert "imported unregistered" in summary["flops_per_correct"]["reason"]
     assert summary["num_correct"] == 12
     sample = client.get(f"/v1/jobs/{job['id']}/samples", params={"limit": 1}).json()["items"][0]
     assert sample["flops"] is sample["flops_paper"] is None
