@@ -98,3 +98,10 @@ def test_few_errors_and_nothing_else_end_as_rows_with_errors(tmp_path):
     job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=80)))
     assert job.phase is Phase.finished_with_errors
     assert simulation.account(job).spent == 80
+
+
+def test_problem_that_kills_engines_makes_many_errors_and_fails_no_job(tmp_path):
+    simulation = Simulation(tmp_path, num_problems=3, poison=frozenset({0}))
+    job = simulation.run(simulation.submit(budget=Budget(currency=Currency.samples, limit=3 * 200)))
+    assert job.phase is Phase.finished_with_errors, job.error
+    simulation.audit_rows(job)

@@ -235,6 +235,17 @@ def test_runner_drained_host_does_not_wait_for_ever(runner: HostRunner, host: Sc
     assert runner.is_over()
 
 
+def test_runner_of_a_drained_dispatcher_keeps_what_it_finished_until_it_is_silent(host: Scripted, clock: Clock) -> None:
+    runner = runner_of(host, clock, DISPATCHER)
+    host.attempts = (AttemptReport(attempt_id="t.1", state=AttemptState.succeeded),)
+    host.is_drained = True
+    runner.drain()
+    clock.now = 31.0
+    assert not runner.is_over()
+    clock.now = 101.0
+    assert runner.is_over()
+
+
 def test_runner_that_ends_closes_its_host_first(host: Scripted) -> None:
     has_ended = threading.Event()
     runner = HostRunner(host, spec=TRAINER, end_process=has_ended.set)

@@ -1,14 +1,14 @@
 """How one report of a host changes what is known of it."""
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.cluster import HostKind, HostReport, HostState, Observation
 from service.planner import Options
 from service.planner.draft import Draft
-from service.planner.health import fold_hosts
+from service.planner.health import START_LIMIT_S, fold_hosts, has_not_started
 from service.planner.plan import HostView, Plan, PoolView, Seen, Snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,12 +27,17 @@ LOADING = HostView(
 
 def fold(report: HostReport, host: HostView = LOADING) -> Plan:
     """What becomes of an engine, by default one that was loading when it was last heard of."""
+    return draft_of(report, host).build()
+
+
+def draft_of(report: HostReport, host: HostView) -> Draft:
+    """A tick that has taken the report."""
     pool = PoolView(model="m", replicas=1, minimum=0, idle_s=600.0, failures=3, version=1)
     snapshot = Snapshot(jobs=(), tasks=(), hosts=(host,), pools=(pool,), num_hosts_ever=1)
     seen = Seen(observation=Observation(hosts={host.name: report}, nodes=()))
     draft = Draft(snapshot=snapshot, seen=seen, states={}, now=NOW, options=Options(data_dir="data"))
     fold_hosts(draft)
-    return draft.build()
+    return draft
 
 
 @pytest.mark.parametrize(
@@ -56,3 +61,16 @@ def test_engine_that_does_not_answer_is_told_of_once_and_ended_until_it_is_gone(
 
     assert [event.message for event in plan.events] == ["generate-m-1 does not answer"] * num_events
     assert plan.stop_hosts == (("generate-m-1", True),)
+
+
+@pytest.mark.parametrize(("pid", "is_waiting"), [(None, True), (7, False)])
+def test_engine_that_a_new_controller_has_not_heard_of_waits_for_no_process_where_it_had_one(
+    pid: int | None, is_waiting: bool
+) -> None:
+    created_at = NOW - timedelta(seconds=START_LIMIT_S + 1)
+    host = dataclasses.replace(LOADING, is_stopping=False, created_at=created_at, pid=pid, node="node" if pid else None)
+
+    (folded,) = draft_of(HostReport(state=HostState.starting), host).hosts.values()
+
+    assert (folded.pid, folded.node) == (pid, host.node)
+    assert has_not_started(draft_of(HostReport(state=HostState.starting), host), folded) is is_waiting
