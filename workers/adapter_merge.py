@@ -64,7 +64,12 @@ def merge_adapter(base: ModelSpec, adapter: Path, merged_dir: Path) -> Merged:
     directory = merged_dir / address
     with _alone(merged_dir / f".{address}.lock"):
         if _is_whole(directory):
-            _check_still_served(base, directory)
+            _check_served(
+                base,
+                directory,
+                f"{directory}: was merged before and is kept; files of it or of {base.name} have changed since, and "
+                f"engines of {base.name} cannot take it",
+            )
         else:
             _check_unchanged(base)
             _remove_abandoned(merged_dir)
@@ -88,7 +93,8 @@ def _merge(base: ModelSpec, adapter: Path, directory: Path, revision: str) -> No
             raise InvalidInput(f"{adapter}: its files changed while they were read; register it again")
         receipt = Receipt(part=0, path="", sha256="", rows=0, usage=Usage())
         publish(saved, made, base, receipt, {"base_revision": base.revision, "adapter_revision": revision})
-        _check_shape(base, made)
+        refusal = f"the adapter makes another model than {base.name}, whose engines are to serve it"
+        _check_served(base, made, refusal)
         if directory.exists():
             shutil.rmtree(directory)  # not whole
         made.rename(directory)
@@ -103,26 +109,12 @@ def _merge(base: ModelSpec, adapter: Path, directory: Path, revision: str) -> No
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_shape(base: ModelSpec, directory: Path) -> None:
-    """Raises InvalidInput unless engines of the base can take the merged weights."""
+def _check_served(base: ModelSpec, directory: Path, refusal: str) -> None:
+    """Raises InvalidInput, beginning with `refusal`, unless engines of the base can take the merged weights."""
     try:
         check_same_shape(shape_of(base.path), shape_of(directory))
     except InvalidInput as error:
-        said = str(error).replace(f"{directory}: ", "merged ")
-        raise InvalidInput(
-            f"the adapter makes another model than {base.name}, whose engines are to serve it: {said}"
-        ) from error
-
-
-def _check_still_served(base: ModelSpec, directory: Path) -> None:
-    """Raises InvalidInput where files of the base, or what was merged, have changed so that engines take it no more."""
-    try:
-        check_same_shape(shape_of(base.path), shape_of(directory))
-    except InvalidInput as error:
-        raise InvalidInput(
-            f"{directory}: was merged before and is kept; files of it or of {base.name} have changed since, and "
-            f"engines of {base.name} cannot take it: {error}"
-        ) from error
+        raise InvalidInput(f"{refusal}: {str(error).replace(f'{directory}: ', 'merged ')}") from error
 
 
 def _remove_abandoned(merged_dir: Path) -> None:

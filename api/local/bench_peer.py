@@ -22,11 +22,11 @@ from api.local.bench_machine import Machine, Spread, this_machine
 from api.local.bench_plain import read_job
 from api.local.bench_process import measure_apart
 from api.local.bench_service import BenchService
-from api.local.bench_throughput import MODEL, THREADS, ServiceRun, read_run
-from api.local.tiny_world import problem_file
+from api.local.bench_throughput import THREADS, ServiceRun, draw_samples, keep_engine, run_service
 from workers.engine import engine_arguments, engine_environment, how_to_draw
 
 NUM_SAMPLES = 16
+_SCORERS = ("math_answer",)
 _NUM_CPUS = 8
 """Logical ones of its Ray: its stages are actors of one each, and would wait for each other for ever on two."""
 _LIMIT_S = 1200.0
@@ -80,10 +80,8 @@ def bench_peer(directory: Path, *, num_pairs: int, num_problems: int, batch_size
     machine = this_machine()
     with BenchService(directory) as service:
         service.start()
-        service.register_model(MODEL, MODEL)
-        service.client.problems.register(name="p", path=problem_file("train"))
-        service.client.pools.scale(MODEL, min=1)
-        job_id = _draw(service, num_problems, 1)
+        keep_engine(service)
+        job_id = draw_samples(service, num_problems, 1, ()).id
         tried: dict[int, float] = {}
         for size in batch_sizes:
             found = _run_peer(service, job_id, size)
@@ -93,9 +91,9 @@ def bench_peer(directory: Path, *, num_pairs: int, num_problems: int, batch_size
         for number in range(num_pairs):
             if number % 2:
                 peer = _run_peer(service, job_id, best)
-                drawn = _run_service(service, num_problems)
+                drawn = run_service(service, num_problems, NUM_SAMPLES, _SCORERS)
             else:
-                drawn = _run_service(service, num_problems)
+                drawn = run_service(service, num_problems, NUM_SAMPLES, _SCORERS)
                 peer = _run_peer(service, job_id, best)
             pairs.append(PeerPair(service=drawn, peer=peer))
     return PeerResult(
@@ -105,26 +103,6 @@ def bench_peer(directory: Path, *, num_pairs: int, num_problems: int, batch_size
         pairs=tuple(pairs),
         ratio=Spread.of([pair.ratio for pair in pairs]),
     )
-
-
-def _run_service(service: BenchService, num_problems: int) -> ServiceRun:
-    if not service.is_running:
-        service.start()
-    _draw(service, num_problems, 1)  # loads the engine
-    job = service.client.jobs.get(_draw(service, num_problems, NUM_SAMPLES))
-    return read_run(service, job)
-
-
-def _draw(service: BenchService, num_problems: int, per_problem: int) -> str:
-    job = service.client.jobs.create(
-        problems="p",
-        models=[MODEL],
-        budget={"samples_per_problem": per_problem},
-        sampling={"temperature": 0.8, "max_tokens": "auto"},
-        scorers=["math_answer"],
-        max_problems=num_problems,
-    )
-    return service.run(job).id
 
 
 def _run_peer(service: BenchService, job_id: str, batch_size: int) -> PeerRun:

@@ -120,29 +120,35 @@ def bench_throughput(
     pairs: list[Pair] = []
     with BenchService(directory) as service:
         service.start()
-        service.register_model(MODEL, MODEL)
-        service.client.problems.register(name="p", path=problem_file("train"))
-        service.client.pools.scale(MODEL, min=1)
-        warm_up = _draw(service, num_problems, _WARM_UP_SAMPLES, ())
+        keep_engine(service)
+        warm_up = draw_samples(service, num_problems, _WARM_UP_SAMPLES, ())
         known = read_run(service, warm_up)
         niceness = engine_niceness(service)
         per_problem = max(1, round(known.samples / known.busy_s * seconds / num_problems))
         for number in range(num_pairs):
             if number % 2:
                 plain = _run_plain(service, warm_up.id, per_problem, niceness)
-                drawn = _run_service(service, num_problems, per_problem, scorers)
+                drawn = run_service(service, num_problems, per_problem, scorers)
             else:
-                drawn = _run_service(service, num_problems, per_problem, scorers)
+                drawn = run_service(service, num_problems, per_problem, scorers)
                 plain = _run_plain(service, warm_up.id, per_problem, niceness)
             pairs.append(Pair(service=drawn, plain=plain))
     return ThroughputResult.of(machine, scorers, niceness, pairs)
 
 
-def _run_service(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> ServiceRun:
+def keep_engine(service: BenchService) -> None:
+    """Registers the tiny world's small model and its problems as `p`; an engine that is loaded stays."""
+    service.register_model(MODEL, MODEL)
+    service.client.problems.register(name="p", path=problem_file("train"))
+    service.client.pools.scale(MODEL, min=1)
+
+
+def run_service(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> ServiceRun:
+    """One job on a loaded engine; the service is started if it does not run."""
     if not service.is_running:
         service.start()
-    _draw(service, num_problems, 1, ())  # loads the engine
-    return read_run(service, _draw(service, num_problems, per_problem, scorers))
+    draw_samples(service, num_problems, 1, ())  # loads the engine
+    return read_run(service, draw_samples(service, num_problems, per_problem, scorers))
 
 
 def engine_niceness(service: BenchService) -> int:
@@ -151,7 +157,8 @@ def engine_niceness(service: BenchService) -> int:
     return int(psutil.Process(pid).nice())
 
 
-def _draw(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> Job:
+def draw_samples(service: BenchService, num_problems: int, per_problem: int, scorers: tuple[str, ...]) -> Job:
+    """A job of so many samples a problem, ended."""
     job = service.client.jobs.create(
         problems="p",
         models=[MODEL],

@@ -10,11 +10,12 @@ from sqlalchemy import Engine
 from service.planner.plan import Plan, Snapshot
 from service.store.artifacts import ArtifactStore
 from service.store.catalogue import Catalogue
-from service.store.control import ControlStore
 from service.store.database import open_database, reading
 from service.store.fence import check_fence, take_fence
 from service.store.jobs import JobStore
+from service.store.plan_writes import write_plan
 from service.store.reads import Reads
+from service.store.snapshots import SnapshotReader
 
 
 class Store:
@@ -33,7 +34,7 @@ class Store:
         self.jobs = JobStore(engine)
         self.artifacts = ArtifactStore(engine)
         self.reads = Reads(engine)
-        self._control = ControlStore()
+        self._snapshots = SnapshotReader()
         self._fence = 0
 
     @classmethod
@@ -44,7 +45,7 @@ class Store:
     def snapshot(self) -> Snapshot:
         """One bounded read of everything that is not over."""
         with reading(self.engine) as connection:
-            return self._control.read_snapshot(connection)
+            return self._snapshots.read(connection)
 
     def take_over(self, holder: str) -> None:
         """From now on this store commits plans, and every earlier one is refused.
@@ -63,7 +64,7 @@ class Store:
         """
         with self.engine.begin() as connection:
             check_fence(connection, self._fence)
-            self._control.write_plan(connection, plan, now)
+            write_plan(connection, plan, now)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -20,9 +20,9 @@ from service.receipts import Usage
 from service.store import schema
 from service.store.children import ChildReader, read_phases
 from service.store.codec import aware
-from service.store.control import committed_indices, host_from_row, part_usage
 from service.store.database import reading
 from service.store.rows import IS_GENERATION, account_from_row, known, sum_if_known, task_from_row
+from service.store.snapshots import committed_indices, host_from_row, part_usage
 from service.tasks import Task
 from service.work import TaskKind
 

@@ -7,9 +7,8 @@ import pytest
 
 from service.cluster import HostKind, HostState
 from service.currency import Budget, Currency, to_amount
-from service.jobs import Job, JobSpec, Phase
+from service.jobs import Job, JobSpec, Phase, Resolved
 from service.models import ModelSpec
-from service.store.control import Resolved
 from service.work import TaskKind
 from tests.simulation.world import Simulation
 
